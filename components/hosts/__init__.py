@@ -1,0 +1,295 @@
+"""Hosts: the machines of the lab, and the one way to reach each of them.
+
+`provider: docker` makes the machines as systemd containers on the controller's Docker engine, with fixed
+addresses, and optionally a visitor: a plain machine on the same network that belongs to no cluster.
+`provider: existing` takes machines that the operator has. After that both are the same: a `Host` with an SSH
+connection whose host key is pinned, and a Docker provider that goes through the same SSH.
+
+Owes: a `Host` is usable by others only once it has answered SSH, is a supported release and runs Docker; an
+unreachable host is an error after a bounded wait; deleting puts an existing machine back as it was.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions, RunError
+from pulumi_command import remote
+from pulumi_docker import Provider as DockerProvider
+
+from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
+from components.hosts.known import pinned_key
+from components.hosts.machine import Machine, MachineNetwork, interface_in
+from components.hosts.ssh import Endpoint, SshAccess
+from components.secrets import SshKey
+
+__all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with_variables"]
+
+PACKAGES = ["docker.io", "iptables"]
+_HERE = Path(__file__).parent
+
+
+def with_variables(script: str, variables: Mapping[str, str]) -> str:
+    """Put exports of shell variables in front of a script.
+
+    The values travel inside the script, because sshd refuses variables that its `AcceptEnv` does not name
+    (sshd_config(5)). They are visible in the process list of the host: a secret goes by stdin instead.
+    """
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    return "\n".join([*exports, script])
+
+
+def as_root(script: str, user: str) -> str:
+    """Make the command line that runs a bash script as root for an SSH user that is root or a sudoer."""
+    command = f"bash -c {shlex.quote(script)}"
+    return command if user == "root" else f"sudo -n {command}"
+
+
+def _require_free(config: DockerHosts) -> None:
+    in_use = interface_in(config.network, Path("/proc/net/route").read_text())
+    if in_use:
+        raise RunError(
+            f"hosts.network {config.network} is in use on this machine by {in_use}; "
+            "give hosts.network, and the addresses in it, another private network"
+        )
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine, and the ways to run a script, to place a file and to reach Docker on it."""
+
+    name: str
+    address: str
+    user: str
+    connection: remote.ConnectionArgs
+    ready: Sequence[Resource]
+    """What has to be done before anything on the host is."""
+    machine: Resource | None
+    """The resource whose deletion makes undoing anything on the host needless, if there is one."""
+    docker: DockerProvider | None = None
+
+    def options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
+        """Options for a resource on this host: after it is ready, and gone when the machine is gone."""
+        return ResourceOptions.merge(
+            ResourceOptions(depends_on=list(self.ready), deleted_with=self.machine), opts
+        )
+
+    def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
+        """Options for a Docker resource on this host."""
+        return ResourceOptions.merge(self.options(ResourceOptions(provider=self.docker)), opts)
+
+    def run(
+        self,
+        name: str,
+        script: Path,
+        *,
+        delete: Path | None = None,
+        variables: Mapping[str, Input[str]] | None = None,
+        stdin: Input[str] | None = None,
+        triggers: Sequence[Input[object]] = (),
+        opts: ResourceOptions | None = None,
+    ) -> remote.Command:
+        """Run an idempotent script as root, at creation and whenever it or its input changes.
+
+        Args:
+            name: The resource is called `<host>-<name>`.
+            script: A bash script in the component's folder.
+            delete: A script that undoes it; it gets the same variables.
+            variables: Exported to both scripts; never secret.
+            stdin: What the script reads from standard input; may be secret.
+            triggers: Values whose change runs the script again, by replacing the resource.
+            opts: More resource options, usually the parent.
+        """
+        exports: Output[dict[str, str]] = Output.all(**(variables or {}))
+
+        def command(path: Path) -> Output[str]:
+            text = path.read_text()
+            return exports.apply(lambda values: as_root(with_variables(text, values), self.user))
+
+        return remote.Command(
+            f"{self.name}-{name}",
+            connection=self.connection,
+            create=command(script),
+            delete=command(delete) if delete else None,
+            stdin=stdin,
+            triggers=list(triggers) or None,
+            logging=remote.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=self.options(opts),
+        )
+
+    def file(
+        self,
+        name: str,
+        path: str,
+        content: Input[str],
+        *,
+        mode: str = "0644",
+        owner: str = "root:root",
+        opts: ResourceOptions | None = None,
+    ) -> remote.Command:
+        """Place a text file, atomically; it is removed when the resource is deleted.
+
+        Args:
+            name: The resource is called `<host>-<name>`.
+            path: Absolute path on the host; its folder is made with mode 0755.
+            content: The file's text; it travels by stdin and may be secret.
+            mode: Octal mode.
+            owner: `user:group`, by name or number.
+            opts: More resource options, usually the parent.
+        """
+        return self.run(
+            name,
+            _HERE / "place-file.sh",
+            delete=_HERE / "remove-file.sh",
+            variables={"FILE": path, "MODE": mode, "OWNER": owner},
+            stdin=content,
+            opts=opts,
+        )
+
+    def packages(
+        self,
+        name: str,
+        packages: Sequence[str],
+        *,
+        mask: Sequence[str] = (),
+        opts: ResourceOptions | None = None,
+    ) -> remote.Command:
+        """Install the Debian packages that are missing; deletion purges those and no others.
+
+        Args:
+            name: The resource is called `<host>-<name>`.
+            packages: Package names, from the host's own apt sources.
+            mask: Units that the packages bring and that must never run.
+            opts: More resource options, usually the parent.
+        """
+        return self.run(
+            name,
+            _HERE / "packages.sh",
+            delete=_HERE / "purge-packages.sh",
+            variables={"NAME": name, "PACKAGES": " ".join(packages), "MASK": " ".join(mask)},
+            opts=opts,
+        )
+
+
+class Hosts(ComponentResource):
+    """The lab's machines, ready to be used."""
+
+    members: dict[str, Host]
+    """The machines of the lab by name, in the order of the config."""
+    visitor: Host | None
+    """The machine outside the lab, from which firewall policies are tried."""
+    controller: DockerProvider | None
+    """The controller's own Docker engine, where the machines live on it."""
+    ssh_config: Output[str]
+    """Path, from the project's folder, of an ssh_config(5) with an alias for every machine."""
+    addresses: Output[dict[str, str]]
+    """Address by host name."""
+
+    def __init__(self, name: str, config: HostsConfig, opts: ResourceOptions | None = None) -> None:
+        if isinstance(config, DockerHosts):
+            _require_free(config)
+        super().__init__("calico-lab:index:Hosts", name, None, opts)
+        self._child = ResourceOptions(parent=self)
+        if isinstance(config, DockerHosts):
+            endpoints, machines, private_key = self._make(config)
+        else:
+            endpoints, machines, private_key = self._take(config)
+        access = SshAccess("ssh-access", endpoints, private_key, opts=self._child)
+        self.ssh_config = access.config
+        hosts = {
+            endpoint.alias: self._host(endpoint, private_key, machines.get(endpoint.alias), access)
+            for endpoint in endpoints
+        }
+        self.members = {member: hosts[member] for member in config.members}
+        self.visitor = hosts.get("visitor")
+        self.addresses = Output.from_input({member: host.address for member, host in self.members.items()})
+        self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
+
+    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, Resource], Output[str]]:
+        """Make the machines as containers of the controller's Docker engine."""
+        self.controller = DockerProvider("controller", opts=self._child)
+        on_controller = ResourceOptions(parent=self, provider=self.controller)
+        operator = SshKey("operator", opts=self._child)
+        network = MachineNetwork(config.network, operator, on_controller)
+        endpoints: list[Endpoint] = []
+        machines: dict[str, Resource] = {}
+        visitor = {"visitor": config.visitor} if config.visitor else {}
+        for alias, plan in {**config.members, **visitor}.items():
+            address = str(plan.address)
+            key = SshKey(f"{alias}-host-key", opts=self._child)
+            machine = Machine(
+                alias,
+                network=network,
+                address=address,
+                mac=plan.mac,
+                host_key=key,
+                operator=operator,
+                docker_engine=alias != "visitor",
+                opts=on_controller,
+            )
+            machines[alias] = machine.container
+            endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
+        return endpoints, machines, operator.private_key
+
+    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, Resource], Output[str]]:
+        """Take the machines that the operator has."""
+        self.controller = DockerProvider("controller", opts=self._child) if config.build_locally else None
+        endpoints = [
+            Endpoint(
+                alias,
+                str(member.address),
+                member.port,
+                member.user,
+                Output.from_input(
+                    member.host_key or pinned_key(str(member.address), member.port, config.known_hosts)
+                ),
+            )
+            for alias, member in config.members.items()
+        ]
+        private_key = Output.secret(config.private_key.expanduser().read_text())
+        return endpoints, {}, private_key
+
+    def _host(
+        self, endpoint: Endpoint, private_key: Output[str], machine: Resource | None, access: SshAccess
+    ) -> Host:
+        reachable = Host(
+            name=endpoint.alias,
+            address=endpoint.address,
+            user=endpoint.user,
+            connection=remote.ConnectionArgs(
+                host=endpoint.address,
+                port=endpoint.port,
+                user=endpoint.user,
+                private_key=private_key,
+                host_key=endpoint.host_key,
+                # A container answers within seconds; a machine that is down is reported within a minute.
+                dial_error_limit=20,
+                per_dial_timeout=3,
+            ),
+            ready=[machine] if machine else [],
+            machine=machine,
+        )
+        prepared = reachable.run(
+            "prepare",
+            _HERE / "prepare.sh",
+            delete=_HERE / "unprepare.sh",
+            variables={"HOST": endpoint.alias},
+            opts=self._child,
+        )
+        if endpoint.alias == "visitor":
+            return Host(**{**reachable.__dict__, "ready": [prepared, access]})
+        engine = reachable.packages(
+            "docker", PACKAGES, opts=ResourceOptions(parent=self, depends_on=[prepared])
+        )
+        provider = DockerProvider(
+            f"{endpoint.alias}-docker",
+            # The address is known only once the host is ready: a preview of a lab that does not exist yet
+            # must not try to reach it.
+            host=engine.id.apply(lambda _: f"ssh://{endpoint.alias}"),
+            ssh_opts=access.config.apply(lambda path: ["-F", path]),
+            disable_docker_daemon_check=True,
+            opts=ResourceOptions(parent=self, depends_on=[access]),
+        )
+        return Host(**{**reachable.__dict__, "ready": [prepared, access, engine], "docker": provider})

@@ -1,0 +1,102 @@
+"""The `hosts` section of the config: machines made by Docker, or machines that exist already."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.section import Address, HostName, MacAddress, Network, Port, Section
+
+
+class DockerMachine(Section):
+    """A machine that is made as a container."""
+
+    address: Address = Field(description="Its fixed address, inside `network`.")
+    mac: MacAddress | None = Field(None, description="Its fixed MAC address, for rules by source MAC.")
+
+
+class DockerHosts(Section):
+    """Machines made as systemd containers on the controller's Docker engine."""
+
+    provider: Literal["docker"] = Field(description="`docker`: make the machines as containers.")
+    network: Network = Field(description="The network of the machines; free on the controller.")
+    members: dict[HostName, DockerMachine] = Field(
+        min_length=1, description="The machines of the lab by name."
+    )
+    visitor: DockerMachine | None = Field(None, description="A plain machine to try firewall policies from.")
+
+    @model_validator(mode="after")
+    def _addresses_fit(self) -> Self:
+        addresses: dict[IPv4Address, str] = {self.network.network_address + 1: "the network's gateway"}
+        plans = {f"members.{name}": member.address for name, member in self.members.items()}
+        if self.visitor:
+            plans["visitor"] = self.visitor.address
+        for where, address in plans.items():
+            if address not in self.network or address in (
+                self.network.network_address,
+                self.network.broadcast_address,
+            ):
+                raise ValueError(f"{where}.address {address} is not a host address of network {self.network}")
+            if address in addresses:
+                raise ValueError(f"{where}.address {address} is taken already by {addresses[address]}")
+            addresses[address] = where
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        if "visitor" in self.members:
+            raise ValueError("members.visitor: this name is kept for the visitor; choose another")
+        return self
+
+
+class ExistingMember(Section):
+    """A machine that the operator has: Debian 12+ or Ubuntu 22.04+ that answers SSH."""
+
+    address: Address = Field(description="Where SSH answers, and where the other machines reach it.")
+    port: Port = Field(22, description="The port of SSH.")
+    user: str = Field(
+        "root", pattern=r"^[a-z_][a-z0-9_-]*$", description="root, or a sudoer without password."
+    )
+    host_key: str | None = Field(
+        None,
+        pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/=]+$",
+        description="Its public host key, `ssh-ed25519 AAAA...`; without it, the key in `knownHosts`.",
+    )
+
+
+class ExistingHosts(Section):
+    """Machines that the operator has."""
+
+    provider: Literal["existing"] = Field(description="`existing`: take machines that are there.")
+    members: dict[HostName, ExistingMember] = Field(
+        min_length=1, description="The machines of the lab by name."
+    )
+    private_key: Path = Field(description="Path of the SSH private key, without passphrase.")
+    known_hosts: Path = Field(
+        Path("~/.ssh/known_hosts"), description="Where host keys stand that are not given with the member."
+    )
+    build_locally: bool = Field(
+        True, description="Build images on the controller's Docker engine; else on the first machine."
+    )
+
+    @model_validator(mode="after")
+    def _addresses_differ(self) -> Self:
+        seen: dict[IPv4Address, str] = {}
+        for name, member in self.members.items():
+            if member.address in seen:
+                raise ValueError(
+                    f"members.{name}.address {member.address} is that of {seen[member.address]} too"
+                )
+            seen[member.address] = name
+        return self
+
+    @model_validator(mode="after")
+    def _key_is_readable(self) -> Self:
+        path = self.private_key.expanduser()
+        if not path.is_file():
+            raise ValueError(f"privateKey {path} is not a file; give the path of an SSH private key")
+        return self
+
+
+HostsConfig = Annotated[DockerHosts | ExistingHosts, Field(discriminator="provider")]

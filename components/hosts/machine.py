@@ -1,0 +1,165 @@
+"""A machine made as a systemd container on the controller's Docker, and the network of such machines."""
+
+import base64
+import hashlib
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import Output, ResourceOptions
+
+from components.secrets import SshKey
+
+PROJECT = Path(__file__).resolve().parents[2]
+BRIDGE = "br-calico-lab"
+"""The bridge interface of the machines' network on the controller."""
+
+# Everything but what reaches past the container into the controller's kernel (modules, raw I/O, clock, boot,
+# audit, MAC policy, BPF), and SYS_RESOURCE, which some controllers do not have to give: that is why the
+# machines are not simply privileged.
+CAPABILITIES = [
+    *("AUDIT_READ", "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID"),
+    *("IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MKNOD", "NET_ADMIN"),
+    *("NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID"),
+    *("SYSLOG", "SYS_ADMIN", "SYS_CHROOT", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_TTY_CONFIG"),
+]
+
+
+def interface_in(network: IPv4Network, routes: str) -> str | None:
+    """Find an interface, other than the lab's own bridge, with a route into a network.
+
+    Args:
+        network: The network that the machines shall have.
+        routes: The text of `/proc/net/route`: interface, destination and mask, little-endian hex (proc(5)).
+
+    Returns:
+        `<interface> (<network>)`, or None where the network is free. Default routes do not count.
+    """
+    for line in routes.splitlines()[1:]:
+        interface, destination, *_, mask = line.split()[:8]
+        route = IPv4Network(
+            (
+                int.from_bytes(bytes.fromhex(destination), "little"),
+                int.from_bytes(bytes.fromhex(mask), "little").bit_count(),
+            )
+        )
+        if interface != BRIDGE and route.prefixlen > 0 and route.overlaps(network):
+            return f"{interface} ({route})"
+    return None
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names, modes and contents of a folder's files, as hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_mode & 0o777:o}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def fingerprint(public_key: str) -> str:
+    """The SHA-256 fingerprint of an OpenSSH public key, as `ssh-keygen -l` prints it, without `SHA256:`."""
+    digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()
+    return base64.b64encode(digest).decode().rstrip("=")
+
+
+class MachineNetwork:
+    """The bridge network and the image that all machines share, and the labels by which they are known.
+
+    The labels tell whose lab a thing on the engine is: the stack's name, and the fingerprint of the key that
+    opens the machines. `toolchain.leftovers` finds by them what an interrupted run left behind.
+    """
+
+    def __init__(self, network: IPv4Network, operator: SshKey, opts: ResourceOptions) -> None:
+        self.labels = {
+            "calico-lab.stack": Output.from_input(pulumi.get_stack()),
+            "calico-lab.operator": operator.public_key.apply(fingerprint),
+        }
+        folder = PROJECT / "images" / "host"
+        self.image = docker.RemoteImage(
+            "host-image",
+            name="calico-lab/host:latest",
+            build=docker.RemoteImageBuildArgs(
+                context="images/host",
+                # The provider's other builder needs a buildx that Debian does not package.
+                use_legacy_builder=True,
+            ),
+            triggers={"context": folder_digest(folder)},
+            keep_locally=True,
+            opts=opts,
+        )
+        self.network = docker.Network(
+            "network",
+            name="calico-lab",
+            driver="bridge",
+            ipam_configs=[
+                docker.NetworkIpamConfigArgs(subnet=str(network), gateway=str(network.network_address + 1))
+            ],
+            options={"com.docker.network.bridge.name": BRIDGE},
+            labels=[docker.NetworkLabelArgs(label=key, value=value) for key, value in self.labels.items()],
+            opts=opts,
+        )
+
+
+class Machine:
+    """One container that boots systemd, sshd and Docker like a small VM."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        network: MachineNetwork,
+        address: str,
+        mac: str | None,
+        host_key: SshKey,
+        operator: SshKey,
+        docker_engine: bool,
+        opts: ResourceOptions,
+    ) -> None:
+        labels = network.labels.items()
+        volume = docker.Volume(
+            f"{name}-docker-data",
+            name=f"calico-lab-{name}-docker",
+            labels=[docker.VolumeLabelArgs(label=key, value=value) for key, value in labels],
+            opts=opts,
+        )
+        # systemd reads its own arguments as a kernel command line in a container (proc_cmdline in systemd).
+        masked = [] if docker_engine else ["docker.service", "docker.socket", "containerd.service"]
+        self.container = docker.Container(
+            f"{name}-machine",
+            name=f"calico-lab-{name}",
+            hostname=name,
+            image=network.image.image_id,
+            command=[f"systemd.mask={unit}" for unit in masked],
+            capabilities=docker.ContainerCapabilitiesArgs(adds=[f"CAP_{cap}" for cap in CAPABILITIES]),
+            # systemd mounts and nested Docker makes namespaces: calls that the default filters stop.
+            security_opts=["seccomp=unconfined", "apparmor=unconfined"],
+            # Nested runc makes device nodes for its containers.
+            device_cgroup_rules=["a *:* rwm"],
+            # Nothing of the machines' control groups shows on the controller, or stays behind there.
+            cgroupns_mode="private",
+            tmpfs={"/run": "exec,mode=755", "/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
+            volumes=[
+                # overlayfs cannot lie on overlayfs: nested Docker needs a real file system under its data.
+                docker.ContainerVolumeArgs(container_path="/var/lib/docker", volume_name=volume.name),
+            ],
+            networks_advanced=[
+                docker.ContainerNetworksAdvancedArgs(
+                    name=network.network.name, ipv4_address=address, mac_address=mac
+                )
+            ],
+            uploads=[
+                docker.ContainerUploadArgs(
+                    file="/etc/ssh/ssh_host_ed25519_key", content=host_key.private_key, permissions="0600"
+                ),
+                docker.ContainerUploadArgs(
+                    file="/root/.ssh/authorized_keys", content=operator.public_key, permissions="0600"
+                ),
+            ],
+            labels=[docker.ContainerLabelArgs(label=key, value=value) for key, value in labels],
+            restart="unless-stopped",
+            stop_signal="SIGRTMIN+3",
+            destroy_grace_seconds=0,
+            opts=ResourceOptions.merge(opts, ResourceOptions(delete_before_replace=True)),
+        )

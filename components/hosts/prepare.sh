@@ -1,0 +1,24 @@
+#!/bin/bash
+# Check that $HOST can carry the lab, and make the lab's own folders.
+set -eu
+refuse() {
+    echo "$HOST: $1; $2" >&2
+    exit 1
+}
+[ "$(id -u)" = 0 ] || refuse "the SSH user is not root" "give root, or a user that may sudo without a password"
+command -v systemctl >/dev/null || refuse "there is no systemd" "take Debian 12+ or Ubuntu 22.04+"
+# shellcheck source=/dev/null
+. /etc/os-release
+case "$ID ${VERSION_ID%%.*}" in
+"debian "1[2-9] | "ubuntu "2[2-9]) ;;
+*) refuse "$PRETTY_NAME is not supported" "take Debian 12+ or Ubuntu 22.04+" ;;
+esac
+# A machine that was started a moment ago is given the time to finish its boot; a unit of its own that failed
+# ("degraded") is not the lab's business.
+timeout 60 systemctl is-system-running --wait >/dev/null 2>&1 || true
+state=$(systemctl is-system-running || true)
+case "$state" in
+running | degraded) ;;
+*) refuse "systemd is '$state' after 60 s" "see 'systemctl list-jobs' there" ;;
+esac
+install -d -m 0755 /etc/calico-lab /opt/calico-lab /var/lib/calico-lab
