@@ -186,6 +186,8 @@ class Hosts(ComponentResource):
     """Path, from the project's folder, of an ssh_config(5) with an alias for every machine."""
     addresses: Output[dict[str, str]]
     """Address by host name."""
+    ssh: Output[dict[str, str]]
+    """A ready ssh command by machine, the visitor's too; it is run in the project's folder."""
 
     def __init__(self, name: str, config: HostsConfig, opts: ResourceOptions | None = None) -> None:
         if isinstance(config, DockerHosts):
@@ -205,6 +207,7 @@ class Hosts(ComponentResource):
         self.members = {member: hosts[member] for member in config.members}
         self.visitor = hosts.get("visitor")
         self.addresses = Output.from_input({member: host.address for member, host in self.members.items()})
+        self.ssh = access.config.apply(lambda path: {alias: f"ssh -F {path} {alias}" for alias in hosts})
         self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
 
     def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, Resource], Output[str]]:
@@ -280,14 +283,21 @@ class Hosts(ComponentResource):
         )
         if endpoint.alias == "visitor":
             return Host(**{**reachable.__dict__, "ready": [prepared, access]})
-        engine = reachable.packages(
+        packages = reachable.packages(
             "docker", PACKAGES, opts=ResourceOptions(parent=self, depends_on=[prepared])
+        )
+        engine = reachable.run(
+            "engine",
+            _HERE / "engine.sh",
+            delete=_HERE / "remove-engine.sh",
+            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user},
+            opts=ResourceOptions(parent=self, depends_on=[packages]),
         )
         provider = DockerProvider(
             f"{endpoint.alias}-docker",
-            # The address is known only once the host is ready: a preview of a lab that does not exist yet
-            # must not try to reach it.
-            host=engine.id.apply(lambda _: f"ssh://{endpoint.alias}"),
+            # Known once the host is ready: a preview of a lab that is not there must not try to reach it.
+            # (A command's id will not do: the plugin makes one up in a preview.)
+            host=engine.stdout.apply(lambda _: f"ssh://{endpoint.alias}"),
             ssh_opts=access.config.apply(lambda path: ["-F", path]),
             disable_docker_daemon_check=True,
             opts=ResourceOptions(parent=self, depends_on=[access]),

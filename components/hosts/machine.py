@@ -9,9 +9,11 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import Output, ResourceOptions
 
+from components.context import context_digest
 from components.secrets import SshKey
 
-PROJECT = Path(__file__).resolve().parents[2]
+CONTEXT = Path("images/host")
+"""What the machines' image is built from, seen from the project's folder."""
 BRIDGE = "br-calico-lab"
 """The bridge interface of the machines' network on the controller."""
 
@@ -49,15 +51,6 @@ def interface_in(network: IPv4Network, routes: str) -> str | None:
     return None
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names, modes and contents of a folder's files, as hex digits."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_mode & 0o777:o}\0".encode())
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def fingerprint(public_key: str) -> str:
     """The SHA-256 fingerprint of an OpenSSH public key, as `ssh-keygen -l` prints it, without `SHA256:`."""
     digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()
@@ -76,16 +69,15 @@ class MachineNetwork:
             "calico-lab.stack": Output.from_input(pulumi.get_stack()),
             "calico-lab.operator": operator.public_key.apply(fingerprint),
         }
-        folder = PROJECT / "images" / "host"
         self.image = docker.RemoteImage(
             "host-image",
             name="calico-lab/host:latest",
             build=docker.RemoteImageBuildArgs(
-                context="images/host",
+                context=str(CONTEXT),
                 # The provider's other builder needs a buildx that Debian does not package.
                 use_legacy_builder=True,
             ),
-            triggers={"context": folder_digest(folder)},
+            triggers={"context": context_digest(CONTEXT)},
             keep_locally=True,
             opts=opts,
         )

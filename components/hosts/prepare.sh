@@ -22,3 +22,5 @@ running | degraded) ;;
 *) refuse "systemd is '$state' after 60 s" "see 'systemctl list-jobs' there" ;;
 esac
 install -d -m 0755 /etc/calico-lab /opt/calico-lab /var/lib/calico-lab
+# Docker and Calico switch it on; it goes back to what it was when the lab goes.
+[ -e /var/lib/calico-lab/ip-forward ] || cat /proc/sys/net/ipv4/ip_forward >/var/lib/calico-lab/ip-forward

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from components import secrets
 from components.secrets import days_left, issue_certificate, make_authority
@@ -20,7 +21,7 @@ def test_openssl_verifies_a_certificate_for_its_addresses_and_names(tmp_path: Pa
     certificate, _ = issue_certificate(authority, key, "a0", ["a0", "172.16.6.44"], ["server"])
     (tmp_path / "ca").write_text(authority)
     (tmp_path / "crt").write_text(certificate)
-    verify = ["verify", "-x509_strict", "-CAfile", tmp_path / "ca", "-purpose", "sslserver"]
+    verify: list[str | Path] = ["verify", "-x509_strict", "-CAfile", tmp_path / "ca", "-purpose", "sslserver"]
     assert openssl(*verify, "-verify_ip", "172.16.6.44", tmp_path / "crt").endswith("OK\n")
     assert openssl(*verify, "-verify_hostname", "a0", tmp_path / "crt").endswith("OK\n")
     for wrong in (["-verify_ip", "172.16.6.45"], ["-verify_hostname", "a1"], ["-purpose", "sslclient"]):
@@ -46,7 +47,7 @@ def test_keys_match_their_certificates() -> None:
     )
     assert (
         from_certificate.public_bytes(
-            secrets.serialization.Encoding.PEM, secrets.serialization.PublicFormat.SubjectPublicKeyInfo
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         == done.stdout
     )

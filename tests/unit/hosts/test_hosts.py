@@ -1,7 +1,6 @@
 """The pure parts of the hosts: what is sent to a shell, what ssh reads, what the config refuses."""
 
 import json
-import shutil
 import subprocess
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.hosts import HostsConfig, as_root, with_variables
 from components.hosts.known import pinned_key
-from components.hosts.machine import folder_digest, interface_in
+from components.hosts.machine import interface_in
 from components.hosts.ssh import render_config, render_known_hosts
 
 CASES = Path(__file__).parent / "cases"
@@ -92,19 +91,3 @@ def test_the_operators_known_hosts_pins_the_key_hashed_or_not(tmp_path: Path) ->
     assert pinned_key("10.0.0.9", 2222, known) == public
     with pytest.raises(LookupError, match=r"10\.0\.0\.8 is not in .*ssh-keyscan"):
         pinned_key("10.0.0.8", 22, known)
-
-
-def test_the_digest_of_a_folder_follows_its_names_modes_and_contents(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "file").write_text("x")
-    digests = [folder_digest(tmp_path)]
-    (tmp_path / "a" / "file").write_text("y")
-    digests.append(folder_digest(tmp_path))
-    (tmp_path / "a" / "file").chmod(0o755)
-    digests.append(folder_digest(tmp_path))
-    (tmp_path / "a" / "file").rename(tmp_path / "a" / "other")
-    digests.append(folder_digest(tmp_path))
-    assert len(set(digests)) == len(digests)
-    copy = tmp_path.parent / f"{tmp_path.name}-copy"
-    shutil.copytree(tmp_path, copy)
-    assert folder_digest(copy) == digests[-1]

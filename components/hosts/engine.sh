@@ -1,0 +1,22 @@
+#!/bin/bash
+# Wait until Docker answers on $HOST, and let $LOGIN, the SSH user, speak to it.
+set -eu
+docker_answers() { timeout 10 docker version >/dev/null 2>&1; }
+systemctl enable --quiet --now docker.service 2>/dev/null || true
+deadline=$((SECONDS + 60))
+until docker_answers; do
+    if [ "$SECONDS" -ge "$deadline" ]; then
+        {
+            echo "$HOST: Docker does not answer after 60 s; the last that it wrote:"
+            journalctl -u docker.service -n 15 --no-pager -o cat || true
+            echo "next: 'systemctl status docker' there; then run 'pulumi up' again"
+        } >&2
+        exit 1
+    fi
+    sleep 0.2
+done
+if [ "$LOGIN" != root ] && ! id -nG "$LOGIN" | grep -qw docker; then
+    # The Docker provider comes as this user, who may sudo everything anyway.
+    usermod --append --groups docker "$LOGIN"
+    touch /var/lib/calico-lab/docker-group
+fi

@@ -1,0 +1,27 @@
+#!/bin/bash
+# Remove what Docker leaves on $HOST, where the lab has installed it; a Docker that was there is left alone.
+set -eu
+if [ -e /var/lib/calico-lab/docker-group ]; then
+    gpasswd --delete "$LOGIN" docker >/dev/null
+fi
+grep -qsx docker.io /var/lib/calico-lab/packages/docker || exit 0
+systemctl stop docker.socket docker.service containerd.service
+for family in iptables ip6tables; do
+    for table in filter nat raw; do
+        rules=$("$family-save" -t "$table" 2>/dev/null) || continue
+        # Its rules in the kernel's chains, then its own chains.
+        sed -n -E "s/^-A (([A-Z]+) .*(docker0|DOCKER|172\.17\.0\.0).*)$/-D \1/p" <<<"$rules" |
+            while read -r rule; do eval "$family -w -t $table $rule" || true; done
+        chains=$(sed -n -E 's/^:(DOCKER[A-Z0-9-]*) .*/\1/p' <<<"$rules")
+        for chain in $chains; do "$family" -w -t "$table" -F "$chain"; done
+        for chain in $chains; do "$family" -w -t "$table" -X "$chain"; done
+    done
+    # Docker sets it to DROP.
+    "$family" -w -P FORWARD ACCEPT 2>/dev/null || true
+done
+ip link delete docker0 2>/dev/null || true
+findmnt --raw --noheadings --output TARGET | grep '^/var/lib/docker/' | xargs -r umount || true
+# The folder itself may be a mount.
+find /var/lib/docker -mindepth 1 -delete
+rmdir /var/lib/docker 2>/dev/null || true
+rm -rf /var/lib/containerd /etc/docker
