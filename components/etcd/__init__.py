@@ -1,0 +1,261 @@
+"""EtcdCluster: etcd with mutual TLS on some of the hosts, as a systemd service on each.
+
+Members find each other by static bootstrap: every member is given the whole list and waits for the others.
+Debian's etcd 3.4 is used, from its own packages and with units of the lab's own.
+
+Owes: the component's outputs resolve only when every member is healthy with a quorum behind it; a member that
+is not is named, with what it sees of its peers; a restart happens only when a member's configuration has
+changed, and then to one member at a time; the list of members of a running cluster is never changed by
+accident.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import pulumi
+from pulumi import ComponentResource, Output, ResourceOptions
+from pulumi_command import remote
+from pydantic import Field, field_validator, model_validator
+
+from components.etcd.membership import Membership
+from components.files import digest, place_files
+from components.hosts import Host
+from components.secrets import Certificate, CertificateAuthority
+from components.section import HostName, Port, Section
+
+__all__ = ["EtcdCluster", "EtcdConfig"]
+
+PACKAGES = ["etcd-server", "etcd-client"]
+MASKED_UNITS = ["etcd.service"]
+METRICS_PORT = 2381
+SECONDS_UNTIL_HEALTHY = 60
+PEER_NAME = "calico-lab-etcd"
+"""Common name of the members' certificates: the authority signs clients too, which are no peers."""
+AUTHORITY_FILE = "/etc/calico-lab/pki/etcd-ca.crt"
+CERTIFICATE_FILE = "/etc/calico-lab/pki/etcd.crt"
+KEY_FILE = "/etc/calico-lab/pki/etcd.key"
+SETTINGS_FILE = "/etc/calico-lab/etcd/etcd.yaml"
+CLIENT_FILE = "/etc/calico-lab/etcd/etcdctl.env"
+UNIT = "calico-lab-etcd.service"
+UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+_HERE = Path(__file__).parent
+
+
+class EtcdConfig(Section):
+    """The `etcd` section of the config."""
+
+    members: tuple[HostName, ...] = Field(
+        ("a0", "a1", "a2"), min_length=1, description="The hosts that are members; an odd number of them."
+    )
+    token: str = Field(
+        "etcd-cluster-1",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Keeps clusters apart that are bootstrapped side by side; no secret.",
+    )
+    peer_port: Port = Field(2380, description="Where members talk to each other.")
+    client_port: Port = Field(2379, description="Where clients talk to a member.")
+
+    @field_validator("members")
+    @classmethod
+    def _members_differ(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := sorted({member for member in members if members.count(member) > 1}):
+            raise ValueError(f"{', '.join(twice)} is named more than once; name each member once")
+        return members
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.peer_port == self.client_port:
+            raise ValueError(
+                f"peerPort and clientPort are both {self.peer_port}; give each a port of its own"
+            )
+        if METRICS_PORT in (self.peer_port, self.client_port):
+            raise ValueError(f"port {METRICS_PORT} is that of the metrics; choose another")
+        return self
+
+    def warnings(self) -> list[str]:
+        """What is allowed and yet better done otherwise."""
+        count = len(self.members)
+        if count % 2:
+            return []
+        return [
+            f"etcd.members: a quorum of {count} members survives the loss of {(count - 1) // 2}, "
+            f"as one of {count - 1} does; take an odd number"
+        ]
+
+
+def peer_url(config: EtcdConfig, address: str) -> str:
+    """Where the member at an address answers its peers."""
+    return f"https://{address}:{config.peer_port}"
+
+
+def client_url(config: EtcdConfig, address: str) -> str:
+    """Where the member at an address answers clients."""
+    return f"https://{address}:{config.client_port}"
+
+
+def render_settings(config: EtcdConfig, member: str, addresses: Mapping[str, str]) -> str:
+    """Render a member's configuration file (etcd 3.4, `etcd.conf.yml.sample`).
+
+    Args:
+        config: The cluster's section.
+        member: Which member.
+        addresses: Address by member.
+    """
+    address = addresses[member]
+    cluster = ",".join(f"{name}={peer_url(config, addresses[name])}" for name in addresses)
+    return f"""\
+name: {member}
+data-dir: /var/lib/calico-lab/etcd
+
+initial-cluster-state: new
+initial-cluster-token: {config.token}
+initial-cluster: {cluster}
+initial-advertise-peer-urls: {peer_url(config, address)}
+advertise-client-urls: {client_url(config, address)}
+
+listen-peer-urls: {peer_url(config, address)}
+peer-transport-security:
+  client-cert-auth: true
+  allowed-cn: {PEER_NAME}
+  trusted-ca-file: {AUTHORITY_FILE}
+  cert-file: {CERTIFICATE_FILE}
+  key-file: {KEY_FILE}
+
+listen-client-urls: {client_url(config, address)},{client_url(config, "127.0.0.1")}
+client-transport-security:
+  client-cert-auth: true
+  trusted-ca-file: {AUTHORITY_FILE}
+  cert-file: {CERTIFICATE_FILE}
+  key-file: {KEY_FILE}
+
+listen-metrics-urls: http://127.0.0.1:{METRICS_PORT}
+
+# Calico rewrites its status keys all day; an hour of their history is more than anyone watches.
+auto-compaction-mode: periodic
+auto-compaction-retention: "1h"
+quota-backend-bytes: {2 * 1024**3}
+"""
+
+
+def render_client(config: EtcdConfig, addresses: Mapping[str, str]) -> str:
+    """Render the environment with which etcdctl on a member speaks to the whole cluster."""
+    endpoints = ",".join(client_url(config, address) for address in addresses.values())
+    return f"""\
+ETCDCTL_API=3
+ETCDCTL_ENDPOINTS={endpoints}
+ETCDCTL_CACERT={AUTHORITY_FILE}
+ETCDCTL_CERT={CERTIFICATE_FILE}
+ETCDCTL_KEY={KEY_FILE}
+"""
+
+
+class EtcdCluster(ComponentResource):
+    """An etcd cluster with mutual TLS, healthy when its outputs are known."""
+
+    members: dict[str, Host]
+    """The hosts that are members, by name."""
+    client_urls: list[str]
+    """Where each member answers clients; known before the cluster is."""
+    ready: list[remote.Command]
+    """The gates: done when each member is healthy."""
+    endpoints: Output[list[str]]
+    """The client URLs, once every member is healthy."""
+    authority: Output[str]
+    """Certificate of the authority that servers and clients trust, PEM."""
+    operator_certificate: Output[str]
+    """Certificate of a client for the operator's own use, PEM."""
+    operator_key: Output[str]
+    """Its private key, PEM (secret)."""
+
+    def __init__(
+        self,
+        name: str,
+        config: EtcdConfig,
+        hosts: Mapping[str, Host],
+        authority: CertificateAuthority,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("calico-lab:index:EtcdCluster", name, None, opts)
+        for warning in config.warnings():
+            pulumi.log.warn(warning, self)
+        self._config = config
+        self._authority = authority
+        self._child = ResourceOptions(parent=self)
+        self.members = {member: hosts[member] for member in config.members}
+        addresses = {member: host.address for member, host in self.members.items()}
+        self.client_urls = [client_url(config, address) for address in addresses.values()]
+        membership = Membership(
+            f"{name}-membership",
+            config.token,
+            {member: peer_url(config, address) for member, address in addresses.items()},
+            opts=self._child,
+        )
+        started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}
+        self.ready = [self._gate(host, addresses, started) for host in self.members.values()]
+        operator = Certificate(f"{name}-operator", authority, "operator", usages=["client"], opts=self._child)
+        self.endpoints = Output.all(*[gate.stdout for gate in self.ready]).apply(lambda _: self.client_urls)
+        self.authority = authority.certificate
+        self.operator_certificate = operator.certificate
+        self.operator_key = operator.private_key
+        self.register_outputs({"endpoints": self.endpoints})
+
+    def _member(self, host: Host, addresses: Mapping[str, str], membership: Membership) -> remote.Command:
+        """Configure and start one member, without waiting for the others."""
+        packages = host.packages("etcd-packages", PACKAGES, mask=MASKED_UNITS, opts=self._child)
+        certificate = Certificate(
+            f"{host.name}-etcd-certificate",
+            self._authority,
+            PEER_NAME,
+            names=[host.name, host.address, "localhost", "127.0.0.1"],
+            opts=self._child,
+        )
+        pki = place_files(
+            host,
+            "etcd-pki",
+            {
+                AUTHORITY_FILE: self._authority.certificate,
+                CERTIFICATE_FILE: certificate.certificate,
+                KEY_FILE: certificate.private_key,
+            },
+            mode="0600",
+            owner="etcd:etcd",
+            opts=ResourceOptions(parent=self, depends_on=[packages]),
+        )
+        files = {
+            SETTINGS_FILE: render_settings(self._config, host.name, addresses),
+            CLIENT_FILE: render_client(self._config, addresses),
+            UNIT_FILE: (_HERE / UNIT).read_text(),
+        }
+        settings = place_files(host, "etcd-settings", files, opts=self._child)
+        return host.run(
+            "etcd",
+            _HERE / "member.sh",
+            delete=_HERE / "remove-member.sh",
+            variables={
+                "HOST": host.name,
+                "ENDPOINT": client_url(self._config, host.address),
+                "CONFIG": Output.all(*files.values(), certificate.certificate).apply(digest),
+            },
+            opts=ResourceOptions(parent=self, depends_on=[packages, pki, settings, membership]),
+        )
+
+    def _gate(
+        self, host: Host, addresses: Mapping[str, str], started: Mapping[str, remote.Command]
+    ) -> remote.Command:
+        """Wait until one member is healthy; every member has been started by then."""
+        peers = {name: address for name, address in addresses.items() if name != host.name}
+        return host.run(
+            "etcd-health",
+            _HERE / "health.sh",
+            variables={
+                "HOST": host.name,
+                "ENDPOINT": client_url(self._config, host.address),
+                "PEERS": " ".join(f"{name}={address}" for name, address in peers.items()),
+                "PEER_PORT": str(self._config.peer_port),
+                "SECONDS_ALLOWED": str(SECONDS_UNTIL_HEALTHY),
+            },
+            # A member that was started anew has to show its health anew.
+            triggers=[started[host.name].create.apply(lambda command: digest([str(command)]))],
+            opts=ResourceOptions(parent=self, depends_on=list(started.values())),
+        )

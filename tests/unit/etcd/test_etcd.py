@@ -1,0 +1,68 @@
+"""The pure parts of the etcd cluster: its config, the texts that are made of it, and what may not change."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from components import etcd
+from components.etcd import EtcdConfig, render_client, render_settings
+from components.etcd.membership import refusals
+
+CASES = Path(__file__).parent / "cases"
+SETTINGS = sorted((CASES / "settings").glob("*.json"))
+
+
+@pytest.mark.parametrize("case", sorted((CASES / "refused").glob("*.json")), ids=lambda path: path.stem)
+def test_a_wrong_section_is_refused(case: Path) -> None:
+    spec = json.loads(case.read_text())
+    with pytest.raises(ValidationError) as refused:
+        EtcdConfig.model_validate(spec["etcd"])
+    assert spec["message"] in str(refused.value)
+
+
+def members(count: int) -> EtcdConfig:
+    return EtcdConfig.model_validate({"members": [f"a{number}" for number in range(count)]})
+
+
+@pytest.mark.parametrize(("count", "survives"), [(2, 0), (4, 1), (6, 2)])
+def test_an_even_number_of_members_is_warned_of(count: int, survives: int) -> None:
+    (warning,) = members(count).warnings()
+    assert f"a quorum of {count} members survives the loss of {survives}" in warning
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_an_odd_number_of_members_is_not(count: int) -> None:
+    assert members(count).warnings() == []
+
+
+@pytest.mark.parametrize("case", SETTINGS, ids=lambda path: path.stem)
+def test_settings_are_those_of_the_file(case: Path) -> None:
+    spec = json.loads(case.read_text())
+    config = EtcdConfig.model_validate(spec["etcd"])
+    rendered = render_settings(config, spec["member"], spec["addresses"])
+    assert rendered == case.with_suffix(".yaml").read_text()
+    assert render_client(config, spec["addresses"]) == case.with_suffix(".env").read_text()
+
+
+@pytest.mark.parametrize("case", SETTINGS, ids=lambda path: path.stem)
+def test_no_side_of_a_member_is_without_mutual_tls(case: Path) -> None:
+    settings = yaml.safe_load(case.with_suffix(".yaml").read_text())
+    for side in ("client", "peer"):
+        assert settings[f"{side}-transport-security"]["client-cert-auth"] is True
+        assert all(url.startswith("https://") for url in settings[f"listen-{side}-urls"].split(","))
+    assert settings["peer-transport-security"]["allowed-cn"] == etcd.PEER_NAME
+    assert settings["listen-metrics-urls"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("case", sorted((CASES / "membership").glob("*.json")), ids=lambda path: path.stem)
+def test_members_and_token_of_a_running_cluster_stay(case: Path) -> None:
+    spec = json.loads(case.read_text())
+    found = refusals(spec["before"], spec["after"])
+    assert len(found) == len(spec["refusals"])
+    for failure, text in zip(found, spec["refusals"], strict=True):
+        assert text in failure.reason
+        assert failure.reason.startswith(f"etcd.{failure.property}: ")
+        assert "put the old value back" in failure.reason

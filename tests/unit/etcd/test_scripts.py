@@ -1,0 +1,164 @@
+"""A member's scripts: when it is started, when it gives way to be started anew, and what a sick one says."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components import etcd
+from tests.unit.files.pretend_host import PretendHost
+
+HERE = Path(etcd.__file__).parent
+MEMBER = {"HOST": "a1", "ENDPOINT": "https://10.0.0.2:2379", "CONFIG": "new"}
+STARTED_WITH = "/var/lib/calico-lab/etcd.config"
+HEALTHY = "is healthy: successfully committed proposal"
+ACTIVE = "exit 0"
+INACTIVE = '[ "$1" != is-active ] || exit 3'
+LOCK = 'if [ "$1" = lock ]; then echo calico-lab-restart/1; exec sleep 60; fi'
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> PretendHost:
+    host = PretendHost(tmp_path)
+    host.write("/etc/calico-lab/etcd/etcdctl.env", "ETCDCTL_ENDPOINTS=https://10.0.0.1:2379\n")
+    host.write(STARTED_WITH, "old\n")
+    return host
+
+
+def restarts(host: PretendHost) -> list[str]:
+    return [call for call in host.calls if call.startswith("systemctl restart")]
+
+
+def test_a_new_member_is_started_without_waiting_for_the_others(host: PretendHost) -> None:
+    host.path(STARTED_WITH).unlink()
+    host.program("systemctl", INACTIVE)
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
+    assert "systemctl enable --quiet calico-lab-etcd.service" in host.calls
+    assert host.path(STARTED_WITH).read_text() == "new\n"
+
+
+def test_a_member_that_runs_with_this_config_is_left_alone(host: PretendHost) -> None:
+    host.write(STARTED_WITH, "new\n")
+    host.program("systemctl", ACTIVE)
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert restarts(host) == []
+
+
+def test_a_member_that_has_stopped_is_started(host: PretendHost) -> None:
+    host.write(STARTED_WITH, "new\n")
+    host.program("systemctl", INACTIVE)
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
+
+
+def test_a_member_is_restarted_under_the_clusters_lock(host: PretendHost) -> None:
+    host.program("systemctl", ACTIVE)
+    host.program("etcdctl", LOCK)
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert restarts(host) == ["systemctl restart calico-lab-etcd.service"]
+    assert host.calls.index("etcdctl lock calico-lab-restart") < host.calls.index(restarts(host)[0])
+    assert host.path(STARTED_WITH).read_text() == "new\n"
+
+
+def test_a_healthy_member_does_not_give_way_while_another_is_missing(host: PretendHost) -> None:
+    host.program("systemctl", ACTIVE)
+    missing = 'echo "https://10.0.0.1:2379 is unhealthy: failed to commit proposal"; exit 1'
+    host.program("etcdctl", f'{LOCK}\n[ "$ETCDCTL_ENDPOINTS" = https://10.0.0.2:2379 ] || {{ {missing}; }}')
+    done = host.run(HERE / "member.sh", MEMBER)
+    assert done.returncode == 1
+    assert restarts(host) == []
+    assert done.stderr.startswith("a1: etcd: not restarted with its new configuration")
+    assert "https://10.0.0.1:2379 is unhealthy" in done.stderr
+    assert "next: " in done.stderr
+    assert host.path(STARTED_WITH).read_text() == "old\n"
+
+
+def test_a_sick_member_is_restarted_even_so(host: PretendHost) -> None:
+    host.program("systemctl", ACTIVE)
+    host.program("etcdctl", f"{LOCK}\nexit 1")
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert restarts(host) == ["systemctl restart calico-lab-etcd.service"]
+
+
+def test_without_a_quorum_there_is_no_lock_to_wait_for(host: PretendHost) -> None:
+    host.program("systemctl", ACTIVE)
+    host.program("etcdctl", "exit 1")
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def gate(port: int) -> dict[str, str]:
+    return {
+        "HOST": "a1",
+        "ENDPOINT": "https://10.0.0.2:2379",
+        "PEERS": "a0=127.0.0.1",
+        "PEER_PORT": str(port),
+        "SECONDS_ALLOWED": "0",
+    }
+
+
+def test_the_gate_opens_when_the_member_is_healthy(host: PretendHost) -> None:
+    host.program("etcdctl", f'echo "$ETCDCTL_ENDPOINTS {HEALTHY}"')
+    assert host.run(HERE / "health.sh", gate(1)).returncode == 0
+    assert host.calls == ["etcdctl --command-timeout=2s endpoint health"]
+
+
+def test_the_gate_waits_until_the_member_is_healthy(host: PretendHost) -> None:
+    host.program("etcdctl", f'[ "$(wc -l <"{host.root}/calls")" -ge 3 ]')
+    assert host.run(HERE / "health.sh", {**gate(1), "SECONDS_ALLOWED": "30"}).returncode == 0
+    assert len(host.calls) == 3
+
+
+def test_a_sick_member_says_what_it_sees(host: PretendHost, listening: int) -> None:
+    host.program("etcdctl", 'echo "{}"; echo "https://10.0.0.2:2379 is unhealthy: no leader"; exit 1')
+    host.program("systemctl", "echo ActiveState=activating; echo SubState=start")
+    host.program("journalctl", "echo 'the last line of the journal'")
+    done = host.run(HERE / "health.sh", gate(listening))
+    assert done.returncode == 1
+    assert done.stderr.startswith("a1: etcd: the member is not healthy after 0 s\n")
+    assert "its unit calico-lab-etcd.service: ActiveState=activating SubState=start" in done.stderr
+    assert "its client side: https://10.0.0.2:2379 is unhealthy: no leader" in done.stderr
+    assert f"its peer a0: TCP to 127.0.0.1:{listening} answers" in done.stderr
+    assert "the last line of the journal" in done.stderr
+    assert "next: 'journalctl -u calico-lab-etcd.service' on each member" in done.stderr
+
+
+def test_a_peer_that_refuses_is_told_from_one_that_answers(host: PretendHost) -> None:
+    host.program("etcdctl", "exit 1")
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        done = host.run(HERE / "health.sh", gate(port))
+    assert f"its peer a0: TCP to 127.0.0.1:{port} is refused" in done.stderr
+
+
+def test_a_peer_behind_a_packet_filter_is_told_from_one_that_refuses(host: PretendHost) -> None:
+    host.program("etcdctl", "exit 1")
+    host.program("timeout", "exit 124")
+    done = host.run(HERE / "health.sh", gate(2380))
+    assert "its peer a0: TCP to 127.0.0.1:2380 gets no answer" in done.stderr
+    assert "next: a packet filter drops what gets no answer: look at 'iptables -S INPUT'" in done.stderr
+
+
+def test_a_member_that_lost_its_data_is_recognised(host: PretendHost) -> None:
+    host.program("etcdctl", "exit 1")
+    host.program("journalctl", "echo 'member 3886 has already been bootstrapped'")
+    done = host.run(HERE / "health.sh", gate(1))
+    assert "next: this host has lost the data of a member" in done.stderr
+
+
+def test_removal_leaves_no_data_and_may_be_repeated(host: PretendHost) -> None:
+    host.write("/var/lib/calico-lab/etcd/member/wal/0.wal", "")
+    host.program("systemctl", "exit 1")
+    for _ in range(2):
+        assert host.run(HERE / "remove-member.sh", {"HOST": "a1"}).returncode == 0
+        assert list(host.path("/var/lib/calico-lab").iterdir()) == []
+    assert "systemctl stop calico-lab-etcd.service" in host.calls
