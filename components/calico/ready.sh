@@ -1,0 +1,66 @@
+#!/bin/bash
+# Wait until this host's part of the network works: Felix and the Docker driver are ready, and BIRD
+# has a session with each of $PEERS ("<name>=<address> ..."). If not within $SECONDS_ALLOWED, say what is missing.
+set -eu
+
+# Whether the service at a local port says that it is ready. (A host has no HTTP client.)
+is_ready() {
+    local status=
+    { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
+    printf 'GET /readiness HTTP/1.0\r\n\r\n' >&3 2>/dev/null || true
+    read -r -t 2 status <&3 2>/dev/null || true
+    exec 3>&-
+    [[ $status == *" 200 "* ]]
+}
+
+# The state of the session with a peer, in BIRD's words: "up 12:00:00 Established", "start ... Connect ...".
+session() {
+    birdc -s /run/calico/bird.ctl show protocols 2>/dev/null |
+        awk -v name="Mesh_${1//./_}" '$1 == name { $1 = $2 = $3 = ""; print }'
+}
+
+missing() {
+    systemctl is-active --quiet calico-lab-calico-startup.service || echo calico-lab-calico-startup
+    is_ready 9099 || echo calico-lab-felix
+    is_ready 9101 || echo calico-lab-docker-driver
+    for peer in $PEERS; do
+        [[ $(session "${peer#*=}") == *Established* ]] || echo "session:$peer"
+    done
+}
+
+deadline=$((SECONDS + SECONDS_ALLOWED))
+until lacking=$(missing) && [ -z "$lacking" ]; do
+    [ "$SECONDS" -lt "$deadline" ] && sleep 0.2 && continue
+    {
+        echo "$HOST: calico: the network is not ready after $SECONDS_ALLOWED s"
+        for one in $lacking; do
+            case "$one" in
+            session:*)
+                peer=${one#session:}
+                address=${peer#*=}
+                state=$(session "$address")
+                echo "no BGP session with ${peer%%=*} ($address):${state:-" BIRD does not know this peer yet"}"
+                if timeout 3 bash -c "exec 3<>/dev/tcp/$address/179" 2>/dev/null; then
+                    echo "  TCP to $address:179 answers; next: 'journalctl -u calico-lab-bird' there"
+                elif [ $? = 124 ]; then
+                    echo "  TCP to $address:179 gets no answer; next: a packet filter drops it: look at" \
+                        "'iptables -S INPUT' here and there"
+                else
+                    echo "  TCP to $address:179 is refused; next: 'systemctl status calico-lab-bird' there"
+                fi
+                ;;
+            *)
+                echo "$one is $(systemctl show -P ActiveState "$one.service"); the last that it wrote:"
+                journalctl -u "$one.service" -n 10 --no-pager -o cat | cut -c 1-300 || true
+                echo "  next: 'journalctl -u $one' on $HOST"
+                ;;
+            esac
+        done
+        if [[ $lacking == *session:* ]]; then
+            echo "the last that BIRD and confd wrote on $HOST:"
+            journalctl -u calico-lab-bird -u calico-lab-confd -n 10 --no-pager -o cat | cut -c 1-300 || true
+        fi
+        echo "then run 'pulumi up' again"
+    } >&2
+    exit 1
+done

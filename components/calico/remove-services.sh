@@ -1,0 +1,54 @@
+#!/bin/bash
+# Stop Calico on this host and remove what its programs leave in the kernel and in the file system.
+set -eu
+if systemctl is-active --quiet calico-lab-calico.target; then
+    set -a
+    # shellcheck source=/dev/null
+    . /etc/calico-lab/calico/calico.env
+    set +a
+    # The other hosts stop expecting this one. When etcd is gone, so is what it said of this host.
+    timeout 10 /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch \
+        delete --skip-not-exists node "$HOST" >/dev/null || echo "$HOST: calico: etcd does not answer" >&2
+fi
+for unit in $UNITS; do
+    systemctl disable --quiet "$unit" 2>/dev/null || true
+    systemctl kill --signal=KILL "$unit" 2>/dev/null || true
+done
+# shellcheck disable=SC2086 # one word per unit is meant
+systemctl stop $UNITS 2>/dev/null || true
+# shellcheck disable=SC2086
+systemctl reset-failed $UNITS 2>/dev/null || true
+
+# Interfaces of containers, and of the tunnel.
+ip -o link show | sed -nE 's/^[0-9]+: (cali[0-9a-f]{11}|vxlan\.calico)[@:].*/\1/p' | while read -r link; do
+    ip link delete "$link"
+done
+# Blocks of this host and of the others, then the address space as a whole.
+ip route flush root "$CIDR"
+ip route flush type unreachable proto kernel metric 65535
+
+# Calico's chains, in one transaction per table: first the rules by which the system's own chains lead into
+# them, which carry the comment "cali:...", then the chains. Nothing else in the tables is touched.
+for family in iptables ip6tables; do
+    for table in raw mangle nat filter; do
+        "$family-save" -t "$table" 2>/dev/null | awk -v table="$table" '
+            /^:cali-/ { chains[++count] = substr($1, 2) }
+            /^-A / && !/^-A cali-/ && /--comment "cali:/ { sub(/^-A/, "-D"); rules = rules $0 "\n" }
+            END {
+                if (!count && rules == "") exit
+                print "*" table
+                for (i = 1; i <= count; i++) print ":" chains[i] " - [0:0]"
+                printf "%s", rules
+                for (i = 1; i <= count; i++) print "-X " chains[i]
+                print "COMMIT"
+            }' | "$family-restore" --noflush
+    done
+done
+ipset list -name | grep '^cali[46]' | while read -r set; do
+    ipset destroy "$set"
+done || true
+before=/var/lib/calico-lab/calico.sysctl
+[ ! -e "$before" ] || sysctl -q -e -p "$before" || true
+rm -rf /run/calico /var/lib/calico /var/lib/calico-lab/calico /var/lib/calico-lab/docker-driver
+rm -f /run/docker/plugins/calico.sock /run/docker/plugins/calico-ipam.sock \
+    /etc/calico-lab/calico/confd/templates /var/lib/calico-lab/calico.config "$before"

@@ -1,0 +1,132 @@
+"""The texts that Calico's programs read, as pure functions of the config."""
+
+from collections.abc import Mapping, Sequence
+
+from components.calico.config import CalicoConfig
+
+FOLDER = "/etc/calico-lab/calico"
+BIRD_FOLDER = "/var/lib/calico-lab/calico/bird"
+AUTHORITY_FILE = "/etc/calico-lab/pki/calico-ca.crt"
+CERTIFICATE_FILE = "/etc/calico-lab/pki/calico.crt"
+KEY_FILE = "/etc/calico-lab/pki/calico.key"
+
+# What confd watches for each of BIRD's three files: the lists of Calico's own confd/etc/calico/confd/conf.d.
+_WATCHED: Mapping[str, tuple[str, Sequence[str]]] = {
+    "bird": (
+        "/calico/",
+        ["/bgp/v1/host", "/bgp/v1/global", "/resources/v3/projectcalico.org/bgpfilters"],
+    ),
+    "bird_aggr": (
+        "/calico/",
+        ["/bgp/v1/host", "/bgp/v1/global", "/ipam/v2/host//NODENAME/ipv4/block", "/staticroutes"],
+    ),
+    "bird_ipam": (
+        "/calico",
+        [
+            "/v1/ipam/v4/pool",
+            "/bgp/v1/host//NODENAME",
+            "/bgp/v1/global/svc_loadbalancer_ips",
+            "/staticroutes",
+            "/rejectcidrs",
+        ],
+    ),
+}
+
+
+def render_environment(config: CalicoConfig, host: str, address: str, endpoints: Sequence[str]) -> str:
+    """Render the environment of every Calico program on a host, the driver and calicoctl included.
+
+    Felix does not know the variables of the others and has its own for the same things
+    (node/filesystem/etc/service/available/felix/run).
+    """
+    datastore = ",".join(endpoints)
+    return f"""\
+NODENAME={host}
+IP={address}
+CALICO_NETWORKING_BACKEND=bird
+CALICO_DISABLE_FILE_LOGGING=true
+NO_DEFAULT_POOLS=true
+WAIT_FOR_DATASTORE=true
+LAB_CIDR={config.cidr}
+
+DATASTORE_TYPE=etcdv3
+ETCD_ENDPOINTS={datastore}
+ETCD_CA_CERT_FILE={AUTHORITY_FILE}
+ETCD_CERT_FILE={CERTIFICATE_FILE}
+ETCD_KEY_FILE={KEY_FILE}
+
+FELIX_FELIXHOSTNAME={host}
+FELIX_DATASTORETYPE=etcdv3
+FELIX_ETCDENDPOINTS={datastore}
+FELIX_ETCDCAFILE={AUTHORITY_FILE}
+FELIX_ETCDCERTFILE={CERTIFICATE_FILE}
+FELIX_ETCDKEYFILE={KEY_FILE}
+FELIX_HEALTHENABLED=true
+FELIX_LOGFILEPATH=none
+FELIX_LOGSEVERITYFILE=none
+FELIX_LOGSEVERITYSYS=none
+FELIX_IPTABLESBACKEND=NFT
+# A program built without cgo has no libbpf, and would panic when it looks for what BPF mode left behind.
+# The spelling is what felix/bpf/nat/connecttime.go asks for.
+FELIX_DebugSkipCTLBCleanup=true
+"""
+
+
+def render_datastore(config: CalicoConfig) -> str:
+    """Render the resources that the network consists of, as `calicoctl apply` takes them."""
+    vxlan = "Always" if config.encapsulation == "vxlan" else "Never"
+    return f"""\
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata:
+  name: default
+spec:
+  asNumber: {config.as_number}
+  nodeToNodeMeshEnabled: true
+  logSeverityScreen: Info
+---
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata:
+  name: default
+spec:
+  # What a container sends to its own host meets the host's rules, as what it sends to another host does.
+  defaultEndpointToHostAction: Return
+  ipv6Support: false
+  usageReportingEnabled: false
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata:
+  name: {config.name}
+spec:
+  cidr: {config.cidr}
+  blockSize: {config.block_size}
+  ipipMode: Never
+  vxlanMode: {vxlan}
+  natOutgoing: {str(config.nat_outgoing).lower()}
+  nodeSelector: all()
+"""
+
+
+def render_confd() -> dict[str, str]:
+    """Render confd's resource files by path: Calico's own, with the lab's paths and service manager."""
+    return {f"{FOLDER}/confd/conf.d/{name}.toml": _confd_resource(name) for name in _WATCHED}
+
+
+def _confd_resource(name: str) -> str:
+    prefix, keys = _WATCHED[name]
+    watched = "".join(f'    "{key}",\n' for key in keys)
+    # The other two files are fragments, which bird.cfg includes.
+    check = 'check_cmd = "/usr/sbin/bird -p -c {{.src}}"\n' if name == "bird" else ""
+    return f"""\
+[template]
+src = "{name}.cfg.template"
+dest = "{BIRD_FOLDER}/{name}.cfg"
+prefix = "{prefix}"
+keys = [
+{watched}]
+{check}\
+# BIRD reads its configuration again at SIGHUP; one that does not run yet reads it when it starts.
+reload_cmd = "systemctl kill --kill-who=main --signal=HUP calico-lab-bird.service || true"
+"""

@@ -1,0 +1,19 @@
+#!/bin/bash
+# Start Calico's $UNITS, or start them anew when $CONFIG is not what they were started with.
+set -eu
+target=calico-lab-calico.target
+started_with=/var/lib/calico-lab/calico.config
+if [ "$(cat "$started_with" 2>/dev/null)" = "$CONFIG" ] && systemctl is-active --quiet "$target"; then
+    exit 0
+fi
+# What Felix switches on for the whole machine is put back when the lab is removed.
+before=/var/lib/calico-lab/calico.sysctl
+[ -e "$before" ] || sysctl -e net.ipv4.ip_forward net.netfilter.nf_conntrack_acct >"$before"
+ln -sfn /opt/calico-lab/calico/confd/templates /etc/calico-lab/calico/confd/templates
+systemctl daemon-reload
+# shellcheck disable=SC2086 # one word per unit is meant
+systemctl enable --quiet $UNITS
+# The units are part of the target, so they are started anew with it. Whether they do their work then is for the
+# gate to say, and what keeps them from it.
+timeout 90 systemctl restart "$target" || true
+echo "$CONFIG" >"$started_with"

@@ -1,0 +1,126 @@
+"""The pure parts of the network: its config, and the texts that Calico's programs read."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pulumi import RunError
+from pydantic import ValidationError
+
+from components import calico
+from components.calico import CalicoConfig, archive_digest
+from components.calico.rendering import render_confd, render_datastore, render_environment
+
+HERE = Path(calico.__file__).parent
+CASES = Path(__file__).parent / "cases"
+RENDERED = sorted((CASES / "rendered").glob("*.json"))
+
+
+@pytest.mark.parametrize("case", sorted((CASES / "refused").glob("*.json")), ids=lambda path: path.stem)
+def test_a_wrong_section_is_refused(case: Path) -> None:
+    spec = json.loads(case.read_text())
+    with pytest.raises(ValidationError) as refused:
+        CalicoConfig.model_validate(spec["network"])
+    assert spec["message"] in str(refused.value)
+
+
+@pytest.mark.parametrize("case", RENDERED, ids=lambda path: path.stem)
+def test_texts_are_those_of_the_files(case: Path) -> None:
+    spec = json.loads(case.read_text())
+    config = CalicoConfig.model_validate(spec["network"])
+    environment = render_environment(config, spec["host"], spec["address"], spec["endpoints"])
+    assert environment == case.with_suffix(".env").read_text()
+    assert render_datastore(config) == case.with_suffix(".yaml").read_text()
+
+
+def pool(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - values of the config file
+    resources = yaml.safe_load_all(render_datastore(CalicoConfig.model_validate(values)))
+    (found,) = (resource for resource in resources if resource["kind"] == "IPPool")
+    assert found["metadata"]["name"] == values.get("name", "netv")
+    spec: dict[str, Any] = found["spec"]
+    return spec
+
+
+def test_a_pool_is_not_encapsulated_unless_the_config_says_so() -> None:
+    assert (pool()["ipipMode"], pool()["vxlanMode"]) == ("Never", "Never")
+    assert (pool(encapsulation="vxlan")["ipipMode"], pool(encapsulation="vxlan")["vxlanMode"]) == (
+        "Never",
+        "Always",
+    )
+
+
+def test_a_pool_is_that_of_the_config() -> None:
+    spec = pool(name="x", cidr="10.1.0.0/20", blockSize=28, natOutgoing=False)
+    assert (spec["cidr"], spec["blockSize"], spec["natOutgoing"]) == ("10.1.0.0/20", 28, False)
+
+
+@pytest.mark.parametrize("case", RENDERED, ids=lambda path: path.stem)
+def test_felix_is_told_the_same_datastore_as_the_others(case: Path) -> None:
+    lines = [line for line in case.with_suffix(".env").read_text().splitlines() if "=" in line]
+    environment = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    for felix, others in {
+        "FELIX_FELIXHOSTNAME": "NODENAME",
+        "FELIX_DATASTORETYPE": "DATASTORE_TYPE",
+        "FELIX_ETCDENDPOINTS": "ETCD_ENDPOINTS",
+        "FELIX_ETCDCAFILE": "ETCD_CA_CERT_FILE",
+        "FELIX_ETCDCERTFILE": "ETCD_CERT_FILE",
+        "FELIX_ETCDKEYFILE": "ETCD_KEY_FILE",
+    }.items():
+        assert environment[felix] == environment[others]
+    assert "http://" not in environment["ETCD_ENDPOINTS"]
+
+
+def test_confd_writes_what_bird_reads() -> None:
+    resources = {Path(path).stem: tomllib.loads(text)["template"] for path, text in render_confd().items()}
+    assert set(resources) == {"bird", "bird_aggr", "bird_ipam"}
+    unit = (HERE / "calico-lab-bird.service").read_text()
+    for name, resource in resources.items():
+        assert resource["src"] == f"{name}.cfg.template"
+        assert resource["dest"] == f"/var/lib/calico-lab/calico/bird/{name}.cfg"
+        assert "--signal=HUP calico-lab-bird.service" in resource["reload_cmd"]
+    assert resources["bird"]["check_cmd"] == "/usr/sbin/bird -p -c {{.src}}"
+    assert f"-c {resources['bird']['dest']}" in unit
+
+
+def unit_of(name: str) -> dict[str, list[str]]:
+    """A unit file's settings; one that is given several times has several values."""
+    settings: dict[str, list[str]] = {}
+    for line in (HERE / name).read_text().splitlines():
+        if line and line[0] not in "#[":
+            key, _, value = line.partition("=")
+            settings.setdefault(key, []).append(value)
+    return settings
+
+
+def test_every_unit_is_placed_and_enabled() -> None:
+    there = {path.name for path in HERE.iterdir() if path.suffix in (".service", ".target")}
+    assert set(calico.UNITS) == there
+
+
+@pytest.mark.parametrize("name", [unit for unit in calico.UNITS if unit.endswith(".service")])
+def test_every_service_comes_and_goes_with_the_target(name: str) -> None:
+    unit = unit_of(name)
+    assert unit["PartOf"] == unit["WantedBy"] == ["calico-lab-calico.target"]
+    assert unit["StartLimitIntervalSec"] == ["0"]
+    assert unit["Restart"] in (["always"], ["on-failure"])
+    if name != "calico-lab-calico-startup.service":
+        assert "calico-lab-calico-startup.service" in unit["After"][0]
+
+
+def test_the_network_is_there_before_docker_asks_for_it() -> None:
+    assert unit_of("calico-lab-docker-driver.service")["Before"] == ["docker.service"]
+    assert "calico-lab-etcd.service" in unit_of("calico-lab-calico-startup.service")["After"][0]
+
+
+def test_the_archive_is_known_by_its_content(tmp_path: Path) -> None:
+    archive = tmp_path / "calico.tar.gz"
+    archive.write_bytes(b"programs")
+    assert archive_digest(archive) == "fdebae303877a39952669a2fa659305112390cb6da303a6b8f4f82849eda21dd"
+
+
+def test_an_archive_that_was_not_made_yet_is_a_plain_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"calico\.tar\.gz: Calico's programs are not there; 'make setup'"):
+        archive_digest(tmp_path / "calico.tar.gz")

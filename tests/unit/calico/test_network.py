@@ -1,0 +1,112 @@
+"""The network as the engine sees it: what waits for what, and what is kept to itself."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from tests.preview.program import Program, config_of, run
+
+HOSTS = ("a0", "a1", "a2")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Program:
+    return run(config_of("lab"))
+
+
+def with_network(**values: Any) -> Program:  # noqa: ANN401 - values of the config file
+    config = copy.deepcopy(config_of("lab"))
+    config["calico-lab:network"].update(values)
+    return run(config)
+
+
+def urns(program: Program, *names: str) -> set[str]:
+    return {program.named(f"{host}-{name}").urn for host in HOSTS for name in names}
+
+
+def changed(before: Program, after: Program, name: str) -> bool:
+    return before.named(name).inputs != after.named(name).inputs
+
+
+def test_nothing_of_calico_runs_before_etcd_is_healthy(lab: Program) -> None:
+    assert urns(lab, "etcd-health") <= lab.named("a0-calico-datastore").dependencies
+    for host in HOSTS:
+        assert lab.named("a0-calico-datastore").urn in lab.named(f"{host}-calico").dependencies
+
+
+def test_what_takes_long_does_not_wait_for_etcd(lab: Program) -> None:
+    etcd = urns(lab, "etcd", "etcd-health")
+    for host in HOSTS:
+        for step in ("calico-packages", "calico-archive", "calico-programs", "calico-pki", "calico-settings"):
+            assert not etcd & lab.named(f"{host}-{step}").dependencies
+
+
+def test_services_start_with_all_that_they_need(lab: Program) -> None:
+    for host in HOSTS:
+        needed = ("calico-packages", "calico-programs", "calico-pki", "calico-settings")
+        assert {lab.named(f"{host}-{step}").urn for step in needed} <= (
+            lab.named(f"{host}-calico").dependencies
+        )
+
+
+def test_gates_wait_for_the_services_of_all_hosts(lab: Program) -> None:
+    for host in HOSTS:
+        assert urns(lab, "calico") <= lab.named(f"{host}-calico-ready").dependencies
+
+
+def test_the_docker_network_waits_for_the_gate_of_its_host(lab: Program) -> None:
+    for host in HOSTS:
+        network = lab.named(f"{host}-netv")
+        assert lab.named(f"{host}-calico-ready").urn in network.dependencies
+        assert network.inputs["driver"] == "calico"
+        assert network.inputs["ipamDriver"] == "calico-ipam"
+        assert f"::{host}-docker::" in network.provider
+
+
+def test_a_key_travels_by_stdin_as_a_secret_and_is_for_root_alone(lab: Program) -> None:
+    for host in HOSTS:
+        pki = lab.named(f"{host}-calico-pki")
+        (secret,) = (secret for secret in pki.secrets() if "calico.key" in str(secret))
+        assert f"the secret of {host}-calico-certificate" in str(secret)
+        assert "MODE=0600" in pki.inputs["create"]
+        assert "OWNER=root:root" in pki.inputs["create"]
+
+
+def test_a_certificate_of_calico_is_a_clients_and_no_peers(lab: Program) -> None:
+    for host in HOSTS:
+        certificate = lab.named(f"{host}-calico-certificate").inputs
+        assert certificate["usages"] == ["client"]
+        assert certificate["common_name"] == f"calico-{host}"
+
+
+def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
+    steps = ("calico-packages", "calico-programs", "calico-pki", "calico-settings", "calico")
+    for host in HOSTS:
+        for step in steps:
+            assert lab.named(f"{host}-{step}").inputs["delete"]
+    assert lab.named("a0-calico-datastore").inputs["delete"]
+
+
+def test_a_pool_of_other_addresses_is_made_anew_and_a_setting_is_not(lab: Program) -> None:
+    pool = "a0-calico-datastore"
+    moved = with_network(blockSize=27)
+    assert moved.named(pool).inputs["triggers"] != lab.named(pool).inputs["triggers"]
+    masked = with_network(natOutgoing=False)
+    assert masked.named(pool).inputs["triggers"] == lab.named(pool).inputs["triggers"]
+    assert masked.named(pool).inputs["stdin"] != lab.named(pool).inputs["stdin"]
+
+
+def test_services_start_anew_for_another_encapsulation_and_not_for_nat(lab: Program) -> None:
+    tunnelled, masked = with_network(encapsulation="vxlan"), with_network(natOutgoing=False)
+    for host in HOSTS:
+        assert changed(lab, tunnelled, f"{host}-calico")
+        assert changed(lab, tunnelled, f"{host}-calico-ready")
+        assert not changed(lab, masked, f"{host}-calico")
+        assert not changed(lab, masked, f"{host}-calico-ready")
+
+
+def test_no_change_of_config_replaces_the_services(lab: Program) -> None:
+    # A replacement would run the script that removes every interface and rule of Calico.
+    for host in HOSTS:
+        assert "triggers" not in lab.named(f"{host}-calico").inputs

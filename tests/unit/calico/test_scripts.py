@@ -1,0 +1,324 @@
+"""The network's scripts: what is unpacked, when services start, what a gate says, what removal leaves."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from components import calico
+from tests.unit.files.pretend_host import PretendHost
+
+HERE = Path(calico.__file__).parent
+CASES = Path(__file__).parent / "cases"
+PROGRAMS = "/opt/calico-lab/calico"
+CALICOCTL = f"{PROGRAMS}/bin/calicoctl"
+ENVIRONMENT = "/etc/calico-lab/calico/calico.env"
+STARTED_WITH = "/var/lib/calico-lab/calico.config"
+SERVICES = {"HOST": "a0", "CONFIG": "new", "UNITS": "calico-lab-calico.target calico-lab-bird.service"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> PretendHost:
+    host = PretendHost(tmp_path)
+    host.write(ENVIRONMENT, "NODENAME=a0\n")
+    for folder in ("/etc/calico-lab/calico/confd", "/var/lib/calico-lab"):
+        host.path(folder).mkdir(parents=True)
+    return host
+
+
+def calicoctl(host: PretendHost, body: str = "") -> None:
+    """Put a calicoctl on the host that records how it was called."""
+    host.write(CALICOCTL, f'#!/bin/bash\necho "calicoctl $*" >>"{host.root}/calls"\n{body}\n')
+    host.path(CALICOCTL).chmod(0o755)
+
+
+# ---- programs
+
+
+def archive(host: PretendHost, content: dict[str, str]) -> dict[str, str]:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, text in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    path = host.root / "calico.tar.gz"
+    path.write_bytes(packed.getvalue())
+    return {"HOST": "a0", "ARCHIVE": str(path), "DIGEST": hashlib.sha256(packed.getvalue()).hexdigest()}
+
+
+def test_programs_take_the_place_of_an_earlier_version(host: PretendHost) -> None:
+    for version, extra in ("1", "old"), ("2", "new"):
+        variables = archive(host, {"bin/calico-node": version, f"bin/{extra}": ""})
+        assert host.run(HERE / "unpack.sh", variables).returncode == 0
+    assert host.path(f"{PROGRAMS}/bin/calico-node").read_text() == "2"
+    assert sorted(path.name for path in host.path(f"{PROGRAMS}/bin").iterdir()) == ["calico-node", "new"]
+    assert [path.name for path in host.path("/opt/calico-lab").iterdir()] == ["calico"]
+
+
+def test_programs_that_are_there_are_not_unpacked_again(host: PretendHost) -> None:
+    variables = archive(host, {"bin/calico-node": "1"})
+    for _ in range(2):
+        assert host.run(HERE / "unpack.sh", variables).returncode == 0
+        assert not Path(variables["ARCHIVE"]).exists()
+
+
+def test_an_archive_that_is_another_is_not_unpacked(host: PretendHost) -> None:
+    variables = archive(host, {"bin/calico-node": "1"})
+    done = host.run(HERE / "unpack.sh", {**variables, "DIGEST": "0" * 64})
+    assert done.returncode == 1
+    assert done.stderr.startswith("a0: calico: ")
+    assert "send it again: " in done.stderr
+    assert not host.path(PROGRAMS).exists()
+
+
+def test_no_program_is_left(host: PretendHost) -> None:
+    variables = archive(host, {"bin/calico-node": "1"})
+    host.run(HERE / "unpack.sh", variables)
+    for _ in range(2):
+        assert host.run(HERE / "remove-programs.sh", variables).returncode == 0
+        assert list(host.path("/opt/calico-lab").iterdir()) == []
+
+
+# ---- datastore
+
+
+def test_resources_are_applied_and_strangers_dropped(host: PretendHost) -> None:
+    calicoctl(
+        host,
+        f'case "$*" in *apply*) cat >"{host.root}/applied" ;; *get*) printf "NAME\\na0\\ngone\\n" ;; esac',
+    )
+    variables = {"HOST": "a0", "POOL": "netv", "NODES": "a0 a1"}
+    assert host.run(HERE / "datastore.sh", variables, "kind: IPPool\n").returncode == 0
+    assert (host.root / "applied").read_text() == "kind: IPPool\n"
+    deleted = [call for call in host.calls if " delete " in call]
+    assert deleted == ["calicoctl --allow-version-mismatch delete node gone"]
+
+
+def test_a_refused_resource_is_an_error_that_says_why(host: PretendHost) -> None:
+    calicoctl(host, "echo 'IPPool(netv) CIDR overlaps with another'; exit 1")
+    done = host.run(HERE / "datastore.sh", {"HOST": "a0", "POOL": "netv", "NODES": "a0"})
+    assert done.returncode == 1
+    assert "a0: calico: the settings of the network were not taken: IPPool(netv) CIDR overlaps" in done.stderr
+
+
+def test_a_datastore_that_does_not_answer_does_not_keep_the_lab(host: PretendHost) -> None:
+    calicoctl(host, "exit 1")
+    done = host.run(HERE / "remove-datastore.sh", {"HOST": "a0", "POOL": "netv", "NODES": "a0"})
+    assert done.returncode == 0
+    assert "a0: calico: ippool netv stays in the datastore, which does not answer" in done.stderr
+
+
+# ---- services
+
+
+def test_services_are_started_and_enabled(host: PretendHost) -> None:
+    host.program("systemctl", '[ "$1" != is-active ]')
+    assert host.run(HERE / "services.sh", SERVICES).returncode == 0
+    assert [call for call in host.calls if call.startswith("systemctl") and "is-active" not in call] == [
+        "systemctl daemon-reload",
+        f"systemctl enable --quiet {SERVICES['UNITS']}",
+        "systemctl restart calico-lab-calico.target",
+    ]
+    templates = host.path("/etc/calico-lab/calico/confd/templates")
+    assert templates.readlink() == host.path(f"{PROGRAMS}/confd/templates")
+
+
+@pytest.mark.parametrize(
+    ("started_with", "active", "restarted"),
+    [("new", True, False), ("old", True, True), ("new", False, True)],
+)
+def test_services_are_started_anew_only_for_a_reason(
+    host: PretendHost, started_with: str, active: bool, restarted: bool
+) -> None:
+    host.write(STARTED_WITH, f"{started_with}\n")
+    host.program("systemctl", f'[ "$1" != is-active ] || exit {0 if active else 3}')
+    assert host.run(HERE / "services.sh", SERVICES).returncode == 0
+    assert ("systemctl restart calico-lab-calico.target" in host.calls) is restarted
+    assert host.path(STARTED_WITH).read_text() == "new\n"
+
+
+def test_settings_of_the_machine_are_remembered_once_and_put_back(host: PretendHost) -> None:
+    host.program("sysctl", "echo net.ipv4.ip_forward = 0")
+    kept = host.path("/var/lib/calico-lab/calico.sysctl")
+    for config in "first", "second":
+        assert host.run(HERE / "services.sh", {**SERVICES, "CONFIG": config}).returncode == 0
+        assert kept.read_text() == "net.ipv4.ip_forward = 0\n"
+        host.program("sysctl", "echo net.ipv4.ip_forward = 1")
+    assert host.run(HERE / "remove-services.sh", {**SERVICES, "CIDR": "192.168.0.0/16"}).returncode == 0
+    assert f"sysctl -q -e -p {kept}" in host.calls
+    assert not kept.exists()
+
+
+# ---- gate
+
+
+class _Ready(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/readiness" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _NotReady(_Ready):
+    status = 503
+
+
+def serve(handler: type[_Ready]) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture
+def ready() -> Iterator[int]:
+    yield from serve(_Ready)
+
+
+@pytest.fixture
+def not_ready() -> Iterator[int]:
+    yield from serve(_NotReady)
+
+
+GATE = {"HOST": "a0", "PEERS": "a1=127.0.0.1 a2=172.16.6.231", "SECONDS_ALLOWED": "0"}
+SESSIONS = """cat <<'END'
+BIRD 1.6.8 ready.
+name     proto    table    state  since       info
+kernel1  Kernel   master   up     10:00:00
+Mesh_127_0_0_1 BGP      master   {first}
+Mesh_172_16_6_231 BGP      master   up     10:00:02    Established
+END"""
+
+
+def gate(host: PretendHost, felix: int, driver: int, **variables: str) -> tuple[int, str]:
+    instead = {"is_ready 9099": f"is_ready {felix}", "is_ready 9101": f"is_ready {driver}"}
+    done = host.run(HERE / "ready.sh", {**GATE, **variables}, instead=instead)
+    return done.returncode, done.stderr
+
+
+def test_the_gate_opens_when_all_is_there(host: PretendHost, ready: int) -> None:
+    host.program("birdc", SESSIONS.format(first="up     10:00:01    Established"))
+    assert gate(host, ready, ready) == (0, "")
+
+
+def test_the_gate_waits_for_the_last_session(host: PretendHost, ready: int) -> None:
+    early, late = (SESSIONS.format(first=text) for text in ("start  10:00:01    Connect", "up x Established"))
+    host.program(
+        "birdc", f'if [ "$(grep -c birdc "{host.root}/calls")" -lt 4 ]; then\n{early}\nelse\n{late}\nfi'
+    )
+    assert gate(host, ready, ready, SECONDS_ALLOWED="30") == (0, "")
+    assert len([call for call in host.calls if call.startswith("birdc")]) >= 4
+
+
+def test_a_host_without_peers_needs_no_session(host: PretendHost, ready: int) -> None:
+    assert gate(host, ready, ready, PEERS="") == (0, "")
+
+
+@pytest.mark.parametrize("which", ["calico-lab-felix", "calico-lab-docker-driver"])
+def test_a_service_that_is_not_ready_is_named(
+    host: PretendHost, ready: int, not_ready: int, which: str
+) -> None:
+    host.program("birdc", SESSIONS.format(first="up     10:00:01    Established"))
+    host.program("systemctl", '[ "$1" != show ] || echo activating')
+    host.program("journalctl", "echo its last words")
+    ports = (not_ready, ready) if which == "calico-lab-felix" else (ready, not_ready)
+    status, said = gate(host, *ports)
+    assert status == 1
+    assert said.startswith("a0: calico: the network is not ready after 0 s\n")
+    assert f"{which} is activating; the last that it wrote:\nits last words\n" in said
+    assert f"next: 'journalctl -u {which}' on a0" in said
+
+
+def test_a_service_that_does_not_answer_is_not_ready(host: PretendHost, ready: int) -> None:
+    host.program("birdc", SESSIONS.format(first="up     10:00:01    Established"))
+    assert "calico-lab-felix is " in gate(host, 1, ready)[1]
+
+
+def test_a_start_that_failed_is_named(host: PretendHost, ready: int) -> None:
+    host.program("birdc", SESSIONS.format(first="up     10:00:01    Established"))
+    host.program("systemctl", '[ "$1" != is-active ] || exit 3; echo failed')
+    assert "calico-lab-calico-startup is failed" in gate(host, ready, ready)[1]
+
+
+def test_a_missing_session_says_its_state_and_what_tcp_does(host: PretendHost, ready: int) -> None:
+    host.program(
+        "birdc", SESSIONS.format(first="start  10:00:01    Active        Socket: Connection refused")
+    )
+    host.program("timeout", "exit 124")
+    host.program("journalctl", "echo its last words")
+    status, said = gate(host, ready, ready)
+    assert status == 1
+    assert "the last that BIRD and confd wrote on a0:\nits last words\n" in said
+    assert "no BGP session with a1 (127.0.0.1):   start 10:00:01 Active Socket: Connection refused" in said
+    assert "TCP to 127.0.0.1:179 gets no answer; next: a packet filter drops it" in said
+    assert "a2" not in said
+
+
+def test_bird_that_does_not_answer_has_no_session(host: PretendHost, ready: int) -> None:
+    host.program("birdc", "exit 1")
+    host.program("timeout", "exit 1")
+    status, said = gate(host, ready, ready)
+    assert status == 1
+    assert "no BGP session with a1 (127.0.0.1): BIRD does not know this peer yet" in said
+    assert "TCP to 127.0.0.1:179 is refused; next: 'systemctl status calico-lab-bird' there" in said
+
+
+# ---- removal
+
+REMOVAL = {**SERVICES, "CIDR": "192.168.0.0/16"}
+
+
+@pytest.mark.parametrize("case", sorted((CASES / "rules").glob("*.before")), ids=lambda path: path.stem)
+def test_only_calicos_rules_go(host: PretendHost, case: Path) -> None:
+    host.program("iptables-save", f'[ "$2" != filter ] || cat "{case}"')
+    host.program("iptables-restore", f'cat >>"{host.root}/restored"')
+    assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+    assert (host.root / "restored").read_text() == case.with_suffix(".after").read_text()
+    assert {call for call in host.calls if "restore" in call} == {
+        "iptables-restore --noflush",
+        "ip6tables-restore --noflush",
+    }
+
+
+def test_only_calicos_interfaces_and_sets_go(host: PretendHost) -> None:
+    links = ["1: lo:", "2: eth0@if9:", "3: cali0123456789a@if3:", "4: vxlan.calico:"]
+    links += ["5: calibre0:", "6: br-calico-lab:"]
+    shown = " ".join(f"'{link} <UP> mtu 1500'" for link in links)
+    host.program("ip", f"[ \"$*\" != '-o link show' ] || printf '%s\\n' {shown}")
+    host.program("ipset", "[ \"$1\" != list ] || printf '%s\\n' mine cali40all-ipam-pools cali60this-host")
+    assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+    assert [call for call in host.calls if "link delete" in call] == [
+        "ip link delete cali0123456789a",
+        "ip link delete vxlan.calico",
+    ]
+    assert [call for call in host.calls if "ipset destroy" in call] == [
+        "ipset destroy cali40all-ipam-pools",
+        "ipset destroy cali60this-host",
+    ]
+    assert "ip route flush root 192.168.0.0/16" in host.calls
+
+
+def test_removal_leaves_nothing_and_may_be_repeated(host: PretendHost) -> None:
+    calicoctl(host)
+    assert host.run(HERE / "services.sh", SERVICES).returncode == 0
+    for left in ("/run/calico/bird.ctl", "/var/lib/calico/nodename", "/run/docker/plugins/calico.sock"):
+        host.write(left, "")
+    host.write("/var/lib/calico-lab/calico/bird/bird.cfg", "")
+    for status in (0, 3):
+        host.program("systemctl", f'[ "$1" != is-active ] || exit {status}; [ "$1" != kill ]')
+        assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+        assert list(host.path("/var/lib/calico-lab").iterdir()) == []
+        for folder in ("/run/calico", "/var/lib/calico"):
+            assert not host.path(folder).exists()
+        assert list(host.path("/run/docker/plugins").iterdir()) == []
+    assert host.calls.count("calicoctl --allow-version-mismatch delete --skip-not-exists node a0") == 1
