@@ -30,8 +30,8 @@ from components.calico.rendering import (
     render_environment,
 )
 from components.etcd import EtcdCluster
-from components.files import digest, place_files
 from components.hosts import Host
+from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
 
 __all__ = ["CalicoConfig", "CalicoNetwork"]
@@ -155,7 +155,7 @@ class CalicoNetwork(ComponentResource):
             CERTIFICATE_FILE: certificate.certificate,
             KEY_FILE: certificate.private_key,
         }
-        pki = place_files(host, "calico-pki", credentials, mode="0600", opts=self._child)
+        pki = host.files("calico-pki", credentials, mode="0600", opts=self._child)
         files = {
             ENVIRONMENT_FILE: render_environment(
                 self._config, host.name, host.address, self._etcd.client_urls
@@ -163,7 +163,7 @@ class CalicoNetwork(ComponentResource):
             **render_confd(),
             **{f"/etc/systemd/system/{unit}": (_HERE / unit).read_text() for unit in UNITS},
         }
-        settings = place_files(host, "calico-settings", files, opts=self._child)
+        settings = host.files("calico-settings", files, opts=self._child)
         running = [*files.values(), self._config.encapsulation, self._archive_digest, certificate.certificate]
         return _Installed([packages, programs, pki, settings], Output.all(*running).apply(digest))
 

@@ -19,8 +19,8 @@ from pulumi_command import remote
 from pydantic import Field, field_validator, model_validator
 
 from components.etcd.membership import Membership
-from components.files import digest, place_files
 from components.hosts import Host
+from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
 from components.section import HostName, Port, Section
 
@@ -210,8 +210,7 @@ class EtcdCluster(ComponentResource):
             names=[host.name, host.address, "localhost", "127.0.0.1"],
             opts=self._child,
         )
-        pki = place_files(
-            host,
+        pki = host.files(
             "etcd-pki",
             {
                 AUTHORITY_FILE: self._authority.certificate,
@@ -227,7 +226,7 @@ class EtcdCluster(ComponentResource):
             CLIENT_FILE: render_client(self._config, addresses),
             UNIT_FILE: (_HERE / UNIT).read_text(),
         }
-        settings = place_files(host, "etcd-settings", files, opts=self._child)
+        settings = host.files("etcd-settings", files, opts=self._child)
         return host.run(
             "etcd",
             _HERE / "member.sh",

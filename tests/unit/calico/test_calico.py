@@ -124,3 +124,17 @@ def test_the_archive_is_known_by_its_content(tmp_path: Path) -> None:
 def test_an_archive_that_was_not_made_yet_is_a_plain_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"calico\.tar\.gz: Calico's programs are not there; 'make setup'"):
         archive_digest(tmp_path / "calico.tar.gz")
+
+
+def test_bird_is_killed_so_that_its_peers_keep_its_routes() -> None:
+    unit = unit_of("calico-lab-bird.service")
+    assert unit["KillSignal"] == ["SIGKILL"]
+    assert " -R " in unit["ExecStart"][0]
+
+
+def test_bird_neither_learns_nor_tells_the_route_for_addresses_that_nobody_has() -> None:
+    # BIRD skips the routes of the kernel's own protocol (nl_parse_route in sysdep/linux/netlink.c of 1.6).
+    flush, replace = unit_of("calico-lab-calico-startup.service")["ExecStartPre"]
+    assert flush == "/sbin/ip route flush type unreachable proto kernel metric 65535"
+    assert replace == "/sbin/ip route replace unreachable ${LAB_CIDR} proto kernel metric 65535"
+    assert flush.removeprefix("/sbin/") in (HERE / "remove-services.sh").read_text()

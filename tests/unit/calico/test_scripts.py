@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components import calico
-from tests.unit.files.pretend_host import PretendHost
+from tests.unit.pretend_host import PretendHost
 
 HERE = Path(calico.__file__).parent
 CASES = Path(__file__).parent / "cases"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components import etcd
-from tests.unit.files.pretend_host import PretendHost
+from tests.unit.pretend_host import PretendHost
 
 HERE = Path(etcd.__file__).parent
 MEMBER = {"HOST": "a1", "ENDPOINT": "https://10.0.0.2:2379", "CONFIG": "new"}

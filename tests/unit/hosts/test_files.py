@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import files
-from components.files import HEADING, digest, render
-from tests.unit.files.pretend_host import PretendHost
+from components.hosts import files
+from components.hosts.files import HEADING, digest, render
+from tests.unit.pretend_host import PretendHost
 
-PLACE = Path(files.__file__).with_name("place.sh")
-REMOVE = Path(files.__file__).with_name("remove.sh")
+PLACE = Path(files.__file__).with_name("place-files.sh")
+REMOVE = Path(files.__file__).with_name("remove-files.sh")
 VARIABLES = {"NAME": "etcd-settings", "MODE": "0640", "OWNER": "etcd:etcd"}
 RECORD = "/var/lib/calico-lab/files/etcd-settings"
 

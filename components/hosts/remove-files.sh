@@ -1,5 +1,5 @@
 #!/bin/bash
-# Remove the files that place.sh remembered under $NAME, and the lab's own folders above them that are empty now.
+# Remove the files that place-files.sh remembered under $NAME, and the lab's own folders above them that are empty now.
 set -eu
 record=/var/lib/calico-lab/files/$NAME
 [ -e "$record" ] || exit 0

@@ -1,0 +1,118 @@
+"""ServiceImage: an image of the lab, built once and brought to the hosts that run it.
+
+It is built where its layers stay cached: on the controller's Docker engine when the lab has one, else on the
+first host. There is no registry: the image goes over SSH, from engine to engine, once for each id.
+
+Owes: an id that is an output here is that of an image that is there, on that host.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pulumi_docker as docker
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi_command import local
+
+from components.context import context_digest
+from components.hosts import Host
+
+__all__ = ["ServiceImage"]
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+"""Docker knows these for every build (Dockerfile reference, "Predefined ARGs")."""
+REGISTRIES = ("PIP_INDEX_URL", "NPM_CONFIG_REGISTRY")
+_HERE = Path(__file__).parent
+
+
+def build_arguments(dockerfile: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Choose what a build gets of the operator's environment: the proxies and package registries in use.
+
+    Args:
+        dockerfile: Its text; a registry is given to an image that declares it.
+        environment: The operator's.
+    """
+    declared = re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE)
+    names = (*PROXIES, *(name for name in REGISTRIES if name in declared))
+    return {name: environment[name] for name in names if environment.get(name)}
+
+
+class ServiceImage(ComponentResource):
+    """An image built from a folder, on each host that runs it."""
+
+    image_ids: dict[str, Output[str]]
+    """The image's id by host, once it is there."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        hosts: Sequence[Host],
+        *,
+        ssh_config: Input[str],
+        controller: docker.Provider | None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Build the image and bring it to the hosts.
+
+        Args:
+            name: The image is called `calico-lab/<name>`.
+            folder: The build context, from the project's folder.
+            hosts: The hosts that run it.
+            ssh_config: An ssh_config(5) with an alias for each host.
+            controller: The controller's own engine, to build on; without it, the first host's.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:ServiceImage", name, None, opts)
+        self._name = f"calico-lab/{name}:latest"
+        self._ssh_config = ssh_config
+        builder = None if controller else hosts[0]
+        on_builder = ResourceOptions(parent=self, provider=controller)
+        self._image = docker.RemoteImage(
+            f"{name}-image",
+            name=self._name,
+            build=docker.RemoteImageBuildArgs(
+                context=folder,
+                build_args={
+                    key: Output.secret(value)
+                    for key, value in build_arguments(
+                        (Path(folder) / "Dockerfile").read_text(), os.environ
+                    ).items()
+                },
+                # The other builder needs buildx, and builds on the controller whatever the provider says.
+                use_legacy_builder=True,
+            ),
+            triggers={"context": context_digest(Path(folder))},
+            # The controller keeps it for the next lab; a host is left as it was.
+            keep_locally=builder is None,
+            opts=builder.docker_options(on_builder) if builder else on_builder,
+        )
+        self.image_ids = {
+            host.name: self._image.image_id if host is builder else self._bring(name, host, builder)
+            for host in hosts
+        }
+        self.register_outputs({"imageIds": self.image_ids})
+
+    def _bring(self, name: str, host: Host, builder: Host | None) -> Output[str]:
+        """Bring the image to a host, and know it by the id that it has there.
+
+        The id is the same on engines of one kind; the containerd image store counts differently.
+        """
+        transfer = local.Command(
+            f"{host.name}-{name}-image",
+            interpreter=["/bin/bash", "-c"],
+            create=(_HERE / "transfer.sh").read_text(),
+            delete=(_HERE / "remove.sh").read_text(),
+            environment={
+                "IMAGE": self._name,
+                "IMAGE_ID": self._image.image_id,
+                "SOURCE": builder.name if builder else "",
+                "HOST": host.name,
+                "SSH_CONFIG": self._ssh_config,
+            },
+            triggers=[self._image.image_id],
+            logging=local.Logging.STDERR,
+            opts=host.options(ResourceOptions(parent=self)),
+        )
+        return transfer.stdout

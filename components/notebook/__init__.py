@@ -1,0 +1,79 @@
+"""NotebookService: JupyterLab in a container on the lab's network, open to whoever has its token.
+
+Owes: `url` resolves when the notebook answers; what is saved in its work folder outlives its container; the
+token is nowhere in the clear but in a file that the notebook's user alone can read.
+"""
+
+import pulumi_docker as docker
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pydantic import Field
+
+from components.hosts import Host
+from components.images.service import Service, ServiceConfig, ServiceFile, ServiceVolume
+from components.secrets import Token
+from components.section import Address, HostName
+
+__all__ = ["NotebookConfig", "NotebookService"]
+
+PORT = 8888
+USER = 8888
+"""The id of the image's user."""
+
+
+class NotebookConfig(ServiceConfig):
+    """The `notebook` section of the config."""
+
+    host: HostName = Field("a1", description="The host that runs it.")
+    address: Address = Field(description="Its fixed address on the container network.")
+    memory: int = Field(1024, ge=256, description="The memory that it and its kernels may use, in MiB.")
+    cpus: float = Field(
+        1.0, ge=0.1, description="The processors that it and its kernels may use; 0.5 is half of one."
+    )
+
+
+class NotebookService(ComponentResource):
+    """A Jupyter notebook at a fixed address of the container network."""
+
+    target: str
+    """Where it will answer on the container network; known before it does."""
+    url: Output[str]
+    """Where it answers on the container network, once it does."""
+    token: Output[str]
+    """What opens it (secret)."""
+
+    def __init__(
+        self,
+        name: str,
+        config: NotebookConfig,
+        host: Host,
+        *,
+        image: Input[str],
+        network: Input[str],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Run the notebook.
+
+        Args:
+            name: The component's name, and part of its container's.
+            config: Its section.
+            host: The host that the section names.
+            image: The image's id on that host.
+            network: The Docker network's name on that host.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:NotebookService", name, None, opts)
+        token = Token(f"{name}-token", opts=ResourceOptions(parent=self))
+        service = Service(
+            name,
+            config,
+            host,
+            image=image,
+            parent=self,
+            files=[ServiceFile("token", token.value, USER)],
+            volume=ServiceVolume("work", "/home/notebook/work"),
+            networks=[docker.ContainerNetworksAdvancedArgs(name=network, ipv4_address=str(config.address))],
+        )
+        self.target = f"http://{config.address}:{PORT}"
+        self.url = service.ready.stdout.apply(lambda _: self.target)
+        self.token = token.value
+        self.register_outputs({"url": self.url, "token": self.token})

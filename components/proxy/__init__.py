@@ -1,0 +1,90 @@
+"""HttpProxy: configurable-http-proxy on a host's own address, in front of one target.
+
+Owes: `url` resolves when the proxy answers, whether or not its target does; its API listens on the loopback
+interface alone and asks for a generated token; while the target does not answer, a page says what to check.
+"""
+
+from typing import Annotated, Self
+
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pydantic import Field, model_validator
+
+from components.hosts import Host
+from components.images.service import Service, ServiceConfig, ServiceFile
+from components.secrets import Token
+from components.section import HostName
+
+__all__ = ["HttpProxy", "ProxyConfig"]
+
+USER = 8001
+"""The id of the image's user."""
+
+UnprivilegedPort = Annotated[int, Field(ge=1024, le=65535)]
+"""The proxy has no root's powers, and the host's network is where it listens."""
+
+
+class ProxyConfig(ServiceConfig):
+    """The `proxy` section of the config."""
+
+    host: HostName = Field("a2", description="The host that runs it, and at whose address it listens.")
+    port: UnprivilegedPort = Field(8888, description="Where it listens.")
+    api_port: UnprivilegedPort = Field(
+        8001, description="Where its API listens, on the loopback interface of the host."
+    )
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.port == self.api_port:
+            raise ValueError(f"port and apiPort are both {self.port}; give each a port of its own")
+        return self
+
+
+class HttpProxy(ComponentResource):
+    """An HTTP proxy, websockets included, from a host's address to one target."""
+
+    url: Output[str]
+    """Where it answers, once it does."""
+    api_token: Output[str]
+    """What opens its API (secret)."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ProxyConfig,
+        host: Host,
+        *,
+        image: Input[str],
+        target: str,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Run the proxy.
+
+        Args:
+            name: The component's name, and part of its container's.
+            config: Its section.
+            host: The host that the section names.
+            image: The image's id on that host.
+            target: The URL that all requests go to.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:HttpProxy", name, None, opts)
+        token = Token(f"{name}-api-token", opts=ResourceOptions(parent=self))
+        service = Service(
+            name,
+            config,
+            host,
+            image=image,
+            parent=self,
+            files=[ServiceFile("api-token", token.value, USER)],
+            environment={
+                "PROXY_ADDRESS": host.address,
+                "PROXY_PORT": str(config.port),
+                "PROXY_API_PORT": str(config.api_port),
+                "PROXY_TARGET": target,
+            },
+            network_mode="host",
+            read_only=True,
+        )
+        self.url = service.ready.stdout.apply(lambda _: f"http://{host.address}:{config.port}")
+        self.api_token = token.value
+        self.register_outputs({"url": self.url, "apiToken": self.api_token})

@@ -1,0 +1,105 @@
+"""What the images promise, read from their Dockerfiles and lock files."""
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from components import notebook, proxy
+
+PROJECT = Path(__file__).resolve().parents[3]
+IMAGES = PROJECT / "images"
+SERVICES = ("notebook", "proxy", "sshbox")
+WRITTEN = sorted(path for path in IMAGES.rglob("*") if path.is_file() and "lock" not in path.name)
+COMPONENTS = sorted(path.parent.name for path in (PROJECT / "components").glob("*/__init__.py"))
+
+
+def instructions(image: str) -> list[str]:
+    """A Dockerfile's instructions, a line each, without comments."""
+    text = (IMAGES / image / "Dockerfile").read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [line for line in joined.splitlines() if line]
+
+
+def final_stage(image: str) -> list[str]:
+    lines = instructions(image)
+    last = max(index for index, line in enumerate(lines) if line.startswith("FROM "))
+    return lines[last:]
+
+
+def apt_packages(image: str) -> set[str]:
+    lists = re.findall(
+        r"apt-get install -qq --no-install-recommends ([^;>]*)", "\n".join(instructions(image))
+    )
+    return {package for found in lists for package in found.split()}
+
+
+@pytest.mark.parametrize("image", ["host", *SERVICES])
+def test_no_authority_of_the_controller_stays_in_an_image(image: str) -> None:
+    assert not [line for line in final_stage(image) if "--from=ca" in line or "ca-certificates.crt" in line]
+
+
+@pytest.mark.parametrize("image", ["host", *SERVICES])
+def test_an_image_is_made_from_the_base_that_the_toolchain_chose(image: str) -> None:
+    lines = instructions(image)
+    stages = re.findall(r" AS (\w+)$", "\n".join(lines), re.MULTILINE)
+    bases = {line.split()[1] for line in lines if line.startswith("FROM ")}
+    assert bases <= {"${BASE}", "${CA}", "scratch", *stages}
+    assert "ARG BASE=calico-lab/debian:bookworm" in lines
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_registry_is_named(path: Path) -> None:
+    named = re.findall(r"https?://(?!127\.0\.0\.1|\$\{)\S+", path.read_text())
+    assert named == []
+
+
+@pytest.mark.parametrize("image", SERVICES)
+def test_a_service_has_a_health_check(image: str) -> None:
+    assert [line for line in final_stage(image) if line.startswith("HEALTHCHECK --interval")]
+
+
+def test_a_service_runs_as_the_user_that_its_files_belong_to() -> None:
+    text = "\n".join(final_stage("notebook"))
+    assert f"useradd --uid {notebook.USER} --user-group --create-home --shell /bin/bash notebook" in text
+    assert "USER notebook" in text
+    assert f"USER {proxy.USER}:{proxy.USER}" in final_stage("proxy")
+
+
+def test_a_host_has_the_packages_and_masks_that_components_ask_for() -> None:
+    declared = {name: import_module(f"components.{name}") for name in COMPONENTS}
+    packages = {package for module in declared.values() for package in getattr(module, "PACKAGES", ())}
+    masks = {unit for module in declared.values() for unit in getattr(module, "MASKED_UNITS", ())}
+    assert {"docker.io", "etcd-server", "bird"} <= packages
+    assert packages - apt_packages("host") == set()
+    masked = "\n".join(line for line in instructions("host") if "/dev/null" in line)
+    assert {unit for unit in masks if unit not in masked} == set()
+
+
+def test_the_ssh_server_takes_keys_only_and_no_root() -> None:
+    settings = (IMAGES / "sshbox" / "sshd_config").read_text().splitlines()
+    for setting in ("PermitRootLogin no", "PasswordAuthentication no", "AllowUsers admin"):
+        assert setting in settings
+    assert "HostKey /run/secrets/host_key" in settings
+
+
+@pytest.mark.parametrize("image", ["notebook", "proxy"])
+def test_python_packages_are_locked_by_hash(image: str) -> None:
+    lock = (IMAGES / image / "requirements.lock").read_text()
+    requirements = re.split(r"\n(?=[a-z])", lock)
+    assert requirements
+    for requirement in requirements:
+        assert re.match(r"[a-z0-9._-]+==\S+( ;[^\\]*)? \\\n    --hash=sha256:", requirement), requirement
+    assert "--require-hashes" in (IMAGES / image / "Dockerfile").read_text()
+
+
+def test_node_packages_are_locked_by_hash() -> None:
+    packages = json.loads((IMAGES / "proxy" / "package-lock.json").read_text())["packages"]
+    dependencies = {name: package for name, package in packages.items() if name}
+    assert dependencies["node_modules/configurable-http-proxy"]["version"] == "5.3.0"
+    for name, package in dependencies.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
