@@ -1,0 +1,137 @@
+"""`python3 -m toolchain`: obtain what the lab is brought up with, and give it back."""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from toolchain import cache, calico, engine, golang, leftovers, links, packages, plugins, pulumi, python_env
+from toolchain.errors import ToolchainError
+from toolchain.progress import Steps
+from toolchain.stack import Stack, forget_salt, prepare
+
+ROOT = Path(__file__).resolve().parent.parent
+LINKS = ROOT / ".toolchain"
+MODULES = [pulumi.CLI, pulumi.LANGUAGE_HOST, plugins.DOCKER, calico.MODULE, calico.DRIVER]
+
+
+def setup(stack: Stack) -> None:
+    """Obtain everything that `pulumi up` needs; what is there is kept."""
+    start = time.monotonic()
+    steps = Steps(9)
+    with steps.step("prerequisites") as step:
+        packages.install_missing(step)
+    with steps.step("Python environment") as step:
+        uv = python_env.uv(step)
+        python_env.project(step, uv, ROOT)
+    with steps.step("Go") as step:
+        go = golang.obtain(step, MODULES)
+    with steps.step("Pulumi") as step:
+        cli = pulumi.obtain(step, go)
+    with steps.step("plugins") as step:
+        home = plugins.obtain(step, cli, go, uv)
+    with steps.step("Calico") as step:
+        dist = calico.obtain(step, go)
+    links.programs(LINKS / "bin", [*([] if cli.on_path else cli.programs), *go.programs])
+    links.point(LINKS / "pulumi-home", home)
+    links.point(LINKS / "dist", dist)
+    with steps.step("Docker engine") as step:
+        has_engine = engine.obtain(step, stack.config)
+    with steps.step("base images") as step:
+        if has_engine:
+            engine.base_images(step)
+        else:
+            step.result = "not needed"
+    with steps.step("stack") as step:
+        prepare(step, stack, cli)
+        if has_engine and stack.own_backend:
+            for thing in leftovers.sweep(stack.name, stack.exported()):
+                step.say(f"removed the {thing.kind} {thing.name}, which an interrupted run had left")
+    print(f"everything is there after {time.monotonic() - start:.1f} s", flush=True)
+
+
+def lock() -> None:
+    """Pin the Python packages anew."""
+    with Steps(1).step("lock files") as step:
+        python_env.lock(step, python_env.uv(step), ROOT)
+
+
+def sweep(stack: Stack) -> None:
+    """Remove from the engine what carries the stack's label and is not in its state."""
+    for thing in leftovers.sweep(stack.name, stack.exported()):
+        print(f"removed the {thing.kind} {thing.name}")
+
+
+def clean(stack: Stack, *, with_cache: bool) -> None:
+    """Take the lab down, and remove what `setup` has made in the checkout."""
+    if stack.exported().get("deployment", {}).get("resources"):
+        destroy = f". ./env.sh && pulumi destroy --stack {stack.name} --yes --skip-preview --non-interactive"
+        if subprocess.run(["sh", "-c", destroy], cwd=ROOT, check=False).returncode:
+            raise ToolchainError(
+                f"the stack {stack.name} could not be destroyed, so its state is kept; remove the cause and "
+                "try again. To give the state up, remove .state: machines of your own then stay as they are."
+            )
+    if engine.runs():
+        sweep(stack)
+    forget_salt(stack)
+    for made in (LINKS, ROOT / ".venv", stack.state, *ROOT.glob("*.egg-info")):
+        shutil.rmtree(made, ignore_errors=True)
+    if with_cache:
+        shutil.rmtree(cache.root(), ignore_errors=True)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m toolchain", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb, text in {
+        "setup": "obtain everything that `pulumi up` needs; what is there is kept",
+        "lock": "pin the newest Python packages that the requirements.in files allow",
+        "sweep": "remove from the Docker engine what an interrupted run of the stack has left",
+        "stop-engine": "stop the Docker engine, if setup has started it",
+        "clean": "take the lab down and remove what setup has made in this checkout",
+    }.items():
+        arguments = verbs.add_parser(verb, help=text, description=text)
+        if verb in {"setup", "sweep", "clean"}:
+            arguments.add_argument("--stack", default="lab", help="the Pulumi stack (lab)")
+        if verb == "clean":
+            arguments.add_argument(
+                "--cache", action="store_true", help=f"also the shared cache, {cache.root()}"
+            )
+    return parser
+
+
+def main() -> int:
+    """Do what the command line says; return the exit code."""
+    arguments = _arguments().parse_args()
+    # A terminated run cleans up as an interrupted one does, and also where a shell has had SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        match arguments.verb:
+            case "setup":
+                setup(Stack(ROOT, arguments.stack))
+            case "lock":
+                lock()
+            case "sweep":
+                sweep(Stack(ROOT, arguments.stack))
+            case "stop-engine":
+                engine.stop()
+            case "clean":
+                clean(Stack(ROOT, arguments.stack), with_cache=arguments.cache)
+    except (ToolchainError, leftovers.ForeignLabError) as error:
+        print(f"toolchain: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            f"toolchain: interrupted; what is done is kept, {arguments.verb} goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

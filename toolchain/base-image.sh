@@ -1,0 +1,112 @@
+#!/bin/sh
+# The images that the lab's builds start from, on the engine that DOCKER_HOST names:
+#   calico-lab/debian:bookworm  Debian's slim image where a registry gives it, else a system bootstrapped here
+#   calico-lab/ca:latest        one file, /ca-certificates.crt: the authorities that this machine trusts, for builds
+#                               that fetch over https behind a company's proxy
+# `present` tells whether both are there and of today's bundle; `make` makes what is missing.
+set -eu
+
+suite=bookworm
+image=calico-lab/debian:$suite
+patience=8
+
+fail() {
+    echo "base image: $*" >&2
+    exit 1
+}
+
+# Pull the image unless the registry says nothing within $patience seconds. The first line of a pull comes with the
+# registry's answer; after it the download may take as long as it needs.
+pull() {
+    output=$(mktemp)
+    docker pull "debian:$suite-slim" >"$output" 2>&1 &
+    pull=$!
+    waited=0
+    while kill -0 "$pull" 2>/dev/null && ! grep -q "Pulling from" "$output"; do
+        if [ "$waited" -ge "$patience" ]; then
+            kill "$pull"
+            break
+        fi
+        sleep 1
+        waited=$((waited + 1))
+    done
+    wait "$pull" && status=0 || status=$?
+    rm -f "$output"
+    return "$status"
+}
+
+# "URI LABEL" of each of Debian's archives in this machine's apt sources; the labels tell the archive from its
+# security updates. The machine itself may run another release.
+archives() {
+    # shellcheck disable=SC2016 # apt replaces these
+    apt-get indextargets --format '$(REPO_URI) $(LABEL) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
+        awk '$3 == "Debian" && ($2 == "Debian" || $2 == "Debian-Security") { print $1, $2 }' | sort -u
+}
+
+bootstrap() {
+    command -v apt-get >/dev/null || fail "no image registry answers, and without apt no Debian can be made here"
+    [ "$(id -u)" = 0 ] || fail "no image registry answers, and only root can make a Debian here; run this as root"
+    if ! command -v mmdebstrap >/dev/null || [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
+        apt-get update
+        DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+            mmdebstrap debian-archive-keyring
+    fi
+    [ -n "$(archives)" ] || apt-get update
+    sources=$(archives | while read -r uri label; do
+        case $label in
+            Debian) printf 'deb %s %s main\ndeb %s %s-updates main\n' "$uri" $suite "$uri" $suite ;;
+            Debian-Security) printf 'deb %s %s-security main\n' "$uri" $suite ;;
+        esac
+    done)
+    [ -n "$sources" ] || fail "no image registry answers, and this machine's apt sources name no Debian mirror;" \
+        "add one to them, or give the engine an image registry"
+    # Into a file first, since a pipe would import what a failing mmdebstrap has written so far.
+    tarball=$(mktemp)
+    # Manual pages and the like are left out, as in Debian's slim images.
+    echo "$sources" | mmdebstrap --variant=minbase --components=main --quiet \
+        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --format=tar $suite "$tarball" -
+    docker import --change 'CMD ["bash"]' "$tarball" "$image" >/dev/null
+    rm "$tarball"
+}
+
+# The bundle is part of the image's label: the same bundle keeps the same image, and builds that copy from it stay cached.
+bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+[ -f "$bundle" ] || fail "no bundle of certificate authorities at $bundle; install ca-certificates"
+bundle_digest=$(sha256sum <"$bundle" | cut -d' ' -f1)
+
+has_debian() {
+    docker image inspect "$image" >/dev/null 2>&1
+}
+
+has_authorities() {
+    label='{{index .Config.Labels "calico-lab.digest"}}'
+    [ "$(docker image inspect --format "$label" calico-lab/ca:latest 2>/dev/null)" = "$bundle_digest" ]
+}
+
+make_debian() {
+    if pull; then
+        docker tag "debian:$suite-slim" "$image"
+    else
+        echo "no image registry gives debian:$suite-slim; it is bootstrapped here"
+        bootstrap
+    fi
+}
+
+make_authorities() {
+    folder=$(mktemp -d)
+    cp "$bundle" "$folder/ca-certificates.crt"
+    tar -C "$folder" --mtime=@0 --owner=0 --group=0 -c ca-certificates.crt |
+        docker import --change "LABEL calico-lab.digest=$bundle_digest" - calico-lab/ca:latest >/dev/null
+    rm -r "$folder"
+}
+
+case ${1:-} in
+    present) has_debian && has_authorities ;;
+    make)
+        has_debian || make_debian
+        has_authorities || make_authorities
+        ;;
+    *) fail "usage: $0 present|make" ;;
+esac

@@ -1,0 +1,112 @@
+"""The plugins that `pulumi_docker` and `pulumi_command` speak to.
+
+Owes: the official plugins where the person's own Pulumi has them or can get them; else those of
+downloads.json whose checksum is pinned; else the stand-ins of this folder. What is not the person's own
+lies in a PULUMI_HOME in the cache, where it cannot take the place of an official plugin.
+"""
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+from toolchain import cache, python_env
+from toolchain.download import Download
+from toolchain.golang import Go
+from toolchain.progress import Step
+from toolchain.pulumi import Cli
+
+HERE = Path(__file__).parent
+DOCKER = HERE / "docker-plugin"
+COMMAND = HERE / "command-plugin"
+NAMES = ("docker", "command")
+
+
+def obtain(step: Step, cli: Cli, go: Go, uv: Path) -> Path | None:
+    """The PULUMI_HOME with the plugins, or None where the person's own has the official ones."""
+    if _persons_own(step, cli):
+        return None
+    sources = {
+        "docker": _archive(step, "docker") or _docker_stand_in(step, go),
+        "command": _archive(step, "command") or _command_stand_in(step, uv),
+    }
+    kinds = {name: "official" if source.is_file() else "the lab's own" for name, source in sources.items()}
+    step.result = ", ".join(f"{name} {Download.of(name).version} {kind}" for name, kind in kinds.items())
+    return _home(step, cli, sources)
+
+
+def _persons_own(step: Step, cli: Cli) -> bool:
+    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    if not cli.on_path or home.resolve().is_relative_to(cache.root().resolve()):
+        return False
+    for name in NAMES:
+        plugin = Download.of(name)
+        if (home / "plugins" / f"resource-{name}-v{plugin.version}").is_dir():
+            continue
+        if not plugin.answers():
+            step.say(f"{plugin.host} does not give the {name} plugin: the lab makes its own")
+            return False
+        # The official CLI knows where its plugins come from.
+        what = f"installing the {name} plugin {plugin.version}"
+        step.run(what, cli.program, "plugin", "install", "resource", name, plugin.version)
+    step.result = f"official, in {home}"
+    return True
+
+
+def _home(step: Step, cli: Cli, sources: dict[str, Path]) -> Path:
+    def build(folder: Path) -> None:
+        environment = {**os.environ, "PULUMI_HOME": str(folder), "PULUMI_SKIP_UPDATE_CHECK": "true"}
+        for name, source in sources.items():
+            version = Download.of(name).version
+            install = ["plugin", "install", "resource", name, version, "--file"]
+            what = f"installing the {name} plugin {version}"
+            step.run(what, cli.program, *install, source, env=environment)
+
+    return cache.artifact("pulumi-home", cache.key(cli, sources), build)
+
+
+def _archive(step: Step, name: str) -> Path | None:
+    plugin = Download.of(name)
+    key = cache.key(plugin)
+    if not plugin.sha256 or not (cache.path(f"{name}-official", key).is_dir() or plugin.answers()):
+        return None
+
+    def build(folder: Path) -> None:
+        step.say(f"downloading the {name} plugin {plugin.version}")
+        plugin.fetch(folder / "plugin.tar.gz")
+
+    return cache.artifact(f"{name}-official", key, build) / "plugin.tar.gz"
+
+
+def _docker_stand_in(step: Step, go: Go) -> Path:
+    key = go.key(DOCKER)
+    final = cache.path("docker-plugin", key)
+
+    def build(folder: Path) -> None:
+        go.build(step, DOCKER, "./cmd/pulumi-resource-docker", folder / "bin")
+        _wrap(folder, "docker", final / "bin" / "pulumi-resource-docker")
+
+    return cache.artifact("docker-plugin", key, build) / "plugin"
+
+
+def _command_stand_in(step: Step, uv: Path) -> Path:
+    package, lock = COMMAND / "command_plugin", COMMAND / "requirements.lock"
+    key = cache.key(package, lock, python_env.interpreter())
+    final = cache.path("command-plugin", key)
+
+    def build(folder: Path) -> None:
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        python_env.create(step, uv, folder / "venv", lock)
+        python_env.compile_tree(folder / package.name)
+        python = final / "venv" / "bin" / "python"
+        _wrap(folder, "command", "env", f"PYTHONPATH={final}", python, "-m", package.name)
+
+    return cache.artifact("command-plugin", key, build) / "plugin"
+
+
+def _wrap(folder: Path, name: str, *run: str | Path) -> None:
+    """Write what `pulumi plugin install --file` copies, so that the artifact itself is not there twice."""
+    program = folder / "plugin" / f"pulumi-resource-{name}"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, run))} "$@"\n')
+    program.chmod(0o755)

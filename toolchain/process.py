@@ -1,0 +1,15 @@
+"""Programs that answer at once."""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def ask(
+    *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program and return what it says and how it ends; a program that is not there ends with 127."""
+    try:
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        return subprocess.CompletedProcess(command, 127, "", str(error))

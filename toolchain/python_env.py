@@ -1,0 +1,93 @@
+"""Python environments, made by uv from lock files with hashes."""
+
+import compileall
+import os
+import sys
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+from toolchain import cache, packages
+from toolchain.process import ask
+from toolchain.progress import Step
+
+STAMP = "calico-lab.key"
+
+
+def uv(step: Step) -> Path:
+    """uv, of the pinned version."""
+    program = packages.from_pypi(step, "uv") / "bin" / "uv"
+    step.result = "uv, from PyPI"
+    return program
+
+
+def environment() -> dict[str, str]:
+    """What uv runs with: the registry of the person's pip, and the machine's own certificates."""
+    settings = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+    # uv does not read pip's configuration, in which companies name their mirror.
+    if index := os.environ.get("PIP_INDEX_URL") or _pip_setting("global.index-url"):
+        settings.setdefault("UV_DEFAULT_INDEX", index)
+    # Without SSL_CERT_FILE uv knows only its own list of authorities.
+    if "SSL_CERT_FILE" not in settings and (bundle := certificates()):
+        settings["SSL_CERT_FILE"] = str(bundle)
+    return settings
+
+
+def _pip_setting(name: str) -> str:
+    return ask(sys.executable, "-m", "pip", "config", "get", name).stdout.strip()
+
+
+def certificates() -> Path | None:
+    """The machine's bundle of certificate authorities."""
+    candidates = map(Path, ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem"])
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def create(step: Step, uv_program: Path, folder: Path, lock: Path) -> None:
+    """Make a virtual environment that holds exactly what the lock file lists."""
+    settings = environment()
+    venv = ["venv", "--clear", "--relocatable", "--python", sys.executable]
+    step.run("making the environment", uv_program, *venv, folder, env=settings)
+    # Compiled now, since not every start of Python may write what it compiles.
+    sync = ["pip", "sync", "--require-hashes", "--compile-bytecode", "--python"]
+    step.run(f"installing {lock.name}", uv_program, *sync, folder, lock, env=settings)
+
+
+def compile_tree(folder: Path) -> None:
+    """Compile a package that does not come through uv, once and for all: nothing in the cache changes."""
+    compileall.compile_dir(folder, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+
+
+def interpreter() -> str:
+    """What an environment depends on beside its lock file."""
+    return f"{sys.executable} {sys.version}"
+
+
+def project(step: Step, uv_program: Path, root: Path) -> None:
+    """The checkout's `.venv`: the locked packages and the project itself, editable."""
+    folder = root / ".venv"
+    lock, description = root / "requirements.lock", root / "pyproject.toml"
+    stamp = folder / STAMP
+    wanted = cache.key(lock, description, interpreter(), root.as_posix())
+    if stamp.is_file() and stamp.read_text() == wanted:
+        step.result = "as requirements.lock says"
+        return
+    create(step, uv_program, folder, lock)
+    install = ["pip", "install", "--no-deps", "--editable"]
+    step.run("installing the project", uv_program, *install, root, "--python", folder, env=environment())
+    stamp.write_text(wanted)
+    step.result = "made from requirements.lock"
+
+
+def lock(step: Step, uv_program: Path, root: Path) -> None:
+    """Pin anew what the `requirements.in` files allow."""
+    for folder in (root, root / "toolchain" / "command-plugin"):
+        pins = ["pip", "compile", "--upgrade", "--generate-hashes", "--no-emit-index-url"]
+        names = [
+            "--custom-compile-command",
+            "make lock",
+            "--output-file",
+            "requirements.lock",
+            "requirements.in",
+        ]
+        step.run(f"pinning {folder.name}", uv_program, *pins, *names, cwd=folder, env=environment())
+    step.result = "requirements.lock is written"
