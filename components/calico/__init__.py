@@ -36,7 +36,7 @@ from components.secrets import Certificate, CertificateAuthority
 
 __all__ = ["CalicoConfig", "CalicoNetwork"]
 
-PACKAGES = ["bird", "iptables", "nftables", "ipset", "conntrack", "iproute2", "procps"]
+PACKAGES = ["bird", "nftables", "conntrack", "iproute2", "procps"]
 SECONDS_UNTIL_READY = 90
 MASKED_UNITS = ["bird.service", "bird6.service"]
 ENVIRONMENT_FILE = f"{FOLDER}/calico.env"

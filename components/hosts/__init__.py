@@ -27,7 +27,7 @@ from components.secrets import SshKey
 
 __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with_variables"]
 
-PACKAGES = ["docker.io", "iptables"]
+PACKAGES = ["docker.io", "iptables", "ipset"]
 _HERE = Path(__file__).parent
 
 

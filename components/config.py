@@ -1,0 +1,161 @@
+"""The whole config of the lab as one typed model, read once, before the first resource.
+
+Owes: whatever is wrong in the file is reported at once and all together, each with its path in the file, the
+value, and what would be accepted. A section knows what is right within itself; what concerns two sections is
+checked here.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from components.calico import CalicoConfig
+from components.etcd import EtcdConfig
+from components.firewall import FirewallConfig, Flow, Lab, PolicyError, guarded, lab_flows, lab_of
+from components.hosts import DockerHosts, HostsConfig
+from components.notebook import NotebookConfig
+from components.proxy import ProxyConfig
+from components.section import Section
+from components.sshbox import SshBoxConfig
+
+NAMESPACE = "calico-lab"
+
+
+class LabConfig(Section):
+    """The sections of `Pulumi.<stack>.yaml`."""
+
+    hosts: HostsConfig = Field(description="The machines.")
+    etcd: EtcdConfig = Field(description="The etcd cluster.")
+    network: CalicoConfig = Field(description="The network that containers on every machine share.")
+    notebook: NotebookConfig = Field(description="The Jupyter notebook on that network.")
+    ssh_box: SshBoxConfig = Field(description="The SSH server on that network.")
+    proxy: ProxyConfig = Field(description="The HTTP proxy in front of the notebook.")
+    firewall: FirewallConfig = Field(
+        default_factory=lambda: FirewallConfig.model_validate({}), description="The firewall policies."
+    )
+
+
+class ConfigError(ValueError):
+    """The config file is wrong; the message lists every problem, a line each."""
+
+    def __init__(self, file: str, problems: list[str]) -> None:
+        super().__init__(
+            "\n".join([f"{file} has {len(problems)} problem(s):", *(f"  {p}" for p in problems)])
+        )
+
+
+def load(values: Mapping[str, Any], file: str) -> LabConfig:
+    """Read the lab's config.
+
+    Args:
+        values: The program's config as the engine gives it: `<namespace>:<section>` to JSON text.
+        file: The name of the file, for messages.
+
+    Raises:
+        ConfigError: With every problem of the file.
+    """
+    prefix = f"{NAMESPACE}:"
+    document = {
+        key.removeprefix(prefix): _parse(value) for key, value in values.items() if key.startswith(prefix)
+    }
+    try:
+        config = LabConfig.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(file, [_sentence(detail) for detail in error.errors()]) from None
+    # A policy can be judged only once the machines and addresses that it names are right.
+    if problems := list(_across_sections(config)) or list(_policies_are_safe(config)):
+        raise ConfigError(file, problems)
+    return config
+
+
+def flows(config: LabConfig, lab: Lab) -> list[Flow]:
+    """The flows that the lab needs, which no firewall policy may cut."""
+    return lab_flows(
+        lab,
+        etcd_members=config.etcd.members,
+        vxlan=config.network.encapsulation == "vxlan",
+        proxy=(config.proxy.host, config.proxy.port),
+    )
+
+
+def _parse(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    # The name of a union's branch is pydantic's, not a key of the file.
+    path = ".".join(str(part) for part in detail["loc"] if part not in ("docker", "existing", "[key]"))
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return f"{path}: this key is not known; docs/config.md lists the keys"
+    if kind == "missing":
+        return f"{path}: this key is required"
+    if isinstance(detail["input"], dict | list):
+        return f"{path}: {message}"
+    return f"{path}: {detail['input']!r}: {message}"
+
+
+def _across_sections(config: LabConfig) -> Iterator[str]:
+    yield from _hosts_are_known(config)
+    yield from _services_are_on_the_network(config)
+    yield from _networks_are_apart(config)
+    yield from _addresses_are_free(config)
+
+
+def _hosts_are_known(config: LabConfig) -> Iterator[str]:
+    known = list(config.hosts.members)
+    named = [(f"etcd.members[{index}]", host) for index, host in enumerate(config.etcd.members)]
+    named += [("notebook.host", config.notebook.host), ("sshBox.host", config.ssh_box.host)]
+    named += [("proxy.host", config.proxy.host)]
+    for path, host in named:
+        if host not in known:
+            yield f"{path}: {host!r} is not one of hosts.members ({', '.join(known)})"
+
+
+def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:
+    hosts = config.network.hosts or tuple(config.hosts.members)
+    for path, host in {"notebook.host": config.notebook.host, "sshBox.host": config.ssh_box.host}.items():
+        if host in config.hosts.members and host not in hosts:
+            yield f"{path}: {host!r} is not one of network.hosts ({', '.join(hosts)})"
+
+
+def _networks_are_apart(config: LabConfig) -> Iterator[str]:
+    containers = config.network.cidr
+    if isinstance(config.hosts, DockerHosts) and containers.overlaps(config.hosts.network):
+        yield (
+            f"network.cidr: {containers} overlaps hosts.network {config.hosts.network}; "
+            "give the containers a network of their own"
+        )
+    for name, member in config.hosts.members.items():
+        if member.address in containers:
+            yield f"network.cidr: {containers} contains hosts.members.{name}.address {member.address}"
+
+
+def _addresses_are_free(config: LabConfig) -> Iterator[str]:
+    taken: dict[IPv4Address, str] = {}
+    wanted = {"notebook.address": config.notebook.address, "sshBox.address": config.ssh_box.address}
+    for path, address in wanted.items():
+        if address is None:
+            continue
+        if address not in config.network.cidr:
+            yield f"{path}: {address} is not an address of network.cidr {config.network.cidr}"
+        if address in taken:
+            yield f"{path}: {address} is that of {taken[address]} too"
+        taken[address] = path
+
+
+def _policies_are_safe(config: LabConfig) -> Iterator[str]:
+    lab = lab_of(config.hosts, config.firewall)
+    try:
+        guarded(config.firewall, lab, flows(config, lab))
+    except PolicyError as error:
+        yield from error.problems

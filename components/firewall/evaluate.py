@@ -1,0 +1,127 @@
+"""What a packet meets: an evaluator of policies, independent of the compiler and of the kernel.
+
+Pure. The guard asks it before anything is applied, `lab why` asks it about one packet, and the tests hold it
+against the kernel: both must decide the same of every packet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from components.firewall.policy import ICMP_TYPES, Family, IpAddress
+from components.firewall.resolve import Place, ResolvedPolicy, ResolvedRule
+
+Verdict = Literal["accept", "drop", "reject"]
+State = Literal["new", "established", "related", "invalid", "untracked"]
+# The types of ICMPv6 that the compiler lets through before any rule.
+NEIGHBOUR_DISCOVERY = range(134, 137)
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet on its way into a host, or through it to a published port."""
+
+    source: IpAddress
+    destination: IpAddress
+    """Where it was sent to: for a published port the host's address, not the container's."""
+    protocol: str
+    """tcp, udp, sctp, icmp, or the name of another."""
+    port: int | None = None
+    icmp_type: int | None = None
+    mac: str | None = None
+    """The sender's MAC address; None where it is not known, and then no rule about a MAC matches."""
+    interface: str | None = None
+    """Where it arrives; None where that is not known: then the worse is assumed."""
+    state: State = "new"
+    published: bool = False
+    """Whether it is for a container's published port, and not for the host."""
+
+    @property
+    def family(self) -> Family:
+        """The packet's address family."""
+        return "ipv4" if self.source.version == 4 else "ipv6"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a packet, and what decided it."""
+
+    verdict: Verdict
+    reason: str
+    """A phrase that names what decided."""
+    policy: ResolvedPolicy | None = None
+    rule: ResolvedRule | None = None
+    """The rule that matched first; None where the policy's default or nothing of ours decided."""
+
+    @property
+    def path(self) -> str | None:
+        """Where in the config the decision stands."""
+        if self.rule:
+            return self.rule.path
+        return f"{self.policy.path}.default" if self.policy else None
+
+
+def decide(policies: Sequence[ResolvedPolicy], packet: Packet, *, limits_spent: bool = False) -> Decision:
+    """Decide about a packet to a host with these active policies.
+
+    Args:
+        policies: The host's active policies, in the order in which they are read.
+        packet: The packet.
+        limits_spent: Whether more packets have come already than any rate limit accepts.
+    """
+    if packet.interface == "lo" and not packet.published:
+        return Decision("accept", "loopback is let through before any rule")
+    if packet.state in ("established", "related"):
+        return Decision("accept", "it belongs to a connection that exists already")
+    discovery = (
+        packet.family == "ipv6" and packet.protocol == "icmp" and packet.icmp_type in NEIGHBOUR_DISCOVERY
+    )
+    if discovery and not packet.published:
+        return Decision("accept", "neighbour discovery is let through before any rule")
+    part = "published" if packet.published else "host"
+    here = [policy for policy in policies if policy.policy.applies_to in (part, "both")]
+    for policy in here:
+        for rule in policy.rules:
+            if _matches(rule, packet) and not (rule.rule.rate_limit and limits_spent):
+                return Decision(rule.rule.action, f"rule {rule.number} of {policy.name}", policy, rule)
+    for policy in here:
+        if policy.policy.default == "drop":
+            return Decision("drop", f"no rule matches, and the default of {policy.name} is drop", policy)
+    return Decision("accept", "no rule matches")
+
+
+def _matches(resolved: ResolvedRule, packet: Packet) -> bool:
+    rule = resolved.rule
+    number = None if rule.icmp_type is None else ICMP_TYPES[packet.family].get(rule.icmp_type)
+    return (
+        packet.family in resolved.families
+        and _contains(resolved.source, packet.source)
+        and _contains(resolved.destination, packet.destination)
+        and resolved.source_mac in (None, packet.mac)
+        and _arrives(rule.interface, packet, assumed=rule.action != "accept")
+        and rule.protocol in (None, packet.protocol)
+        and (not rule.ports or any(_in_range(packet.port, ports) for ports in rule.ports))
+        and (rule.icmp_type is None or number == packet.icmp_type)
+        and (not rule.state or packet.state in rule.state)
+        # Docker publishes no ICMP, so a rule about it is about the host.
+        and not (packet.published and rule.protocol == "icmp")
+    )
+
+
+def _contains(place: Place | None, address: IpAddress) -> bool:
+    return place is None or any(address in network for network in place.networks)
+
+
+def _arrives(interface: str | None, packet: Packet, *, assumed: bool) -> bool:
+    if interface is None:
+        return True
+    if packet.interface is None:
+        return assumed
+    if interface.endswith("+"):
+        return packet.interface.startswith(interface.removesuffix("+"))
+    return packet.interface == interface
+
+
+def _in_range(port: int | None, ports: str) -> bool:
+    first, _, last = ports.partition("-")
+    return port is not None and int(first) <= port <= int(last or first)

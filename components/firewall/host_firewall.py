@@ -1,0 +1,357 @@
+"""The firewall of one host as a resource: applied, confirmed over a new connection, else undone by the host.
+
+Its inputs are the very rules that the host loads, so that a preview shows which of them change, line by
+line. Every step is one `ssh` with a bound, which runs `firewall.sh` (it travels along: no step depends
+on what is left on the host):
+
+1. `apply` arms the undo timer, keeps what was loaded and loads the new documents;
+2. `confirm`, over a *new* connection, takes the timer away. A session that was open before proves nothing,
+   since established connections pass whatever the rules say.
+
+A change that is not confirmed fails the update, and Pulumi keeps what it knew of the host: that is what the
+host has put back, and the next `pulumi up` starts from there.
+"""
+
+import difflib
+import hashlib
+import io
+import secrets
+import shlex
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pulumi import Input, Output, ResourceOptions, dynamic
+
+from components.firewall.compile import Chains, Compiled, ipset_name, restore_document
+
+_HERE = Path(__file__).parent
+_PROJECT = _HERE.parents[1]
+SCRIPT = "firewall.sh"
+UNITS = (
+    "calico-lab-firewall.service",
+    "calico-lab-firewall-jumps.service",
+    "calico-lab-firewall-jumps.timer",
+)
+FAMILIES = {"ipv4": "iptables", "ipv6": "ip6tables"}
+# What a step may take, with ten thousand addresses to load and a slow host.
+STEP_SECONDS = 60
+# What a preview waits for a host that may not be there.
+LOOK_SECONDS = 3
+# How much longer than the window the host may need to have undone a change.
+GRACE_SECONDS = 10
+
+
+class HostError(Exception):
+    """A step on a host failed; the message names the host, the step, the cause and what to do next."""
+
+
+@contextmanager
+def _messages_without_traceback() -> Iterator[None]:
+    """Let a HostError reach the terminal as its message.
+
+    Pulumi's server for dynamic resources reports an error as `traceback.format_exc()`, which heeds this
+    setting of `sys`. Other exceptions are faults of this program and keep their traceback.
+    """
+    try:
+        yield
+    except HostError:
+        sys.tracebacklimit = 0
+        raise
+
+
+def program_digest() -> str:
+    """A digest of what this component installs on a host, so that a newer version of it is an update."""
+    content = b"\0".join((_HERE / name).read_bytes() for name in (SCRIPT, *UNITS))
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def restore_sets(sets: Mapping[str, str]) -> str:
+    """Render the sets of one host, as the compiler names them, for `ipset restore`.
+
+    A set is filled beside the one in use and swapped, so that it is right at every moment.
+    """
+    return "".join(_restore_set(ipset_name(key, text), text) for key, text in sorted(sets.items()))
+
+
+def _restore_set(name: str, members: str) -> str:
+    networks = members.splitlines()
+    family, draft = ("inet", "cl4-draft") if name.startswith("cl4-") else ("inet6", "cl6-draft")
+    kind = f"hash:net family {family} maxelem {max(65536, len(networks))}"
+    lines = [f"create -exist {set_name} {kind}" for set_name in (name, draft)]
+    lines += [f"flush {draft}", *(f"add {draft} {network}" for network in networks)]
+    return "\n".join([*lines, f"swap {draft} {name}", f"destroy {draft}", ""])
+
+
+def drift_of_rules(loaded: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Compare the kernel's listing of our chains with the one made right after loading, line by line.
+
+    A listing is compared with a listing, because the kernel has its own words for a rule, and they differ
+    between versions of iptables.
+    """
+    drift = []
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, loaded, found, autojunk=False).get_opcodes():
+        if tag != "equal":
+            drift += [f"gone: {line}" for line in loaded[i:j]] + [f"found: {line}" for line in found[k:m]]
+    return drift
+
+
+def drift_of_sets(sets: Mapping[str, str], entries: Sequence[str]) -> list[str]:
+    """Compare the sets on a host with those that were loaded.
+
+    Args:
+        sets: The sets that were loaded.
+        entries: Lines `<set in the kernel> <network>`, in any order.
+    """
+    wanted = {f"{ipset_name(key, text)} {line}" for key, text in sets.items() for line in text.splitlines()}
+    found = {entry if "/" in entry else f"{entry}/{_bits(entry)}" for entry in entries}
+    return [f"gone: {entry}" for entry in sorted(wanted - found)] + [
+        f"found: {entry}" for entry in sorted(found - wanted)
+    ]
+
+
+def _bits(entry: str) -> int:
+    """The prefix length of a single address, which the kernel leaves out."""
+    return 128 if ":" in entry else 32
+
+
+class _Connection:
+    """Runs `firewall.sh` on one host, every time over a connection of its own."""
+
+    def __init__(self, props: Mapping[str, Any]) -> None:
+        self.host = str(props["host"])
+        self.config = str(_PROJECT / str(props["ssh_config"]))
+
+    def firewall(
+        self,
+        verb: str,
+        *arguments: str,
+        files: Mapping[str, str] | None = None,
+        seconds: float = STEP_SECONDS,
+    ) -> str:
+        """Run one verb as root; return what it printed.
+
+        Raises:
+            HostError: When the host cannot be reached or the verb fails.
+        """
+        script = shlex.quote(
+            "umask 077; directory=$(mktemp -d) && trap 'rm -rf \"$directory\"' EXIT && "
+            f'tar -xC "$directory" && sh "$directory/{SCRIPT}" {shlex.join([verb, *arguments])}'
+        )
+        remote = f'if [ "$(id -u)" -eq 0 ]; then sh -c {script}; else sudo -n sh -c {script}; fi'
+        return self._ssh(verb, remote, _archive(files or {}), seconds)
+
+    def operator(self, seconds: float) -> str:
+        """The address from which the host sees this connection (SSH_CONNECTION, sshd(8))."""
+        seen = self._ssh("find the operator's address", 'echo "$SSH_CONNECTION"', b"", seconds)
+        return seen.split()[0]
+
+    def _ssh(self, step: str, remote: str, stdin: bytes, seconds: float) -> str:
+        # A shared connection is an established one, and would prove nothing.
+        options = ["-oControlMaster=no", "-oControlPath=none", "-oBatchMode=yes"]
+        options += [f"-oConnectTimeout={max(1, int(min(seconds, 10)))}"]
+        try:
+            done = subprocess.run(
+                ["ssh", "-F", self.config, *options, self.host, remote],
+                input=stdin,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{self.host}: firewall: {step}: no answer within {seconds:.0f} s") from None
+        if done.returncode:
+            # iptables warns of tables of its older kind, which have no part in this.
+            errors = [line for line in done.stderr.decode(errors="replace").splitlines() if line[:2] != "# "]
+            cause = "\n".join(errors).strip() or f"exit code {done.returncode}"
+            raise HostError(f"{self.host}: firewall: {step}: {cause}")
+        return done.stdout.decode()
+
+
+def _archive(files: Mapping[str, str]) -> bytes:
+    """Pack the program and some text files for `tar -x`."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name in (SCRIPT, *UNITS):
+            archive.add(_HERE / name, arcname=name, filter=_as_root)
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return packed.getvalue()
+
+
+def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o644
+    return entry
+
+
+def _sections(shown: str) -> dict[str, list[str]]:
+    """Split what `firewall.sh show` prints at its `[section]` lines."""
+    sections: dict[str, list[str]] = {}
+    for line in shown.splitlines():
+        if line.startswith("["):
+            current = sections.setdefault(line.strip("[]"), [])
+        else:
+            current.append(line)
+    return sections
+
+
+def _refusal(connection: _Connection, props: Mapping[str, Any], seconds: float) -> str | None:
+    """Say why not to go on: the host sees the operator at an address that the guard did not judge."""
+    if props["allow_lockout"]:
+        return None
+    seen = connection.operator(seconds)
+    if seen in props["operator"]:
+        return None
+    return (
+        f"{connection.host}: firewall: this host sees you at {seen}, but the policies were checked for "
+        f"{', '.join(props['operator'])}. Nothing was changed; set firewall.operator: [{seen}]"
+    )
+
+
+def _apply(props: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the documents, confirm them over a new connection, and return the resource's properties."""
+    connection = _Connection(props)
+    window = int(props["undo_seconds"])
+    change = secrets.token_hex(8)
+    if refusal := _refusal(connection, props, STEP_SECONDS):
+        raise HostError(refusal)
+    files = {
+        "rules.v4": restore_document(props["ipv4"], props["policies"]),
+        "rules.v6": restore_document(props["ipv6"], props["policies"]),
+        "sets": restore_sets(props["sets"]),
+        "change": f"{change}\n",
+    }
+    connection.firewall("apply", str(window), files=files)
+    deadline = time.monotonic() + window
+    shown = _sections(_confirm(connection, change, deadline))
+    loaded = {family: "\n".join(shown[program]) for family, program in FAMILIES.items()}
+    return {**props, "loaded": loaded, "drift": []}
+
+
+def _confirm(connection: _Connection, change: str, deadline: float) -> str:
+    """Confirm before the deadline, or see that the host has undone the change."""
+    causes: list[str] = []
+    while not causes or deadline - time.monotonic() > 1:
+        try:
+            return connection.firewall("confirm", change, seconds=deadline - time.monotonic())
+        except HostError as error:
+            causes.append(str(error))
+            time.sleep(0.5)
+    undone = "look at it from its console"
+    while time.monotonic() < deadline + GRACE_SECONDS:
+        try:
+            if _sections(connection.firewall("show", seconds=GRACE_SECONDS))["change"] != [change]:
+                undone = "the host has put back what it had before (seen)"
+                break
+        except HostError:
+            time.sleep(0.5)
+    raise HostError(
+        f"{connection.host}: firewall: the new rules were loaded, but no new SSH connection confirmed them "
+        f"({causes[0]}); {undone}. Find the rule that cuts it off and change it, then run `pulumi up` again"
+    )
+
+
+COMPARED = ("policies", "ipv4", "ipv6", "sets", "program")
+
+
+class HostFirewallProvider(dynamic.ResourceProvider):
+    """Applies, reads and removes the firewall of one host."""
+
+    def check(self, olds: Mapping[str, Any], news: dict[str, Any]) -> dynamic.CheckResult:
+        """Refuse in the preview what applying would refuse, where the host is there already to be asked."""
+        changed = any(olds.get(key) != news.get(key) for key in COMPARED)
+        try:
+            refusal = _refusal(_Connection(news), news, LOOK_SECONDS) if changed else None
+        except HostError:
+            refusal = None
+        failures = [dynamic.CheckFailure("operator", refusal)] if refusal else []
+        return dynamic.CheckResult(news, failures)
+
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        """Load and confirm the rules."""
+        with _messages_without_traceback():
+            return dynamic.CreateResult(f"{props['host']}-firewall", _apply(props))
+
+    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        """Load and confirm other rules."""
+        with _messages_without_traceback():
+            return dynamic.UpdateResult(_apply(news))
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        """Compare what a host would load; how it is reached and watched is no change of it."""
+        replaces = [key for key in ("host", "machine") if olds.get(key) != news.get(key)]
+        changed = bool(olds.get("drift")) or any(olds.get(key) != news.get(key) for key in COMPARED)
+        return dynamic.DiffResult(changes=changed or bool(replaces), replaces=replaces)
+
+    def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:
+        """Look for drift on the host."""
+        with _messages_without_traceback():
+            shown = _sections(_Connection(props).firewall("show"))
+            drift = [
+                f"{program}: {line}"
+                for family, program in FAMILIES.items()
+                for line in drift_of_rules(props["loaded"][family].splitlines(), shown[program])
+            ]
+            drift += [f"ipset: {line}" for line in drift_of_sets(props["sets"], shown["sets"])]
+            return dynamic.ReadResult(id_, {**props, "drift": drift})
+
+    def delete(self, _id: str, props: Mapping[str, Any]) -> None:
+        """Leave nothing on the host."""
+        with _messages_without_traceback():
+            _Connection(props).firewall("remove")
+
+
+class HostFirewall(dynamic.Resource, module="calico-lab", name="HostFirewall"):
+    """The firewall rules that one host has loaded.
+
+    Another `machine` under the same name is another host: it has none of the rules, and gets them anew.
+    """
+
+    policies: Output[list[str]]
+    """The names of the policies, in the order in which they are read."""
+    ipv4: Output[Chains]
+    """The rules of iptables."""
+    ipv6: Output[Chains]
+    """The rules of ip6tables."""
+    sets: Output[dict[str, str]]
+    """The members of each set, a line each."""
+    loaded: Output[dict[str, str]]
+    """The kernel's listing of our chains right after loading, by family."""
+    drift: Output[list[str]]
+    """What differed on the host from what was loaded, when it was looked at last (`pulumi refresh`)."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        host: str,
+        machine: Input[str],
+        ssh_config: Input[str],
+        compiled: Compiled,
+        operator: Sequence[str],
+        undo_seconds: int,
+        allow_lockout: bool,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "host": host,
+            "machine": machine,
+            "ssh_config": ssh_config,
+            **vars(compiled),
+            "operator": list(operator),
+            "undo_seconds": undo_seconds,
+            "allow_lockout": allow_lockout,
+            "program": program_digest(),
+            "loaded": None,
+            "drift": None,
+        }
+        super().__init__(HostFirewallProvider(), name, props, opts)

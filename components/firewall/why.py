@@ -1,0 +1,137 @@
+"""Why a packet comes through to a host, or does not: by what the policies say, and by what the kernel did.
+
+Pure. `explain` answers from the policies in the config; `read_trace` reads what `trace.sh` prints on the host
+itself, where the rules of Calico, Docker and everybody else have their say too.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from components.firewall.evaluate import Decision, Packet, decide
+from components.firewall.lab import Lab
+from components.firewall.policy import ICMP_TYPES, PORT_PROTOCOLS, IpAddress
+from components.firewall.resolve import OPERATOR, SECTION, ResolvedPolicy
+
+# A line of xtables-monitor(8): family and id, then table:chain:rule:number:verdict and the rule itself.
+_TRACE = re.compile(
+    r" TRACE: \d+ (?P<packet>\S+) (?P<table>[^:]+):(?P<chain>[^:]+):(?:rule:\S+?|policy):"
+    r"(?P<verdict>[A-Z]+)\S*\s*(?P<rule>.*)"
+)
+_LABEL = re.compile(r'--comment "([a-z0-9-]+)/([0-9]+|default)')
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the policies say of one packet."""
+
+    packet: Packet
+    decision: Decision
+
+    @property
+    def label(self) -> str | None:
+        """The comment that the deciding rule has on the host, if one of ours decides."""
+        if self.decision.policy is None:
+            return None
+        rule = self.decision.rule
+        return f"{self.decision.policy.name}/{rule.number if rule else 'default'}"
+
+    def __str__(self) -> str:
+        packet, decision = self.packet, self.decision
+        service = f"/{packet.port}" if packet.port else ""
+        verdict = {"accept": "let through", "drop": "dropped", "reject": "rejected"}[decision.verdict]
+        where = f" ({decision.path})" if decision.path else ""
+        return (
+            f"{packet.protocol}{service} from {packet.source} to {packet.destination} is {verdict}: "
+            f"{decision.reason}{where}"
+        )
+
+
+def explain(
+    policies: Mapping[str, Sequence[ResolvedPolicy]],
+    lab: Lab,
+    source: str,
+    host: str,
+    flow: str,
+    *,
+    published: bool = False,
+) -> Explanation:
+    """Explain what becomes of the first packet of a flow.
+
+    Args:
+        policies: The active policies by host.
+        lab: The machines.
+        source: A machine of the lab, `operator`, or an address.
+        host: The host that the packet goes to.
+        flow: `tcp/2380`, `udp/53`, `sctp/9`, `icmp` or `icmp/<type>`.
+        published: Whether it goes to a container's published port.
+
+    Raises:
+        ValueError: When one of these cannot be understood; the message says what would be.
+    """
+    if host not in lab.hosts:
+        raise ValueError(f"{host}: is not a host of the lab; they are {', '.join(lab.hosts)}")
+    address = _address(lab, source)
+    machine = lab.machine(source)
+    protocol, port, icmp_type = _flow(flow, address)
+    packet = Packet(
+        source=address,
+        destination=ip_address(lab.hosts[host].address),
+        protocol=protocol,
+        port=port,
+        icmp_type=icmp_type,
+        mac=machine.mac if machine else None,
+        published=published,
+    )
+    return Explanation(packet, decide(policies.get(host, ()), packet))
+
+
+def _address(lab: Lab, source: str) -> IpAddress:
+    if source == OPERATOR and lab.operator:
+        return lab.operator[0]
+    machine = lab.machine(source)
+    try:
+        return ip_address(machine.address if machine else source)
+    except ValueError:
+        known = ", ".join([*lab.hosts, *lab.others, OPERATOR])
+        raise ValueError(f"{source}: is neither an address nor one of {known}") from None
+
+
+def _flow(flow: str, source: IpAddress) -> tuple[str, int | None, int | None]:
+    protocol, _, detail = flow.partition("/")
+    if protocol in PORT_PROTOCOLS and detail.isascii() and detail.isdigit() and 1 <= int(detail) <= 65535:
+        return protocol, int(detail), None
+    types = ICMP_TYPES["ipv4" if source.version == 4 else "ipv6"]
+    if protocol == "icmp" and (detail or "echo-request") in types:
+        return protocol, None, types[detail or "echo-request"]
+    raise ValueError(f"{flow}: must be like tcp/2380, udp/53, icmp or icmp/echo-request")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A rule that a traced packet met, or the end of a chain."""
+
+    table: str
+    chain: str
+    verdict: str
+    rule: str
+
+    @property
+    def path(self) -> str | None:
+        """Where in the config the rule stands, if it is one of ours."""
+        found = _LABEL.search(self.rule) if self.chain.startswith("CALICO-LAB-") else None
+        if found is None:
+            return None
+        place = "default" if found[2] == "default" else f"rules[{int(found[2]) - 1}]"
+        return f"{SECTION}.policies.{found[1]}.{place}"
+
+
+def read_trace(text: str) -> list[Step]:
+    """Read the way of the first packet that was traced; empty where none came."""
+    lines = [found for line in text.splitlines() if (found := _TRACE.match(line))]
+    return [
+        Step(line["table"], line["chain"], line["verdict"], line["rule"].strip())
+        for line in lines
+        if line["packet"] == lines[0]["packet"] and line["table"] != "calico-lab-trace"
+    ]

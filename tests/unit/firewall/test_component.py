@@ -1,0 +1,86 @@
+"""FirewallPolicy under Pulumi's mocks: which resources there are, and with what."""
+
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi import Output, RunError
+from pulumi.runtime import Mocks
+from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs
+from pulumi_command import remote
+
+from components.firewall import FirewallConfig, FirewallPolicy, lab_flows
+from components.hosts import Host
+from tests.unit.firewall.firewall_cases import LAB
+
+DROP_80 = {"action": "drop", "protocol": "tcp", "ports": 80}
+FIREWALL = "pulumi-python:dynamic/calico-lab:HostFirewall"
+
+
+class Recorder(Mocks):
+    """Keeps the inputs of every resource, by type and name."""
+
+    def __init__(self) -> None:
+        self.resources: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        """Take a resource."""
+        self.resources[args.typ, args.name] = args.inputs
+        return f"{args.name}-id", args.inputs
+
+    def call(self, args: MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        """Answer a function call: there are none."""
+        raise NotImplementedError(args.token)
+
+
+def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
+    """Register a FirewallPolicy; return its resources and its output."""
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder)
+    active: list[dict[str, list[str]]] = []
+
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]
+    def program() -> Output[None]:
+        hosts = {
+            name: Host(name, machine.address, "root", remote.ConnectionArgs(host=machine.address), [], None)
+            for name, machine in LAB.hosts.items()
+        }
+        firewall = FirewallPolicy(
+            "firewall",
+            FirewallConfig.model_validate(section),
+            lab=LAB,
+            flows=lab_flows(LAB),
+            hosts=hosts,
+            ssh_config=Output.from_input("ssh/config"),
+        )
+        return firewall.active.apply(active.append)
+
+    program()
+    return recorder, active[0]
+
+
+def test_a_host_without_an_active_policy_has_no_resource() -> None:
+    off = {"enabled": False, "hosts": ["a1"], "default": "drop"}
+    recorder, active = up({"policies": {"on": {"hosts": ["a0"], "rules": [DROP_80]}, "off": off}})
+    assert set(recorder.resources) == {
+        ("calico-lab:index:FirewallPolicy", "firewall"),
+        (FIREWALL, "a0-firewall"),
+    }
+    assert active == {"a0": ["on"]}
+
+
+def test_what_a_host_gets() -> None:
+    recorder, _ = up({"undoSeconds": 30, "policies": {"p": {"hosts": ["a0"], "rules": [DROP_80]}}})
+    inputs = recorder.resources[FIREWALL, "a0-firewall"]
+    assert inputs["host"] == "a0"
+    assert inputs["ssh_config"] == "ssh/config"
+    assert inputs["ipv4"]["CALICO-LAB-INPUT"]["p"] == [
+        '-p tcp -m tcp --dport 80 -m comment --comment "p/1" -j DROP'
+    ]
+    assert (inputs["policies"], inputs["operator"]) == (["p"], ["172.16.6.1"])
+    assert (inputs["undo_seconds"], inputs["allow_lockout"]) == (30, False)
+
+
+def test_a_refused_policy_stops_the_program() -> None:
+    with pytest.raises(RunError, match="cuts on a0: the operator's SSH"):
+        up({"policies": {"p": {"hosts": ["a0"], "default": "drop"}}})

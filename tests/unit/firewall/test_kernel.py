@@ -1,0 +1,194 @@
+"""The compiler and the evaluator against the kernel: all three decide the same of every packet."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.firewall import FirewallConfig, PolicyError
+from components.firewall.compile import compile_policies, restore_document
+from components.firewall.evaluate import Packet, State, decide
+from components.firewall.host_firewall import restore_sets
+from components.firewall.policy import ICMP_TYPES
+from components.firewall.resolve import ResolvedPolicy, resolve
+from tests.unit.firewall.firewall_cases import LAB, case, config, names
+from tests.unit.firewall.kernel import HOST_ADDRESSES
+
+PUBLISHED_PORTS = range(7000, 7010)
+SOURCES = ["172.16.6.1", "172.16.6.66", "172.16.6.218", "10.1.2.3", "192.0.2.7", "fd00:6::66", "2001:db8::7"]
+PLACES = ["172.16.6.0/24", "172.16.6.66", "10.0.0.0/8", "0.0.0.0/0", "fd00:6::/64", "2001:db8::7", "::/0"]
+MACS = ["02:42:ac:10:06:42", "02:42:ac:10:06:43"]
+PORTS = [22, 80, 443, 7000, 7001, 7005, 8000, 8050, 8100]
+RANGES = [*PORTS, "7001-7005", "8000-8100", "1-1023"]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator["subprocess.Popen[str]"]:
+    """A kernel in a network namespace that goes with the process."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    command = ["unshare", *user, "--net", sys.executable, "-m", "tests.unit.firewall.kernel"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
+def ask(
+    kernel: "subprocess.Popen[str]", policies: tuple[ResolvedPolicy, ...], packets: list[Packet]
+) -> dict[str, Any]:
+    compiled = compile_policies(policies)
+    request = {
+        "ipv4": restore_document(compiled.ipv4, compiled.policies),
+        "ipv6": restore_document(compiled.ipv6, compiled.policies),
+        "sets": restore_sets(compiled.sets),
+        "packets": [
+            {
+                **asdict(packet),
+                "source": str(packet.source),
+                "destination": str(packet.destination),
+                "family": packet.family,
+            }
+            for packet in packets
+        ],
+    }
+    assert kernel.stdin
+    assert kernel.stdout
+    kernel.stdin.write(json.dumps(request) + "\n")
+    kernel.stdin.flush()
+    answer: dict[str, Any] = json.loads(kernel.stdout.readline())
+    return answer
+
+
+def icmp_state(family: str, number: int) -> State:
+    """What connection tracking makes of a lone ICMP message (nf_conntrack_proto_icmp.c, _icmpv6.c)."""
+    if family == "ipv4":
+        return "new" if number in (8, 13, 15, 17) else "invalid"
+    if number in (*range(130, 138), 143):
+        return "untracked"
+    return "new" if number in (128, 139) else "invalid"
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Packet:
+    source = ip_address(draw(st.sampled_from(SOURCES)))
+    destinations = [ip_address(host) for host in HOST_ADDRESSES]
+    destination = draw(st.sampled_from([host for host in destinations if host.version == source.version]))
+    protocol = draw(st.sampled_from(["tcp", "tcp", "udp", "sctp", "icmp", "other"]))
+    packet = Packet(
+        source,
+        destination,
+        protocol,
+        mac=draw(st.sampled_from(MACS)),
+        interface=draw(st.sampled_from(["eth0", "eth1"])),
+    )
+    if protocol == "icmp":
+        # Redirects and neighbour discovery to a host are the kernel's own affair as well.
+        number = draw(st.sampled_from(sorted(set(ICMP_TYPES[packet.family].values()) | {135, 136})))
+        return replace(packet, icmp_type=number, state=icmp_state(packet.family, number))
+    if protocol == "other":
+        return packet
+    port = draw(st.sampled_from(PORTS))
+    return replace(packet, port=port, published=port in PUBLISHED_PORTS and protocol in ("tcp", "udp"))
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> dict[str, Any]:
+    def sometimes(key: str, values: st.SearchStrategy[Any]) -> dict[str, Any]:
+        return {key: draw(values)} if draw(st.integers(0, 2)) == 0 else {}
+
+    places = st.sampled_from([*PLACES, "visitor", "operator", "a1", "few", "many"])
+    rule = {
+        "action": draw(st.sampled_from(["accept", "drop", "reject"])),
+        **sometimes("source", places),
+        **sometimes("destination", st.sampled_from([*HOST_ADDRESSES, "a0", "10.0.0.0/8", "fd00:6::/32"])),
+        **sometimes("sourceMac", st.sampled_from([*MACS, "visitor"])),
+        **sometimes("interface", st.sampled_from(["eth0", "eth1", "eth+", "wlan0"])),
+        **sometimes("protocol", st.sampled_from(["tcp", "udp", "sctp", "icmp"])),
+        **sometimes("log", st.booleans()),
+    }
+    if rule.get("protocol") == "icmp":
+        types = sorted({name for names in ICMP_TYPES.values() for name in names})
+        rule |= sometimes("icmpType", st.sampled_from(types))
+    elif "protocol" in rule:
+        rule |= sometimes("ports", st.lists(st.sampled_from(RANGES), min_size=1, max_size=20))
+        rule |= sometimes("state", st.lists(st.sampled_from(["new", "invalid", "untracked"]), min_size=1))
+    return rule
+
+
+@st.composite
+def sections(draw: st.DrawFn) -> dict[str, Any]:
+    """A section `firewall`; some of its rules may have no meaning in any family."""
+    policy = st.fixed_dictionaries(
+        {
+            "hosts": st.just("all"),
+            "default": st.sampled_from(["accept", "drop"]),
+            "appliesTo": st.sampled_from(["host", "published", "both"]),
+            "order": st.integers(1, 3),
+            "rules": st.lists(rules(), min_size=1, max_size=6),
+        }
+    )
+    return {
+        "sets": {"few": ["10.1.0.0/16", "a1"], "many": ["172.16.6.64/26", "fd00:6::/64", "192.0.2.7"]},
+        "policies": draw(st.dictionaries(st.sampled_from("abc"), policy, min_size=1)),
+    }
+
+
+def meaningful(section: dict[str, Any]) -> tuple[ResolvedPolicy, ...]:
+    """Resolve a section without those of its rules that have no meaning."""
+    for policy in section["policies"].values():
+        kept = []
+        for rule in policy["rules"]:
+            alone = {"sets": section["sets"], "policies": {"p": {**policy, "rules": [rule]}}}
+            try:
+                resolve(FirewallConfig.model_validate(alone), LAB)
+                kept.append(rule)
+            except PolicyError:
+                continue
+        policy["rules"] = kept
+        policy["default"] = policy["default"] if kept else "drop"
+    return resolve(FirewallConfig.model_validate(section), LAB)["a0"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(section=sections(), sent=st.lists(packets(), min_size=20, max_size=80))
+def test_kernel_and_evaluator_agree(
+    kernel: "subprocess.Popen[str]", section: dict[str, Any], sent: list[Packet]
+) -> None:
+    policies = meaningful(section)
+    decisions = [decide(policies, packet) for packet in sent]
+    decided = Counter(
+        f"{decision.policy.name}/{decision.rule.number if decision.rule else 'default'}"
+        for decision in decisions
+        if decision.policy
+    )
+    answer = ask(kernel, policies, sent)
+    wrong = [
+        (packet, decision.verdict, decision.reason)
+        for packet, decision, passed in zip(sent, decisions, answer["passed"], strict=True)
+        if passed != (decision.verdict == "accept")
+    ]
+    assert wrong == []
+    assert answer["decided"] == dict(decided)
+
+
+@pytest.mark.parametrize("name", names("compile"))
+def test_the_kernel_takes_every_document(kernel: "subprocess.Popen[str]", name: str) -> None:
+    assert ask(kernel, resolve(config(case("compile", name)), LAB).get("a0", ()), [])["passed"] == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(section=sections())
+def test_the_same_policies_give_the_same_bytes(section: dict[str, Any]) -> None:
+    policies = meaningful(section)
+    shuffled = {**section, "policies": dict(reversed(section["policies"].items()))}
+    again = resolve(FirewallConfig.model_validate(shuffled), LAB)["a0"]
+    assert compile_policies(policies) == compile_policies(again)

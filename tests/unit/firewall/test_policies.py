@@ -1,0 +1,69 @@
+"""The language, the compiler and the guard, by tables: a case is a file, and adding one adds no code."""
+
+import pytest
+from pydantic import ValidationError
+
+from components.firewall import FirewallConfig, PolicyError, guarded, lab_flows
+from components.firewall.compile import Compiled, compile_policies, restore_document
+from components.firewall.policy import Policy, RateLimit, Rule
+from components.firewall.resolve import resolve
+from tests.unit.firewall.firewall_cases import LAB, case, config, names
+
+
+@pytest.mark.parametrize("name", names("invalid"))
+def test_invalid(name: str) -> None:
+    document = case("invalid", name)
+    try:
+        resolve(config(document), LAB)
+        messages = []
+    except ValidationError as error:
+        messages = [
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg'].removeprefix('Value error, ')}"
+            for detail in error.errors()
+        ]
+    except PolicyError as error:
+        messages = error.problems
+    assert messages == document["messages"]
+
+
+@pytest.mark.parametrize("name", names("compile"))
+def test_compile(name: str) -> None:
+    document = case("compile", name)
+    compiled = compile_policies(resolve(config(document), LAB).get("a0", ()))
+    assert {
+        "ipv4": restore_document(compiled.ipv4, compiled.policies).splitlines(),
+        "ipv6": restore_document(compiled.ipv6, compiled.policies).splitlines(),
+        "sets": {key: members.splitlines() for key, members in compiled.sets.items()},
+    } == {key: document[key] for key in ("ipv4", "ipv6", "sets")}
+
+
+@pytest.mark.parametrize("name", names("guard"))
+def test_guard(name: str) -> None:
+    document = case("guard", name)
+    flows = lab_flows(LAB, etcd_members=["a0", "a1"], proxy=("a2", 8888))
+    advice = (
+        ". Accept it in an earlier rule, or set allowLockout: true on the policy to apply it all the same"
+    )
+    try:
+        guarded(config(document), LAB, flows)
+        cuts = []
+    except PolicyError as error:
+        cuts = [problem.removesuffix(advice) for problem in error.problems]
+    assert cuts == document["cuts"]
+
+
+def test_the_guard_knows_vxlan() -> None:
+    drop = {"p": {"hosts": ["a0"], "rules": [{"action": "drop", "protocol": "udp", "ports": 4789}]}}
+    config = FirewallConfig.model_validate({"policies": drop})
+    guarded(config, LAB, lab_flows(LAB))
+    with pytest.raises(PolicyError, match="VXLAN, udp/4789 from a1"):
+        guarded(config, LAB, lab_flows(LAB, vxlan=True))
+
+
+def test_a_host_without_an_active_policy_has_no_rules() -> None:
+    assert compile_policies(()) == Compiled([], {}, {}, {})
+
+
+@pytest.mark.parametrize("model", [FirewallConfig, Policy, Rule, RateLimit])
+def test_every_field_is_described(model: type[FirewallConfig]) -> None:
+    assert [name for name, field in model.model_fields.items() if not field.description] == []

@@ -1,0 +1,360 @@
+"""`firewall.sh` on a host of its own: namespaces for network and mounts, and a systemd that takes notes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from components.firewall import FirewallConfig
+from components.firewall.compile import compile_policies, restore_document
+from components.firewall.host_firewall import SCRIPT, UNITS, restore_sets
+from components.firewall.resolve import resolve
+from tests.unit.firewall.firewall_cases import LAB
+
+COMPONENT = Path(__file__).parents[3] / "components" / "firewall"
+ETC = "/etc/calico-lab/firewall"
+DROP_80 = {"action": "drop", "protocol": "tcp", "ports": 80}
+DROP_81 = {"action": "drop", "protocol": "tcp", "ports": 81}
+DROP_A_SET = {"action": "drop", "source": "few"}
+# The timer of `systemd-run` is a file, so that `systemctl is-active` and `stop` can tell and remove it.
+SYSTEMD_RUN = """#!/bin/sh
+echo "systemd-run $*" >>/run/systemd-notes
+touch /run/armed
+"""
+SYSTEMCTL = """#!/bin/sh
+echo "systemctl $*" >>/run/systemd-notes
+case $* in
+    "stop calico-lab-firewall-undo.timer") rm -f /run/armed ;;
+    "is-active --quiet calico-lab-firewall-undo.timer") [ -e /run/armed ] ;;
+esac
+"""
+# /etc is laid over, so that what the programs need of it is still there, and nothing of this machine changes.
+MOUNTS = """
+mount -t tmpfs none /opt
+mount -t tmpfs none /run
+mkdir /run/upper /run/work
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/upper,workdir=/run/work /etc
+mkdir -p /etc/systemd/system
+echo ready
+exec sleep 600
+"""
+
+
+class Host:
+    """The namespaces, and the script in them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        programs = folder / "bin"
+        programs.mkdir()
+        for name, text in (("systemctl", SYSTEMCTL), ("systemd-run", SYSTEMD_RUN)):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        self.environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        self.user = [] if os.geteuid() == 0 else ["--user"]
+        mapped = [*self.user, "--map-root-user"] if self.user else []
+        self.process = subprocess.Popen(
+            ["unshare", *mapped, "--net", "--mount", "sh", "-euc", MOUNTS], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        assert self.process.stdout.readline() == "ready\n"
+
+    def try_run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command on the host."""
+        target = ["--target", str(self.process.pid), *self.user, "--net", "--mount"]
+        keep = ["--preserve-credentials"] if self.user else []
+        return subprocess.run(
+            ["nsenter", *target, *keep, *command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, *command: str) -> str:
+        """Run a command on the host that has to succeed."""
+        done = self.try_run(*command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def apply(self, change: str, *rules: Mapping[str, object], applies_to: str = "host") -> str:
+        """Load a policy with these rules; return what went wrong."""
+        policy = {"hosts": ["a0"], "appliesTo": applies_to, "rules": rules}
+        section = {"sets": {"few": ["10.0.0.1", "fd00::/8"]}, "policies": {"p": policy}}
+        compiled = compile_policies(resolve(FirewallConfig.model_validate(section), LAB)["a0"])
+        return self.load(
+            change,
+            restore_document(compiled.ipv4, compiled.policies),
+            restore_document(compiled.ipv6, compiled.policies),
+            restore_sets(compiled.sets),
+        )
+
+    def load(self, change: str, ipv4: str, ipv6: str = "", sets: str = "") -> str:
+        """Load documents; return what went wrong."""
+        payload = self.folder / change
+        payload.mkdir()
+        for name in (SCRIPT, *UNITS):
+            shutil.copy(COMPONENT / name, payload)
+        files = {"rules.v4": ipv4, "rules.v6": ipv6, "sets": sets, "change": f"{change}\n"}
+        for name, text in files.items():
+            (payload / name).write_text(text)
+        return self.try_run("sh", str(payload / SCRIPT), "apply", "15").stderr
+
+    def firewall(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a verb of the script."""
+        return self.try_run("sh", str(COMPONENT / SCRIPT), *arguments)
+
+    def rules(self, program: str = "iptables") -> list[str]:
+        """What the kernel has, all of it."""
+        lines = self.run(f"{program}-save").splitlines()
+        return [line.split(" [")[0] for line in lines if not line.startswith("#")]
+
+    def state(self) -> dict[str, object]:
+        """All that the script may change on a host."""
+        return {
+            "iptables": self.rules("iptables"),
+            "ip6tables": self.rules("ip6tables"),
+            "sets": self.run("ipset", "list", "-name"),
+            "files": self.run("sh", "-c", "find /etc/calico-lab* /opt /etc/systemd/system | sort"),
+        }
+
+    def notes(self) -> list[str]:
+        """What systemd was asked since the last look."""
+        notes = self.run("sh", "-c", "cat /run/systemd-notes; : >/run/systemd-notes").splitlines()
+        return [note for note in notes if "daemon-reload" not in note]
+
+    def reboot(self) -> None:
+        """Forget all that a boot forgets, and start the unit."""
+        self.run("sh", "-c", "rm -f /run/armed; nft flush ruleset; ipset destroy")
+        self.run("sh", "/opt/calico-lab/firewall/firewall.sh", "boot")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.process.kill()
+    host.process.communicate()
+
+
+def dropped_ports(host: Host) -> list[str]:
+    """The ports that the host's own policy drops."""
+    return [line.split("--dport ")[1].split()[0] for line in host.rules() if "--dport" in line]
+
+
+def test_a_change_is_armed_loaded_and_confirmed(host: Host) -> None:
+    assert host.apply("one", DROP_80) == ""
+    armed = next(note for note in host.notes() if note.startswith("systemd-run"))
+    assert "--on-active=15 --timer-property=AccuracySec=100ms" in armed
+    assert armed.endswith("/bin/sh /opt/calico-lab/firewall/firewall.sh undo")
+    assert "-A INPUT -j CALICO-LAB-INPUT" in host.rules()
+    confirmed = host.firewall("confirm", "one")
+    assert "systemctl stop calico-lab-firewall-undo.timer" in host.notes()
+    assert "[iptables]\n-A INPUT -j CALICO-LAB-INPUT\n-N CALICO-LAB-INPUT\n" in confirmed.stdout
+    assert host.firewall("undo").returncode == 0
+    assert dropped_ports(host) == ["80"]
+
+
+def test_the_first_change_is_undone_to_nothing(host: Host) -> None:
+    before = host.state()
+    host.apply("one", DROP_80, DROP_A_SET)
+    assert host.state() != before
+    assert host.firewall("undo").returncode == 0
+    assert host.state() == before
+
+
+def test_a_later_change_is_undone_to_what_was_confirmed(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    before = host.state()
+    host.apply("two", DROP_A_SET, applies_to="both")
+    host.apply("three", DROP_81)
+    assert dropped_ports(host) == ["81"]
+    host.firewall("undo")
+    assert host.state() == before
+
+
+def test_an_undone_change_cannot_be_confirmed(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    host.apply("two", DROP_81)
+    assert host.firewall("confirm", "one").stderr == "firewall: confirm: the change is undone already\n"
+    host.firewall("undo")
+    assert host.firewall("confirm", "two").stderr == "firewall: confirm: the change is undone already\n"
+    assert dropped_ports(host) == ["80"]
+
+
+def test_confirmed_rules_survive_a_reboot(host: Host) -> None:
+    host.apply("one", DROP_80, DROP_A_SET)
+    host.firewall("confirm", "one")
+    before = host.state()
+    host.reboot()
+    assert host.state()["sets"] == before["sets"]
+    assert dropped_ports(host) == ["80"]
+
+
+def test_a_reboot_in_the_window_undoes(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    host.apply("two", DROP_81)
+    host.reboot()
+    assert dropped_ports(host) == ["80"]
+
+
+def test_power_that_fails_between_the_two_renames(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    host.run("mv", f"{ETC}/current", f"{ETC}/previous")
+    host.reboot()
+    assert dropped_ports(host) == ["80"]
+
+
+def test_the_boot_unit_leaves_a_change_alone_whose_timer_runs(host: Host) -> None:
+    host.apply("one", DROP_80)
+    assert host.firewall("boot").returncode == 0
+    assert dropped_ports(host) == ["80"]
+    assert host.firewall("confirm", "one").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "sets", "message"),
+    [
+        ("*filter\n-A CALICO-LAB-INPUT --no-such\nCOMMIT\n", "", "iptables-restore refuses the document"),
+        ("", "create cl4-x hash:nothing\n", "ipset refuses the sets"),
+    ],
+)
+def test_a_refused_document_changes_nothing(host: Host, ipv4: str, sets: str, message: str) -> None:
+    before = host.state()
+    assert message in host.load("one", ipv4, sets=sets)
+    assert host.state() == before
+    assert host.try_run("test", "-e", "/run/armed").returncode == 1
+
+
+def test_rules_that_only_the_kernel_refuses_are_undone_at_once(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    chain = "*filter\n:CALICO-LAB-INPUT - [0:0]\n"
+    loop = f"{chain}-A CALICO-LAB-INPUT -j CALICO-LAB-INPUT\nCOMMIT\n"
+    assert "apply: the kernel refuses the rules; what was loaded before is back" in host.load("two", loop)
+    assert dropped_ports(host) == ["80"]
+    assert host.try_run("test", "-e", "/run/armed").returncode == 1
+
+
+def test_what_cannot_be_put_back_leaves_the_host_open(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    host.apply("two", DROP_81)
+    host.run("sh", "-c", f"echo nonsense >{ETC}/previous/rules.v4")
+    host.firewall("undo")
+    assert dropped_ports(host) == []
+    assert "-A INPUT -j CALICO-LAB-INPUT" not in host.rules()
+
+
+def test_an_undo_that_is_cut_off_is_finished_by_the_timer(host: Host) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    host.apply("two", DROP_81)
+    failing = host.folder / "bin" / "mv"
+    failing.write_text("#!/bin/sh\nexit 1\n")
+    failing.chmod(0o755)
+    assert host.firewall("undo").returncode == 1
+    assert host.try_run("test", "-e", "/run/armed").returncode == 0
+    failing.unlink()
+    assert host.firewall("undo").returncode == 0
+    assert dropped_ports(host) == ["80"]
+    assert host.try_run("test", "-e", "/run/armed").returncode == 1
+
+
+def test_an_apply_that_is_cut_off_at_once_leaves_nothing(host: Host) -> None:
+    before = host.state()
+    host.apply("one", DROP_80)
+    host.run("sh", "-c", f"rm -rf {ETC}/current {ETC}/previous; iptables -F; iptables -X; nft flush ruleset")
+    host.firewall("undo")
+    assert host.state() == before
+
+
+def test_removal_leaves_what_others_have(host: Host) -> None:
+    for command in (
+        "iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -A FORWARD -j DOCKER-USER",
+        "iptables -A INPUT -s 192.0.2.1 -j ACCEPT; ip6tables -A INPUT -s 2001:db8::1 -j ACCEPT",
+        "iptables -t nat -A OUTPUT -d 192.0.2.9 -j ACCEPT; ipset create theirs hash:ip",
+    ):
+        host.run("sh", "-c", command)
+    before = host.state()
+    host.apply("one", DROP_80, DROP_A_SET, applies_to="host")
+    host.firewall("confirm", "one")
+    host.apply("two", DROP_80, applies_to="both")
+    host.firewall("confirm", "two")
+    assert "-A DOCKER-USER -j CALICO-LAB-PUBLISHED" in host.rules()
+    host.firewall("remove")
+    assert host.state() == before
+
+
+def test_docker_user_is_made_where_docker_is_not_there_yet(host: Host) -> None:
+    before = host.state()
+    host.apply("one", DROP_80, applies_to="published")
+    host.firewall("confirm", "one")
+    assert "-A DOCKER-USER -j CALICO-LAB-PUBLISHED" in host.rules()
+    host.firewall("remove")
+    assert host.state() == before
+
+
+def test_docker_user_stays_when_docker_has_taken_it(host: Host) -> None:
+    host.apply("one", DROP_80, applies_to="published")
+    host.firewall("confirm", "one")
+    host.run("sh", "-c", "iptables -A DOCKER-USER -j RETURN; iptables -A FORWARD -j DOCKER-USER")
+    host.firewall("remove")
+    assert host.rules()[4:-1] == [":DOCKER-USER -", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN"]
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ("-I INPUT -s 192.0.2.1 -j ACCEPT", ["ours", "ACCEPT"]),
+        ("-A INPUT -s 192.0.2.1 -j ACCEPT", ["ours", "ACCEPT"]),
+        ("-I INPUT -j cali-INPUT", ["cali-INPUT", "ours"]),
+        ("-A INPUT -j cali-INPUT", ["ours", "cali-INPUT"]),
+        ("-D INPUT -j CALICO-LAB-INPUT", ["ours"]),
+        ("-A INPUT -j CALICO-LAB-INPUT", ["ours"]),
+    ],
+)
+def test_jumps_are_put_back_in_front(host: Host, others: str, expected: list[str]) -> None:
+    host.apply("one", DROP_80)
+    host.firewall("confirm", "one")
+    host.run("iptables", "-N", "cali-INPUT")
+    host.run("iptables", *others.split())
+    host.firewall("jumps")
+    targets = [line.rsplit(" -j ")[1] for line in host.rules() if line.startswith("-A INPUT")]
+    assert targets == [target.replace("ours", "CALICO-LAB-INPUT") for target in expected]
+    assert host.firewall("jumps").stdout == ""
+
+
+def test_a_change_of_a_set_leaves_no_set_behind(host: Host) -> None:
+    host.apply("one", DROP_A_SET)
+    host.firewall("confirm", "one")
+    assert len(host.run("ipset", "list", "-name").split()) == 2
+    host.apply("two", DROP_80)
+    host.firewall("confirm", "two")
+    assert host.run("ipset", "list", "-name") == ""
+
+
+def test_the_same_again_repairs_a_set(host: Host) -> None:
+    host.apply("one", DROP_A_SET)
+    host.firewall("confirm", "one")
+    name = next(name for name in host.run("ipset", "list", "-name").split() if name.startswith("cl4-"))
+    host.run("ipset", "add", name, "192.0.2.1")
+    host.run("ipset", "del", name, "10.0.0.1")
+    host.apply("two", DROP_A_SET)
+    host.firewall("confirm", "two")
+    assert host.run("ipset", "save", name).splitlines()[1:] == [f"add {name} 10.0.0.1"]
+
+
+def test_an_unknown_verb_is_refused(host: Host) -> None:
+    assert host.firewall("rm -rf /").stderr == "firewall: no such verb: 'rm -rf /'\n"
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    subprocess.run(["shellcheck", COMPONENT / SCRIPT], check=True)

@@ -1,0 +1,40 @@
+"""`lab why`'s questions: what the policies answer, and what a trace of the kernel says."""
+
+import json
+from typing import Any
+
+import pytest
+
+from components.firewall.resolve import resolve
+from components.firewall.why import explain, read_trace
+from tests.unit.firewall.firewall_cases import CASES, LAB, config
+
+DOCUMENT: dict[str, Any] = json.loads((CASES / "why.json").read_text())
+
+
+@pytest.mark.parametrize("question", DOCUMENT["questions"], ids=lambda question: " ".join(question["ask"]))
+def test_explain(question: dict[str, Any]) -> None:
+    policies = resolve(config(DOCUMENT), LAB)
+    label = None
+    try:
+        explanation = explain(policies, LAB, *question["ask"], published=question["published"])
+        answer, label = str(explanation), explanation.label
+    except ValueError as error:
+        answer = str(error)
+    assert (answer, label) == (question["answer"], question["label"])
+
+
+def test_read_trace() -> None:
+    steps = read_trace((CASES / "trace.txt").read_text())
+    assert [(step.table, step.chain, step.verdict) for step in steps] == [
+        ("nat", "PREROUTING", "JUMP"),
+        ("nat", "PREROUTING", "ACCEPT"),
+        ("filter", "INPUT", "JUMP"),
+        ("filter", "CALICO-LAB-INPUT", "DROP"),
+    ]
+    assert [step.path for step in steps] == [None, None, None, "firewall.policies.only-http.default"]
+    assert steps[2].rule == "-4 -t filter -A INPUT -j CALICO-LAB-INPUT"
+
+
+def test_no_packet_came() -> None:
+    assert read_trace("") == []
