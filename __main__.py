@@ -1,0 +1,102 @@
+"""The lab, from the machines up: what there is, and how the parts are wired."""
+
+from pathlib import Path
+
+import pulumi
+from pulumi import Output
+from pulumi.runtime.config import CONFIG
+
+from components import config as sections
+from components.calico import CalicoNetwork
+from components.etcd import EtcdCluster
+from components.firewall import FirewallPolicy, lab_of
+from components.hosts import Hosts
+from components.images import ServiceImage
+from components.notebook import NotebookService
+from components.proxy import HttpProxy
+from components.secrets import CertificateAuthority
+from components.sshbox import SshBox
+
+stack = pulumi.get_stack()
+config = sections.load(CONFIG.get(), f"Pulumi.{stack}.yaml")
+
+hosts = Hosts("hosts", config.hosts)
+authority = CertificateAuthority("authority", f"calico-lab {stack}")
+
+etcd = EtcdCluster("etcd", config.etcd, hosts.members, authority)
+
+lab = lab_of(config.hosts, config.firewall)
+firewall = FirewallPolicy(
+    "firewall",
+    config.firewall,
+    lab=lab,
+    flows=sections.flows(config, lab),
+    hosts=hosts.members,
+    ssh_config=hosts.ssh_config,
+)
+
+network = CalicoNetwork(
+    "network",
+    config.network,
+    hosts.members,
+    etcd,
+    authority=authority,
+    dist=Path(".toolchain/dist/calico.tar.gz"),
+)
+
+notebook_host = hosts.members[config.notebook.host]
+notebook_image = ServiceImage(
+    "notebook",
+    "images/notebook",
+    [notebook_host],
+    ssh_config=hosts.ssh_config,
+    controller=hosts.controller,
+)
+notebook = NotebookService(
+    "notebook",
+    config.notebook,
+    notebook_host,
+    image=notebook_image.image_ids[notebook_host.name],
+    network=network.networks[notebook_host.name].name,
+)
+
+ssh_host = hosts.members[config.ssh_box.host]
+ssh_image = ServiceImage(
+    "sshbox",
+    "images/sshbox",
+    [ssh_host],
+    ssh_config=hosts.ssh_config,
+    controller=hosts.controller,
+)
+ssh_box = SshBox(
+    "sshbox",
+    config.ssh_box,
+    ssh_host,
+    image=ssh_image.image_ids[ssh_host.name],
+    network=network.networks[ssh_host.name].name,
+)
+
+proxy_host = hosts.members[config.proxy.host]
+proxy_image = ServiceImage(
+    "proxy",
+    "images/proxy",
+    [proxy_host],
+    ssh_config=hosts.ssh_config,
+    controller=hosts.controller,
+)
+proxy = HttpProxy(
+    "proxy",
+    config.proxy,
+    proxy_host,
+    image=proxy_image.image_ids[proxy_host.name],
+    target=notebook.target,
+)
+
+pulumi.export("hosts", hosts.addresses)
+pulumi.export("ssh", hosts.ssh)
+pulumi.export("etcdEndpoints", etcd.endpoints)
+pulumi.export("network", {"name": network.name, "cidr": network.cidr})
+pulumi.export("notebookUrl", Output.all(proxy.url, notebook.url).apply(lambda urls: f"{urls[0]}/lab"))
+pulumi.export("notebookToken", notebook.token)
+pulumi.export("proxyUrl", proxy.url)
+pulumi.export("firewall", firewall.active)

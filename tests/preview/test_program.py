@@ -1,0 +1,114 @@
+"""The program as the engine sees it: what it asks for, in which order, and what it keeps to itself."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pulumi import RunError
+
+from components.config import ConfigError
+from tests.preview.program import UNKNOWN, Program, Registered, config_of, run
+
+HOSTS = ("a0", "a1", "a2", "visitor")
+CASES = Path(__file__).parent / "cases"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Program:
+    return run(config_of("lab"))
+
+
+def on_a_host(resource: Registered) -> bool:
+    return resource.type == "command:remote:Command" or (
+        resource.type.startswith("docker:")
+        and any(f"::{host}-docker::" in resource.provider for host in HOSTS)
+    )
+
+
+def inputs_by_urn(program: Program) -> dict[str, str]:
+    return {resource.urn: json.dumps(resource.inputs, sort_keys=True) for resource in program.resources}
+
+
+def test_the_original_lab_is_what_the_file_describes(lab: Program) -> None:
+    machines = {name: lab.named(f"{name}-machine").inputs for name in HOSTS}
+    addresses = {name: machine["networksAdvanced"][0]["ipv4Address"] for name, machine in machines.items()}
+    assert addresses == {
+        "a0": "172.16.6.44",
+        "a1": "172.16.6.218",
+        "a2": "172.16.6.231",
+        "visitor": "172.16.6.66",
+    }
+    assert lab.named("notebook").inputs["networksAdvanced"][0]["ipv4Address"] == "192.168.0.100"
+    assert lab.named("a1-netv").inputs["ipamConfigs"] == [{"subnet": "192.168.0.0/16"}]
+
+
+def test_what_touches_a_made_host_goes_with_its_machine(lab: Program) -> None:
+    touching = [resource for resource in lab.resources if on_a_host(resource)]
+    assert len(touching) > 30
+    machines = {lab.named(f"{host}-machine").urn for host in HOSTS}
+    assert {resource.name for resource in touching if resource.deleted_with not in machines} == set()
+
+
+def test_every_docker_resource_names_its_engine(lab: Program) -> None:
+    on_docker = [resource for resource in lab.resources if resource.type.startswith("docker:")]
+    assert on_docker
+    assert {resource.name for resource in on_docker if not resource.provider} == set()
+
+
+def test_every_connection_checks_the_host_key(lab: Program) -> None:
+    for resource in lab.resources:
+        if resource.type.startswith("command:remote:"):
+            assert "ssh-ed25519" in json.dumps(resource.inputs["connection"]), resource.name
+
+
+def test_secrets_are_nowhere_in_the_clear(lab: Program) -> None:
+    assert any("the secret of" in str(secret) for resource in lab.resources for secret in resource.secrets())
+    assert [resource.name for resource in lab.resources if "the secret of" in resource.plain()] == []
+
+
+def test_a_first_preview_reaches_no_host(lab: Program) -> None:
+    planned = run(config_of("lab"), planned=True)
+    assert [resource.urn for resource in planned.resources if resource.urn not in inputs_by_urn(lab)] == []
+    for host in ("a0", "a1", "a2"):
+        provider = next(
+            resource
+            for resource in planned.resources
+            if resource.type == "pulumi:providers:docker" and resource.name == f"{host}-docker"
+        )
+        assert provider.inputs["host"] == UNKNOWN
+
+
+def test_the_same_config_gives_the_same_program(lab: Program) -> None:
+    assert inputs_by_urn(run(config_of("lab"))) == inputs_by_urn(lab)
+
+
+def with_change(path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON value
+    config = copy.deepcopy(config_of("lab"))
+    section, *keys = path.split(".")
+    place = config[f"calico-lab:{section}"]
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return config
+
+
+def test_a_policy_that_is_switched_on_is_one_resource_more(lab: Program) -> None:
+    before = inputs_by_urn(lab)
+    after = inputs_by_urn(run(with_change("firewall.policies.reject-address.enabled", True)))
+    changed = {urn for urn in after if before.get(urn) != after[urn]}
+    assert {urn.rpartition("::")[2] for urn in changed} == {"a0-firewall"}
+    assert set(before) - set(after) == set()
+
+
+@pytest.mark.parametrize("case", sorted(CASES.glob("*.json")), ids=lambda path: path.stem)
+def test_bad_config_is_refused_before_the_first_resource(case: Path) -> None:
+    spec = json.loads(case.read_text())
+    config = with_change(spec["path"], spec["value"])
+    registered = Program()
+    with pytest.raises((ConfigError, RunError)) as refused:
+        run(config, program=registered)
+    for fragment in spec["message"]:
+        assert fragment in str(refused.value)
+    assert registered.resources == []
