@@ -1,0 +1,50 @@
+# The lab's verbs. `make up` and `make test` are all that a fresh machine needs; the rest are their parts.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+STACK := lab
+PULUMI := . ./env.sh && pulumi
+QUIET := --non-interactive --suppress-permalink=true
+
+.PHONY: help setup up preview destroy test check unit live bench docs lock clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+setup: ## prerequisites, toolchain, Python environment, stack
+	@python3 -m toolchain setup --stack $(STACK)
+
+up: setup ## bring the lab up, from nothing if need be
+	@$(PULUMI) up --stack $(STACK) --yes --skip-preview $(QUIET)
+	@. ./env.sh && lab --stack $(STACK) welcome
+
+preview: setup ## show what `make up` would change
+	@$(PULUMI) preview --stack $(STACK) --diff $(QUIET)
+
+destroy: setup ## take the lab down, and leave nothing of it
+	@$(PULUMI) destroy --stack $(STACK) --yes --skip-preview $(QUIET)
+
+test: setup ## everything: lint, types, unit, preview and live tests; leaves nothing running
+	@tests/run.sh
+
+check: setup ## lint and types
+	@tests/check.sh
+
+unit: setup ## the tests that need no lab
+	@tests/prerequisites.sh
+	@. ./env.sh && pytest tests/unit tests/preview
+
+live: up ## the live tests on a running lab
+	@. ./env.sh && pytest tests/live
+
+bench: setup ## measure the lab beside its references
+	@. ./env.sh && python -m bench
+
+docs: setup ## write the parts of docs/ that come from the code
+	@. ./env.sh && python -m components.reference
+
+lock: setup ## pin the newest versions that requirements.in allows
+	@python3 -m toolchain lock
+
+clean: ## take the lab down and remove what setup made here (the shared cache stays)
+	@python3 -m toolchain clean --stack $(STACK)

@@ -1,0 +1,24 @@
+#!/bin/bash
+# Lint and types of all languages of the project.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=env.sh
+. ./env.sh
+root=$PWD
+ruff check .
+ruff format --check .
+mypy .
+git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init | xargs -0 shellcheck
+for module in docker-driver toolchain/docker-plugin; do
+    (
+        cd "$module"
+        unformatted=$(gofmt -l .)
+        if [ -n "$unformatted" ]; then
+            echo "$unformatted: run gofmt -w in $module" >&2
+            exit 1
+        fi
+        go vet ./...
+        go tool -modfile="$root/toolchain/staticcheck/go.mod" staticcheck ./...
+        go test ./...
+    )
+done

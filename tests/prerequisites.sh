@@ -1,0 +1,29 @@
+#!/bin/bash
+# Install what the tests use beside the lab's own tools; no service that a package brings is started.
+set -euo pipefail
+declare -A package=(
+    [sshd]=openssh-server
+    [openssl]=openssl
+    [iptables-restore]=iptables
+    [ipset]=ipset
+    [nft]=nftables
+)
+missing=()
+for program in "${!package[@]}"; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+[ "${#missing[@]}" -gt 0 ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "the tests need ${missing[*]}; install them, or run this as root on Debian or Ubuntu" >&2
+    exit 1
+fi
+echo "installing ${missing[*]}, which the tests use"
+# See invoke-rc.d(8): 101 forbids every action.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 0755 "$policy"
+fi
+apt-get -qq update
+DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends "${missing[@]}" >/dev/null

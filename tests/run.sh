@@ -1,0 +1,22 @@
+#!/bin/bash
+# All tests in order of their cost; whatever happens, nothing is left running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=env.sh
+. ./env.sh
+
+finish() {
+    status=$?
+    trap - EXIT INT TERM
+    pulumi destroy --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true >/dev/null 2>&1 ||
+        python3 -m toolchain sweep --stack lab
+    python3 -m toolchain stop-engine
+    exit "$status"
+}
+trap finish EXIT INT TERM
+
+tests/prerequisites.sh
+tests/check.sh
+pytest tests/unit tests/preview
+pulumi up --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true
+pytest tests/live
