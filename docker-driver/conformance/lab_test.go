@@ -1,0 +1,489 @@
+//go:build engine
+
+// Package conformance drives the real driver with a real engine and a real etcd, from docker as a person types it.
+// Everything runs in network and mount namespaces of its own, so that neither an engine of the machine nor its
+// network is touched. It needs root, etcd, dockerd with containerd and runc, docker, iptables and a static busybox.
+//
+//	go test -tags engine ./conformance
+//
+// DOCKERD, DOCKER, ETCD and BUSYBOX name other programs than those on PATH.
+package conformance
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	"github.com/projectcalico/calico/libcalico-go/lib/apiconfig"
+	libapi "github.com/projectcalico/calico/libcalico-go/lib/apis/v3"
+	"github.com/projectcalico/calico/libcalico-go/lib/clientv3"
+	"github.com/projectcalico/calico/libcalico-go/lib/options"
+	"github.com/sirupsen/logrus"
+
+	"calico-lab/docker-driver/datastore"
+	"calico-lab/docker-driver/link"
+	"calico-lab/docker-driver/workload"
+)
+
+// inside is set for the test program that runs in the namespaces; it holds the folder for everything.
+const inside = "CALICO_CONFORMANCE_FOLDER"
+
+const (
+	node    = "a0"
+	etcdURL = "http://127.0.0.1:2379"
+)
+
+// soon bounds every wait for something that must come by itself.
+const soon = 45 * time.Second
+
+func TestMain(m *testing.M) {
+	folder := os.Getenv(inside)
+	var code int
+	var err error
+	if folder == "" {
+		code, err = enter()
+	} else {
+		code, err = within(m, folder)
+	}
+	if err != nil {
+		log.Print(err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// enter builds the driver and runs this test program again in namespaces of its own.
+func enter() (int, error) {
+	folder, err := os.MkdirTemp("", "calico-conformance-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(folder)
+	binary := filepath.Join(folder, "calico-docker-driver")
+	build := exec.Command("go", "build", "-o", binary, "../cmd/calico-docker-driver")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build the driver: %w: %s", err, output)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return 1, err
+	}
+	// The shell is the first process of the PID namespace, which has to reap the processes that others leave behind:
+	// to an engine, a containerd that nobody reaped is one that runs. All that runs ends with it.
+	again := exec.Command("sh", slices.Concat([]string{"-c", `"$@" & wait $!`, "sh", program}, os.Args[1:])...)
+	again.Env = append(os.Environ(), inside+"="+folder)
+	again.Stdout, again.Stderr = os.Stdout, os.Stderr
+	again.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	err = again.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}
+
+func within(m *testing.M, folder string) (int, error) {
+	logrus.SetOutput(io.Discard)
+	mounts := []struct {
+		source, target, kind string
+		flags                uintptr
+	}{
+		{"", "/", "", syscall.MS_REC | syscall.MS_PRIVATE},
+		{"proc", "/proc", "proc", 0},
+		{"tmpfs", "/run", "tmpfs", 0},
+	}
+	for _, each := range mounts {
+		if err := syscall.Mount(each.source, each.target, each.kind, each.flags, ""); err != nil {
+			return 1, fmt.Errorf("mount %s: %w", each.target, err)
+		}
+	}
+	// The default route is what the kernel answers for 169.254.1.1 by; nobody is behind it.
+	for _, line := range []string{
+		"ip link set lo up", "ip link add uplink type bridge", "ip address add 10.99.0.1/24 dev uplink",
+		"ip address add fd00:99::1/64 dev uplink nodad", "ip link set uplink up", "ip route add default via 10.99.0.2",
+		"sysctl -qw net.ipv6.conf.all.forwarding=1",
+	} {
+		words := strings.Fields(line)
+		if output, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("%s: %w: %s", line, err, output)
+		}
+	}
+	var err error
+	if lab, err = start(folder); err != nil {
+		return 1, err
+	}
+	code := m.Run()
+	if code != 0 {
+		lab.showLogs()
+	}
+	return code, lab.stop()
+}
+
+// lab is the one host that all tests use, one after the other.
+var lab *host
+
+type host struct {
+	folder               string
+	client               clientv3.Interface
+	blocks               datastore.Blocks
+	etcd, driver, docker *process
+	endpoints            workload.Endpoints
+}
+
+// process is a program that tests kill and start again. Its output goes to a file.
+type process struct {
+	name    string
+	command func() *exec.Cmd
+	running *exec.Cmd
+	output  string
+}
+
+func (p *process) start() error {
+	p.running = p.command()
+	file, err := os.OpenFile(p.output, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	p.running.Stdout, p.running.Stderr = file, file
+	if err := p.running.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	return nil
+}
+
+func (p *process) signal(signal syscall.Signal) error { return p.running.Process.Signal(signal) }
+
+// end sends the signal and waits until the process is gone. How it ended is what the signal asked for.
+func (p *process) end(signal syscall.Signal) error {
+	if err := p.signal(signal); err != nil {
+		return err
+	}
+	_ = p.running.Wait()
+	return nil
+}
+
+func start(folder string) (*host, error) {
+	h := &host{folder: folder}
+	h.etcd = &process{name: "etcd", output: filepath.Join(folder, "etcd.log"), command: func() *exec.Cmd {
+		return exec.Command(cmp.Or(os.Getenv("ETCD"), "etcd"), "--data-dir", filepath.Join(folder, "etcd"),
+			"--listen-client-urls", etcdURL, "--advertise-client-urls", etcdURL)
+	}}
+	h.driver = &process{name: "the driver", output: filepath.Join(folder, "driver.log"), command: func() *exec.Cmd {
+		command := exec.Command(filepath.Join(folder, "calico-docker-driver"),
+			"--state-dir", filepath.Join(folder, "state"), "--settle", "2s", "--mtu-file", filepath.Join(folder, "mtu"))
+		command.Env = append(os.Environ(), "DATASTORE_TYPE=etcdv3", "ETCD_ENDPOINTS="+etcdURL, "NODENAME="+node)
+		return command
+	}}
+	h.docker = &process{name: "dockerd", output: filepath.Join(folder, "dockerd.log"), command: func() *exec.Cmd {
+		return exec.Command(cmp.Or(os.Getenv("DOCKERD"), "dockerd"), "--data-root", filepath.Join(folder, "docker"),
+			"--config-file", filepath.Join(folder, "daemon.json"), "--shutdown-timeout", "2")
+	}}
+	for _, program := range []*process{h.etcd, h.driver} {
+		if err := program.start(); err != nil {
+			return nil, err
+		}
+	}
+	if err := h.startDocker(false); err != nil {
+		return nil, err
+	}
+	return h, errors.Join(h.fill(), h.importImage())
+}
+
+// startDocker starts the engine and waits until it answers.
+func (h *host) startDocker(liveRestore bool) error {
+	settings := fmt.Sprintf(`{"live-restore": %t}`, liveRestore)
+	if err := os.WriteFile(filepath.Join(h.folder, "daemon.json"), []byte(settings), 0o600); err != nil {
+		return err
+	}
+	// An engine that was killed leaves it, and the number may be another process's by now.
+	if err := os.Remove("/var/run/docker.pid"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := h.docker.start(); err != nil {
+		return err
+	}
+	return until(func() error {
+		_, err := h.run("info")
+		return err
+	})
+}
+
+// fill makes what Calico's startup and the operator make.
+func (h *host) fill() error {
+	config := apiconfig.NewCalicoAPIConfig()
+	config.Spec.DatastoreType, config.Spec.EtcdEndpoints = apiconfig.EtcdV3, etcdURL
+	var err error
+	if h.client, err = clientv3.New(*config); err != nil {
+		return err
+	}
+	if h.blocks, err = datastore.BlocksOf(h.client); err != nil {
+		return err
+	}
+	h.endpoints = workload.Endpoints{Client: h.client.WorkloadEndpoints(), Node: node}
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	for _, name := range []string{node, "a1"} {
+		n := libapi.NewNode()
+		n.Name = name
+		if _, err := h.client.Nodes().Create(ctx, n, options.SetOptions{}); err != nil {
+			return err
+		}
+	}
+	for name, spec := range map[string]v3.IPPoolSpec{
+		"netv":  {CIDR: "192.168.0.0/16", NATOutgoing: true},
+		"small": {CIDR: "10.50.0.0/28", BlockSize: 29},
+		"netv6": {CIDR: "fd00:50::/64"},
+	} {
+		pool := v3.NewIPPool()
+		pool.Name, pool.Spec = name, spec
+		if _, err := h.client.IPPools().Create(ctx, pool, options.SetOptions{}); err != nil {
+			return err
+		}
+	}
+	// Docker drops what it does not forward itself; where Felix runs, it lets containers' packets pass.
+	for _, program := range []string{"iptables", "ip6tables"} {
+		if output, err := exec.Command(program, "-P", "FORWARD", "ACCEPT").CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", program, err, output)
+		}
+	}
+	return nil
+}
+
+func (h *host) importImage() error {
+	busybox, err := exec.LookPath(cmp.Or(os.Getenv("BUSYBOX"), "busybox"))
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(h.folder, "root", "bin")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	content, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(root, "busybox"), content, 0o755); err != nil {
+		return err
+	}
+	for _, applet := range []string{"sh", "sleep", "ip", "ping", "printf", "httpd", "nc", "mkdir", "true", "kill"} {
+		if err := os.Symlink("busybox", filepath.Join(root, applet)); err != nil {
+			return err
+		}
+	}
+	pack := exec.Command("sh", "-c", `tar -C "$0" -c . | "$1" import - box`, filepath.Dir(root), cli())
+	if output, err := pack.CombinedOutput(); err != nil {
+		return fmt.Errorf("import the image: %w: %s", err, output)
+	}
+	return nil
+}
+
+func (h *host) stop() error {
+	_ = h.docker.end(syscall.SIGTERM)
+	return errors.Join(h.driver.end(syscall.SIGTERM), h.etcd.end(syscall.SIGTERM))
+}
+
+func (h *host) showLogs() {
+	for _, p := range []*process{h.driver, h.docker} {
+		content, err := os.ReadFile(p.output)
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		lines := strings.Split(string(content), "\n")
+		log.Printf("the last lines of %s:\n%s", p.name, strings.Join(lines[max(0, len(lines)-60):], "\n"))
+	}
+}
+
+func cli() string { return cmp.Or(os.Getenv("DOCKER"), "docker") }
+
+// run runs docker with the arguments.
+func (h *host) run(arguments ...string) (string, error) {
+	output, complaint, err := attempt(arguments...)
+	if err != nil {
+		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(arguments, " "), err, complaint)
+	}
+	return output, nil
+}
+
+// attempt runs docker and returns what it prints on both outputs.
+func attempt(arguments ...string) (string, string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, cli(), arguments...)
+	var output, complaint bytes.Buffer
+	command.Stdout, command.Stderr = &output, &complaint
+	err := command.Run()
+	return strings.TrimSpace(output.String()), strings.TrimSpace(complaint.String()), err
+}
+
+// docker runs docker and fails the test when it fails.
+func docker(t *testing.T, arguments ...string) string {
+	t.Helper()
+	output, err := lab.run(arguments...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return output
+}
+
+// refused runs docker, which must fail with the sentence.
+func refused(t *testing.T, sentence string, arguments ...string) {
+	t.Helper()
+	_, complaint, err := attempt(arguments...)
+	if err == nil || !strings.Contains(complaint, sentence) {
+		t.Errorf("docker %s: %v, %q, not: %s", strings.Join(arguments, " "), err, complaint, sentence)
+	}
+}
+
+// makeNetwork creates a network and removes it with all of its containers after the test, which must leave nothing.
+func makeNetwork(t *testing.T, name string, arguments ...string) {
+	t.Helper()
+	docker(t, slices.Concat([]string{"network", "create", "-d", "calico", "--ipam-driver", "calico-ipam"}, arguments,
+		[]string{name})...)
+	t.Cleanup(func() {
+		if ids := docker(t, "ps", "-aq"); ids != "" {
+			docker(t, slices.Concat([]string{"rm", "-f"}, strings.Fields(ids))...)
+		}
+		docker(t, "network", "rm", name)
+	})
+}
+
+func netv(t *testing.T) {
+	t.Helper()
+	makeNetwork(t, "netv", "--subnet", "192.168.0.0/16")
+}
+
+// container starts a container that stays, and ends at once when it is told to.
+func container(t *testing.T, name string, arguments ...string) {
+	t.Helper()
+	docker(t, slices.Concat([]string{"run", "-d", "--name", name, "--stop-signal", "KILL"}, arguments,
+		[]string{"box", "sleep", "100000"})...)
+}
+
+func address(t *testing.T, name, network string) netip.Addr {
+	t.Helper()
+	text := docker(t, "inspect", "-f", `{{(index .NetworkSettings.Networks "`+network+`").IPAddress}}`, name)
+	parsed, err := netip.ParseAddr(text)
+	if err != nil {
+		t.Fatalf("address of %s on %s: %v", name, network, err)
+	}
+	return parsed
+}
+
+func ping(t *testing.T, from string, to string) {
+	t.Helper()
+	docker(t, "exec", from, "ping", "-c", "1", "-W", "3", to)
+}
+
+// create makes a container by the engine's API, for options that a docker of another age than the engine refuses.
+func create(t *testing.T, name string, body map[string]any) {
+	t.Helper()
+	content, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := api.Post("http://docker/containers/create?name="+name, "application/json", bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusCreated {
+		text, _ := io.ReadAll(response.Body)
+		t.Fatalf("create %s: %s", name, text)
+	}
+}
+
+// problems compares all of Docker, endpoints, IPAM and interfaces; it says what `calicoctl ipam check` would say,
+// which cannot be asked where there is no Kubernetes.
+func (h *host) problems() error {
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	stored, err := h.endpoints.OfNode(ctx)
+	if err != nil {
+		return err
+	}
+	allocations, err := h.blocks.Allocations(ctx, node)
+	if err != nil {
+		return err
+	}
+	owned, err := link.Host{}.Owned()
+	if err != nil {
+		return err
+	}
+	known, err := dockerEndpoints()
+	if err != nil {
+		return err
+	}
+	var found []error
+	used := map[netip.Addr]string{}
+	for _, endpoint := range stored {
+		id := endpoint.Spec.Endpoint
+		if !known[id] {
+			found = append(found, fmt.Errorf("endpoint %s is stored and not Docker's", id))
+		}
+		if owned[id] != endpoint.Spec.InterfaceName {
+			found = append(found, fmt.Errorf("endpoint %s has no interface %s", id, endpoint.Spec.InterfaceName))
+		}
+		for _, each := range workload.Addresses(&endpoint) {
+			if used[each] != "" {
+				found = append(found, fmt.Errorf("address %s is that of endpoints %s and %s", each, used[each], id))
+			}
+			used[each] = id
+		}
+	}
+	if len(known) != len(stored) || len(owned) != len(stored) {
+		found = append(found, fmt.Errorf("%d endpoints are Docker's, %d stored, %d have an interface", len(known),
+			len(stored), len(owned)))
+	}
+	for _, allocation := range allocations {
+		if used[allocation.Address] == "" {
+			found = append(found, fmt.Errorf("address %s is allocated and no endpoint's", allocation.Address))
+		}
+		delete(used, allocation.Address)
+	}
+	for each, id := range used {
+		found = append(found, fmt.Errorf("address %s of endpoint %s is not allocated", each, id))
+	}
+	return errors.Join(found...)
+}
+
+// consistent waits until nothing is wrong.
+func consistent(t *testing.T) {
+	t.Helper()
+	if err := until(lab.problems); err != nil {
+		t.Error(err)
+	}
+}
+
+// until tries until there is no error, for a bounded time.
+func until(try func() error) error {
+	deadline := time.Now().Add(soon)
+	for {
+		err := try()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

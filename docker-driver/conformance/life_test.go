@@ -1,0 +1,303 @@
+//go:build engine
+
+package conformance
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
+	cnet "github.com/projectcalico/calico/libcalico-go/lib/net"
+
+	"calico-lab/docker-driver/ipam"
+	"calico-lab/docker-driver/link"
+	"calico-lab/docker-driver/workload"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connection is a TCP connection between two containers, on which every line that goes in comes out.
+type connection struct {
+	in  interface{ Write([]byte) (int, error) }
+	out *bufio.Scanner
+}
+
+func connect(t *testing.T, from, to string) connection {
+	t.Helper()
+	docker(t, "exec", "-d", to, "nc", "-l", "-p", "7", "-e", "sh", "-c", "while read line; do echo $line; done")
+	var c connection
+	must(t, until(func() error {
+		command := exec.Command("nsenter", "-t", docker(t, "inspect", "-f", "{{.State.Pid}}", from), "-n",
+			"busybox", "nc", address(t, to, "netv").String(), "7")
+		in, err := command.StdinPipe()
+		if err != nil {
+			return err
+		}
+		out, err := command.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := command.Start(); err != nil {
+			return err
+		}
+		c = connection{in: in, out: bufio.NewScanner(out)}
+		return c.echo("hello")
+	}))
+	return c
+}
+
+func (c connection) echo(line string) error {
+	if _, err := fmt.Fprintln(c.in, line); err != nil {
+		return err
+	}
+	if !c.out.Scan() || c.out.Text() != line {
+		return fmt.Errorf("sent %q, got %q", line, c.out.Text())
+	}
+	return nil
+}
+
+func TestDriverIsKilled(t *testing.T) {
+	netv(t)
+	container(t, "c1", "--network", "netv")
+	container(t, "c2", "--network", "netv", "-p", "8080:80")
+	line := connect(t, "c1", "c2")
+	must(t, lab.driver.end(syscall.SIGKILL))
+	must(t, line.echo("without a driver"))
+	ping(t, "c1", address(t, "c2", "netv").String())
+	finished := make(chan error, 1)
+	go func() {
+		_, err := lab.run("run", "-d", "--name", "c3", "--stop-signal", "KILL", "--network", "netv", "box", "sleep", "100000")
+		finished <- err
+	}()
+	docker(t, "ps")
+	must(t, lab.driver.start())
+	if err := <-finished; err != nil {
+		t.Errorf("a container that was started meanwhile: %v", err)
+	}
+	must(t, line.echo("with a new driver"))
+	refused(t, "address already in use", "run", "--rm", "-p", "8080:80", "box", "true")
+	docker(t, "rm", "-f", "c2")
+	if left, err := rules(); err != nil || left != "" {
+		t.Errorf("rules left: %v\n%s", err, left)
+	}
+	consistent(t)
+}
+
+func TestEngineIsKilled(t *testing.T) {
+	netv(t)
+	makeNetwork(t, "small", "--subnet", "10.50.0.0/28")
+	container(t, "always", "--network", "netv", "--ip", "192.168.0.101", "--restart", "always", "-p", "8080:80")
+	docker(t, "network", "connect", "--ip", "10.50.0.9", "small", "always")
+	container(t, "once", "--network", "netv", "--ip", "192.168.0.102")
+	for range 2 {
+		must(t, lab.docker.end(syscall.SIGKILL))
+		must(t, lab.startDocker(false))
+		must(t, until(func() error {
+			_, err := lab.run("exec", "always", "ping", "-c", "1", "-W", "1", "10.99.0.1")
+			return err
+		}))
+		if got := address(t, "always", "netv").String(); got != "192.168.0.101" {
+			t.Errorf("came back with %s", got)
+		}
+		if got := address(t, "always", "small").String(); got != "10.50.0.9" {
+			t.Errorf("came back with %s", got)
+		}
+		consistent(t)
+		docker(t, "start", "once")
+		ping(t, "once", "192.168.0.101")
+	}
+}
+
+func TestEngineRestartsInOrder(t *testing.T) {
+	netv(t)
+	container(t, "always", "--network", "netv", "--ip", "192.168.0.101", "--restart", "always")
+	must(t, lab.docker.end(syscall.SIGTERM))
+	must(t, lab.startDocker(false))
+	must(t, until(func() error {
+		_, err := lab.run("exec", "always", "ping", "-c", "1", "-W", "1", "10.99.0.1")
+		return err
+	}))
+	consistent(t)
+}
+
+func TestEngineRestartsUnderRunningContainers(t *testing.T) {
+	must(t, lab.docker.end(syscall.SIGTERM))
+	must(t, lab.startDocker(true))
+	t.Cleanup(func() {
+		must(t, lab.docker.end(syscall.SIGTERM))
+		must(t, lab.startDocker(false))
+	})
+	netv(t)
+	container(t, "c1", "--network", "netv")
+	container(t, "c2", "--network", "netv", "--ip", "192.168.0.100")
+	line := connect(t, "c1", "c2")
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		must(t, lab.docker.end(signal))
+		must(t, line.echo("without an engine"))
+		must(t, lab.driver.end(syscall.SIGTERM))
+		must(t, lab.driver.start())
+		must(t, line.echo("with a new driver"))
+		must(t, lab.startDocker(true))
+		// Longer than a reconciliation takes, which must leave the containers alone.
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+			must(t, line.echo("with a new engine"))
+		}
+		consistent(t)
+	}
+	refused(t, "taken by container c2", "run", "--rm", "--network", "netv", "--ip", "192.168.0.100", "box", "true")
+}
+
+// TestReboot leaves what the loss of power leaves: everything on disk, and nothing of the kernel's.
+func TestReboot(t *testing.T) {
+	netv(t)
+	container(t, "always", "--network", "netv", "--ip", "192.168.0.101", "--restart", "always", "-p", "8080:80")
+	container(t, "auto", "--network", "netv", "--restart", "always")
+	container(t, "once", "--network", "netv", "--ip", "192.168.0.102")
+	pids := strings.Fields(docker(t, "inspect", "-f", "{{.State.Pid}}", "always", "auto", "once"))
+	must(t, lab.docker.end(syscall.SIGKILL))
+	must(t, lab.driver.end(syscall.SIGKILL))
+	must(t, exec.Command("kill", append([]string{"-9"}, pids...)...).Run())
+	must(t, until(func() error {
+		owned, err := link.Host{}.Owned()
+		if err != nil {
+			return err
+		}
+		for _, name := range owned {
+			if err := (link.Host{}).Remove(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	must(t, exec.Command("iptables", "-t", "nat", "-F").Run())
+	must(t, lab.driver.start())
+	must(t, lab.startDocker(false))
+	must(t, until(func() error {
+		_, err := lab.run("exec", "auto", "ping", "-c", "1", "-W", "1", "192.168.0.101")
+		return err
+	}))
+	consistent(t)
+	docker(t, "start", "once")
+	docker(t, "rm", "-f", "always")
+	if left, err := rules(); err != nil || left != "" {
+		t.Errorf("rules left: %v\n%s", err, left)
+	}
+	consistent(t)
+}
+
+func TestEtcdIsOutOfReach(t *testing.T) {
+	netv(t)
+	container(t, "c1", "--network", "netv")
+	container(t, "c2", "--network", "netv", "--ip", "192.168.0.100")
+	container(t, "gone", "--network", "netv")
+	line := connect(t, "c1", "c2")
+	must(t, lab.etcd.signal(syscall.SIGSTOP))
+	resumed := false
+	t.Cleanup(func() {
+		if !resumed {
+			must(t, lab.etcd.signal(syscall.SIGCONT))
+		}
+	})
+	docker(t, "rm", "-f", "gone")
+	must(t, line.echo("without etcd"))
+	finished := make(chan error, 1)
+	go func() {
+		_, err := lab.run("run", "-d", "--name", "c3", "--stop-signal", "KILL", "--network", "netv", "box", "sleep", "100000")
+		finished <- err
+	}()
+	// Longer than one try of the driver.
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
+		must(t, line.echo("without etcd"))
+	}
+	must(t, lab.etcd.signal(syscall.SIGCONT))
+	resumed = true
+	if err := <-finished; err != nil {
+		t.Errorf("a container that was started meanwhile: %v", err)
+	}
+	consistent(t)
+}
+
+func TestWhatWasLeftIsMended(t *testing.T) {
+	netv(t)
+	container(t, "c1", "--network", "netv", "-l", "org.projectcalico.label.role=web")
+	id := docker(t, "inspect", "-f", "{{.NetworkSettings.Networks.netv.EndpointID}}", "c1")
+	left := netip.MustParseAddr("192.168.0.200")
+	handle := ipam.NewHandle()
+	must(t, lab.client.IPAM().AssignIP(t.Context(), calico.AssignIPArgs{
+		IP: cnet.MustParseIP(left.String()), HandleID: &handle, Hostname: node, Attrs: ipam.Attributes(node),
+	}))
+	must(t, lab.endpoints.Put(t.Context(), lab.endpoints.New("0123456789abcdef", "02:42:c0:a8:00:c8",
+		[]netip.Addr{left}, []string{"netv"})))
+	stray := link.Pair{EndpointID: "fedcba9876543210", Host: "califedcba98765", Peer: "tempfedcba98765"}
+	must(t, link.Host{}.Create(stray))
+	must(t, lab.endpoints.Delete(t.Context(), id))
+	must(t, lab.driver.end(syscall.SIGTERM))
+	must(t, lab.driver.start())
+	consistent(t)
+	endpoint, err := lab.endpoints.Get(t.Context(), id)
+	must(t, err)
+	if got := workload.Addresses(endpoint); len(got) != 1 || got[0] != address(t, "c1", "netv") {
+		t.Errorf("the endpoint was stored again with %v", got)
+	}
+	must(t, until(func() error {
+		endpoint, err := lab.endpoints.Get(t.Context(), id)
+		if err == nil && endpoint.Labels["role"] != "web" {
+			return fmt.Errorf("the endpoint was stored again without its labels: %v", endpoint.Labels)
+		}
+		return err
+	}))
+	docker(t, "run", "--rm", "--network", "netv", "--ip", left.String(), "box", "true")
+}
+
+// TestChurn starts and removes containers at random while the driver and etcd are killed.
+func TestChurn(t *testing.T) {
+	const workers, rounds = 4, 12
+	netv(t)
+	var group sync.WaitGroup
+	for worker := range workers {
+		group.Go(func() {
+			for round := range rounds {
+				name := fmt.Sprintf("churn-%d-%d", worker, round)
+				_, err := lab.run("run", "-d", "--name", name, "--stop-signal", "KILL", "--network", "netv", "box",
+					"sleep", "100000")
+				if err != nil && !strings.Contains(err.Error(), "Docker repeated it without its content") {
+					t.Error(err)
+				}
+				if rand.IntN(3) > 0 {
+					if _, err := lab.run("rm", "-f", name); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	for killed := false; ; killed = !killed {
+		select {
+		case <-done:
+			consistent(t)
+			return
+		case <-time.After(time.Duration(1+rand.IntN(3)) * time.Second):
+		}
+		program := map[bool]*process{false: lab.driver, true: lab.etcd}[killed]
+		must(t, program.end(syscall.SIGKILL))
+		must(t, program.start())
+	}
+}

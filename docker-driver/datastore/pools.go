@@ -1,0 +1,80 @@
+package datastore
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	"github.com/projectcalico/calico/libcalico-go/lib/options"
+)
+
+// PoolLister is the part of Calico's IPPool client that is needed.
+type PoolLister interface {
+	List(ctx context.Context, opts options.ListOptions) (*v3.IPPoolList, error)
+}
+
+// Pool is an enabled IPPool.
+type Pool struct {
+	Name string
+	CIDR netip.Prefix
+}
+
+func (p Pool) String() string { return p.Name + " " + p.CIDR.String() }
+
+// Pools are the enabled IPPools.
+type Pools []Pool
+
+// EnabledPools lists the pools that workloads get addresses from.
+func EnabledPools(ctx context.Context, lister PoolLister) (Pools, error) {
+	list, err := lister.List(ctx, options.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var pools Pools
+	for _, item := range list.Items {
+		cidr, err := netip.ParsePrefix(item.Spec.CIDR)
+		if err != nil || item.Spec.Disabled {
+			continue
+		}
+		pools = append(pools, Pool{Name: item.Name, CIDR: cidr.Masked()})
+	}
+	return pools, nil
+}
+
+// WithCIDR returns the pool of exactly this CIDR.
+func (p Pools) WithCIDR(cidr string) (Pool, error) {
+	prefix, err := netip.ParsePrefix(cidr)
+	if err != nil {
+		return Pool{}, fmt.Errorf("%q is no CIDR such as 192.168.0.0/16: %w", cidr, err)
+	}
+	for _, pool := range p {
+		if pool.CIDR == prefix.Masked() {
+			return pool, nil
+		}
+	}
+	return Pool{}, fmt.Errorf("%s is not an enabled Calico IPPool; %s", cidr, p.Choice())
+}
+
+// Around returns the pool in which the address lies.
+func (p Pools) Around(address netip.Addr) (Pool, error) {
+	for _, pool := range p {
+		if pool.CIDR.Contains(address) {
+			return pool, nil
+		}
+	}
+	return Pool{}, fmt.Errorf("%s lies in no enabled Calico IPPool; %s", address, p.Choice())
+}
+
+// Choice is the part of an error that says what would be accepted.
+func (p Pools) Choice() string {
+	if len(p) == 0 {
+		return "there is none yet: make one first (calicoctl create -f with kind IPPool)"
+	}
+	names := make([]string, len(p))
+	for i, pool := range p {
+		names[i] = pool.String()
+	}
+	return "the enabled pools are: " + strings.Join(names, ", ")
+}

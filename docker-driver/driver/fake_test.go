@@ -1,0 +1,349 @@
+package driver_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	libapi "github.com/projectcalico/calico/libcalico-go/lib/apis/v3"
+	calicoerrors "github.com/projectcalico/calico/libcalico-go/lib/errors"
+	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
+	"github.com/projectcalico/calico/libcalico-go/lib/names"
+	cnet "github.com/projectcalico/calico/libcalico-go/lib/net"
+	"github.com/projectcalico/calico/libcalico-go/lib/options"
+
+	"calico-lab/docker-driver/datastore"
+	"calico-lab/docker-driver/engine"
+	"calico-lab/docker-driver/link"
+)
+
+// fake is a datastore, a host and an engine in memory, with the answers that Calico's library gives.
+type fake struct {
+	mutex       sync.Mutex
+	node        string
+	pools       []v3.IPPool
+	profiles    map[string]*v3.Profile
+	endpoints   map[string]*libapi.WorkloadEndpoint
+	allocations map[netip.Addr]datastore.Allocation
+	links       map[string]link.Pair
+	// docker are the engine's endpoints, networks its networks; nil when it does not run.
+	docker   map[string]engine.Endpoint
+	networks []string
+	// asked is called after the engine was asked.
+	asked func()
+	// down makes every question to the datastore fail as it does without a quorum.
+	down bool
+	// linkError and ruleError fail the next step of that kind.
+	linkError, ruleError error
+	// relabel is called when labels are wanted again.
+	relabel func()
+	// rules is the last document given to each iptables-restore.
+	rules map[string]string
+	// taken are ports of the host that somebody else has, as protocol:address:port.
+	taken []string
+}
+
+func newFake() *fake {
+	return &fake{
+		node: "a0", profiles: map[string]*v3.Profile{}, endpoints: map[string]*libapi.WorkloadEndpoint{},
+		allocations: map[netip.Addr]datastore.Allocation{}, links: map[string]link.Pair{},
+		docker: map[string]engine.Endpoint{}, rules: map[string]string{},
+	}
+}
+
+var errDown = calicoerrors.ErrorDatastoreError{Err: context.DeadlineExceeded}
+
+func (f *fake) lock() (func(), error) {
+	f.mutex.Lock()
+	if f.down {
+		f.mutex.Unlock()
+		return func() {}, errDown
+	}
+	return f.mutex.Unlock, nil
+}
+
+type fakePools struct{ *fake }
+
+func (f fakePools) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	return &v3.IPPoolList{Items: slices.Clone(f.pools)}, err
+}
+
+type fakeProfiles struct{ *fake }
+
+func (f fakeProfiles) Create(_ context.Context, p *v3.Profile, _ options.SetOptions) (*v3.Profile, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	if _, there := f.profiles[p.Name]; there {
+		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: p.Name}
+	}
+	f.profiles[p.Name] = p
+	return p, nil
+}
+
+func (f fakeProfiles) Get(_ context.Context, name string, _ options.GetOptions) (*v3.Profile, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	if p, there := f.profiles[name]; there {
+		return p, nil
+	}
+	return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
+}
+
+func (f fakeProfiles) Delete(_ context.Context, name string, _ options.DeleteOptions) (*v3.Profile, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	delete(f.profiles, name)
+	return nil, err
+}
+
+type fakeEndpoints struct{ *fake }
+
+func (f fakeEndpoints) Create(
+	_ context.Context, e *libapi.WorkloadEndpoint, _ options.SetOptions,
+) (*libapi.WorkloadEndpoint, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	name, err := names.IdentifiersForV3WorkloadEndpoint(e).CalculateWorkloadEndpointName(false)
+	if err != nil {
+		return nil, err
+	}
+	if _, there := f.endpoints[name]; there {
+		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: name}
+	}
+	stored := e.DeepCopy()
+	stored.Name = name
+	f.endpoints[name] = stored
+	return stored, nil
+}
+
+func (f fakeEndpoints) Update(
+	_ context.Context, e *libapi.WorkloadEndpoint, _ options.SetOptions,
+) (*libapi.WorkloadEndpoint, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err == nil {
+		f.endpoints[e.Name] = e.DeepCopy()
+	}
+	return e, err
+}
+
+func (f fakeEndpoints) Delete(
+	_ context.Context, _, name string, _ options.DeleteOptions,
+) (*libapi.WorkloadEndpoint, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	if _, there := f.endpoints[name]; !there {
+		return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
+	}
+	delete(f.endpoints, name)
+	return nil, nil
+}
+
+func (f fakeEndpoints) Get(_ context.Context, _, name string, _ options.GetOptions) (*libapi.WorkloadEndpoint, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	if e, there := f.endpoints[name]; there {
+		return e.DeepCopy(), nil
+	}
+	return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
+}
+
+func (f fakeEndpoints) List(_ context.Context, o options.ListOptions) (*libapi.WorkloadEndpointList, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	list := &libapi.WorkloadEndpointList{}
+	for _, name := range slices.Sorted(maps.Keys(f.endpoints)) {
+		if !o.Prefix || strings.HasPrefix(name, o.Name) {
+			list.Items = append(list.Items, *f.endpoints[name].DeepCopy())
+		}
+	}
+	return list, err
+}
+
+type fakeAddresses struct{ *fake }
+
+func (f fakeAddresses) AssignIP(_ context.Context, args calico.AssignIPArgs) error {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return err
+	}
+	address := netip.MustParseAddr(args.IP.String())
+	if _, there := f.allocations[address]; there {
+		return calicoerrors.ErrorResourceAlreadyExists{Identifier: address}
+	}
+	f.allocate(address, *args.HandleID, args.Attrs[calico.AttributeNode])
+	return nil
+}
+
+func (f fakeAddresses) allocate(address netip.Addr, handle, node string) {
+	f.allocations[address] = datastore.Allocation{Address: address, Handle: handle, Node: node}
+}
+
+func (f fakeAddresses) AutoAssign(
+	_ context.Context, args calico.AutoAssignArgs,
+) (*calico.IPAMAssignments, *calico.IPAMAssignments, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	if args.IntendedUse != v3.IPPoolAllowedUseWorkload || args.HandleID == nil {
+		return nil, nil, errors.New("an allocation without a use or a handle")
+	}
+	answer := &calico.IPAMAssignments{}
+	cidrs := slices.Concat(args.IPv4Pools, args.IPv6Pools)
+	prefix := netip.MustParsePrefix(cidrs[0].String())
+	for address := prefix.Addr(); prefix.Contains(address); address = address.Next() {
+		if _, there := f.allocations[address]; there {
+			continue
+		}
+		f.allocate(address, *args.HandleID, args.Attrs[calico.AttributeNode])
+		answer.IPs = []cnet.IPNet{cnet.MustParseNetwork(netip.PrefixFrom(address, address.BitLen()).String())}
+		break
+	}
+	if args.Num6 > 0 {
+		return nil, answer, nil
+	}
+	return answer, nil, nil
+}
+
+func (f fakeAddresses) ReleaseIPs(
+	_ context.Context, ips ...calico.ReleaseOptions,
+) ([]cnet.IP, []calico.ReleaseOptions, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, each := range ips {
+		address := netip.MustParseAddr(each.Address)
+		if f.allocations[address].Handle != each.Handle {
+			return nil, nil, errors.New("released under another handle")
+		}
+		delete(f.allocations, address)
+	}
+	return nil, nil, nil
+}
+
+func (f fakeAddresses) GetAssignmentAttributes(_ context.Context, ip cnet.IP) (map[string]string, *string, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	allocation, there := f.allocations[netip.MustParseAddr(ip.String())]
+	if !there {
+		return nil, nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: ip.String()}
+	}
+	return map[string]string{calico.AttributeNode: allocation.Node}, &allocation.Handle, nil
+}
+
+func (f *fake) Allocations(_ context.Context, node string) ([]datastore.Allocation, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	var own []datastore.Allocation
+	for _, allocation := range f.allocations {
+		if allocation.Node == node {
+			own = append(own, allocation)
+		}
+	}
+	return own, err
+}
+
+// fakeLinks is the host's side.
+type fakeLinks struct{ *fake }
+
+func (f fakeLinks) Create(pair link.Pair) error {
+	if f.linkError != nil {
+		return f.linkError
+	}
+	f.links[pair.Host] = pair
+	return nil
+}
+
+func (f fakeLinks) Remove(name string) error {
+	delete(f.links, name)
+	return nil
+}
+
+func (f fakeLinks) Exists(name string) bool {
+	_, there := f.links[name]
+	return there
+}
+
+func (f fakeLinks) Owned() (map[string]string, error) {
+	owned := map[string]string{}
+	for name, pair := range f.links {
+		owned[pair.EndpointID] = name
+	}
+	return owned, nil
+}
+
+func (f *fake) run(_ context.Context, input, program string, arguments ...string) error {
+	switch {
+	case strings.HasSuffix(program, "-restore"):
+		if f.ruleError != nil {
+			return f.ruleError
+		}
+		f.rules[strings.TrimSuffix(program, "-restore")] = input
+	case slices.Contains(arguments, "-L") && f.rules[program] == "":
+		return errors.New("no such chain")
+	case slices.Contains(arguments, "-X"):
+		delete(f.rules, program)
+	}
+	return nil
+}
+
+type closer func()
+
+func (c closer) Close() error {
+	c()
+	return nil
+}
+
+func (f *fake) hold(protocol string, at netip.AddrPort) (io.Closer, error) {
+	name := protocol + ":" + at.String()
+	if slices.Contains(f.taken, name) {
+		return nil, errors.New("address already in use")
+	}
+	f.taken = append(f.taken, name)
+	return closer(func() {
+		f.taken = slices.DeleteFunc(f.taken, func(each string) bool { return each == name })
+	}), nil
+}
+
+// Endpoints are those of the engine.
+func (f *fake) Endpoints(context.Context, string) (map[string]engine.Endpoint, []string, error) {
+	if f.docker == nil {
+		return nil, nil, errors.New("the engine cannot be asked")
+	}
+	endpoints, networks := maps.Clone(f.docker), slices.Clone(f.networks)
+	if f.asked != nil {
+		f.asked()
+	}
+	return endpoints, networks, nil
+}

@@ -1,0 +1,239 @@
+package driver_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/projectcalico/calico/libcalico-go/lib/options"
+
+	"calico-lab/docker-driver/datastore"
+	"calico-lab/docker-driver/driver"
+	"calico-lab/docker-driver/engine"
+	"calico-lab/docker-driver/link"
+	"calico-lab/docker-driver/plugin"
+	"calico-lab/docker-driver/store"
+	"calico-lab/docker-driver/workload"
+)
+
+const (
+	running = "aaaaaaaaaaaabbbb"
+	left    = "ccccccccccccdddd"
+)
+
+var (
+	runningAddress = netip.MustParseAddr("192.168.0.1")
+	leftAddress    = netip.MustParseAddr("192.168.0.2")
+)
+
+// consistent makes a host on which one container runs and everything agrees.
+func consistent(t *testing.T) (*fake, *driver.Driver, *store.Store) {
+	t.Helper()
+	f := newFake()
+	whole, records := assemble(t, f)
+	f.networks = []string{"n"}
+	f.docker[running] = engine.Endpoint{
+		ID: running, NetworkID: "n", IPv4Address: "192.168.0.1/32", MacAddress: "02:42:c0:a8:00:01",
+	}
+	pool := datastore.Pool{Name: "netv", CIDR: netip.MustParsePrefix("192.168.0.0/16")}
+	if _, err := records.PutNetwork("n", store.Network{Pools: datastore.Pools{pool}}); err != nil {
+		t.Fatal(err)
+	}
+	f.add(t, running, runningAddress)
+	return f, whole, records
+}
+
+// add makes an endpoint of this node with its address and interface.
+func (f *fake) add(t *testing.T, id string, address netip.Addr) {
+	t.Helper()
+	endpoint := workload.Endpoints{Node: f.node}.New(id, "02:42:00:00:00:01", []netip.Addr{address}, []string{"netv"})
+	if _, err := (fakeEndpoints{f}).Create(t.Context(), endpoint, options.SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	fakeAddresses{f}.allocate(address, "docker-"+id, f.node)
+	f.links[workload.HostInterface(id)] = link.Pair{EndpointID: id, Host: workload.HostInterface(id)}
+}
+
+func (f *fake) has(id string, address netip.Addr) [3]bool {
+	_, err := workload.Endpoints{Client: fakeEndpoints{f}, Node: f.node}.Get(context.Background(), id)
+	_, allocated := f.allocations[address]
+	_, attached := f.links[workload.HostInterface(id)]
+	return [3]bool{err == nil, allocated, attached}
+}
+
+// everything is an endpoint that is stored, has its address, and an interface.
+var everything = [3]bool{true, true, true}
+
+func TestReconcile(t *testing.T) {
+	cases := map[string]struct {
+		// given changes the consistent host.
+		given func(t *testing.T, f *fake, whole *driver.Driver, records *store.Store)
+		// mended is what reconciliation says, failure whether it must fail.
+		mended  map[string]int
+		failure bool
+		// left is what there is of the second endpoint.
+		left [3]bool
+	}{
+		"everything agrees": {given: func(*testing.T, *fake, *driver.Driver, *store.Store) {}},
+		"an endpoint that Docker does not have": {
+			given:  func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) { f.add(t, left, leftAddress) },
+			mended: map[string]int{"removed endpoint": 1, "removed interface": 1, "released address": 1},
+		},
+		"an address without an endpoint": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
+			},
+			mended: map[string]int{"released address": 1},
+		},
+		"an address on its way to a container": {
+			given: func(t *testing.T, _ *fake, whole *driver.Driver, _ *store.Store) {
+				post(t, whole, "IpamDriver.RequestAddress",
+					plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: leftAddress.String()})
+			},
+			left: [3]bool{false, true, false},
+		},
+		"an address of another host": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a1")
+			},
+			left: [3]bool{false, true, false},
+		},
+		"an address of this host that is not a container's": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(leftAddress, "vxlan-tunnel-addr-a0", "a0")
+			},
+			left: [3]bool{false, true, false},
+		},
+		"an interface without an endpoint": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.links[workload.HostInterface(left)] = link.Pair{EndpointID: left}
+			},
+			mended: map[string]int{"removed interface": 1},
+		},
+		"the engine cannot be asked": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.add(t, left, leftAddress)
+				f.docker = nil
+			},
+			failure: true, left: everything,
+		},
+		"the engine goes away between the looks": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.add(t, left, leftAddress)
+				f.asked = func() { f.docker = nil }
+			},
+			failure: true, left: everything,
+		},
+		"the datastore cannot be asked": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.add(t, left, leftAddress)
+				f.down = true
+			},
+			failure: true, left: everything,
+		},
+		"a container that starts between the looks": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.add(t, left, leftAddress)
+				f.asked = func() {
+					f.docker[left] = engine.Endpoint{ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
+				}
+			},
+			left: everything,
+		},
+		"a container that starts while something else is mended": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.links["calieeeeeeeeeee"] = link.Pair{EndpointID: "eeeeeeeeeeeeffff"}
+				looks := 0
+				f.asked = func() {
+					if looks++; looks == 1 {
+						f.add(t, left, leftAddress)
+					} else {
+						f.docker[left] = engine.Endpoint{ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
+					}
+				}
+			},
+			mended: map[string]int{"removed interface": 1}, left: everything,
+		},
+		"the datastore lost an endpoint": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.docker[left] = engine.Endpoint{
+					ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32", MacAddress: "02:42:c0:a8:00:02",
+				}
+				f.links[workload.HostInterface(left)] = link.Pair{EndpointID: left}
+			},
+			mended: map[string]int{"stored endpoint again": 1, "allocated address again": 1}, left: everything,
+		},
+		"an address that another host has as well": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.add(t, left, leftAddress)
+				f.docker[left] = engine.Endpoint{ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
+				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a1")
+			},
+			failure: true, left: everything,
+		},
+		"a network that Docker does not have": {
+			given: func(t *testing.T, _ *fake, _ *driver.Driver, records *store.Store) {
+				if _, err := records.PutNetwork("gone", store.Network{}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mended: map[string]int{"forgot network": 1},
+		},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f, whole, records := consistent(t)
+			c.given(t, f, whole, records)
+			mended, err := whole.Reconciler.Once(t.Context())
+			if (err != nil) != c.failure {
+				t.Errorf("error %v", err)
+			}
+			if len(mended)+len(c.mended) > 0 {
+				equal(t, "mended", mended, c.mended)
+			}
+			f.down = false
+			equal(t, "running", f.has(running, runningAddress), everything)
+			equal(t, "left", f.has(left, leftAddress), c.left)
+			if known := records.Networks(); len(known) != 1 {
+				t.Errorf("networks on record: %v", known)
+			}
+			if f.docker == nil || c.failure {
+				return
+			}
+			f.asked = nil
+			again, err := whole.Reconciler.Once(t.Context())
+			if err != nil || len(again) > 0 {
+				t.Errorf("a second reconciliation mended %v, %v", again, err)
+			}
+		})
+	}
+}
+
+func post(t *testing.T, whole *driver.Driver, call string, request any) {
+	t.Helper()
+	body, err := json.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder := httptest.NewRecorder()
+	whole.Handlers()[driver.NetworkName].ServeHTTP(recorder, httptest.NewRequest("POST", "/"+call, bytes.NewReader(body)))
+	var answer plugin.ErrorResponse
+	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Err != "" {
+		t.Fatalf("%s: %v %s", call, err, answer.Err)
+	}
+}
+
+func TestRunAsksForLabelsOfEndpointsThatItStored(t *testing.T) {
+	f, whole, _ := consistent(t)
+	delete(f.endpoints, slices.Collect(maps.Keys(f.endpoints))[0])
+	ctx, cancel := context.WithCancel(t.Context())
+	f.relabel = cancel
+	whole.Reconciler.Ask()
+	whole.Reconciler.Run(ctx)
+	equal(t, "running", f.has(running, runningAddress), everything)
+}

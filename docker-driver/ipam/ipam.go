@@ -1,0 +1,400 @@
+// Package ipam answers Docker's IPAM calls from Calico's own address management. It owes: addresses from the
+// network's own pool and no other, every allocation under a handle with this node's name on it, a fixed address
+// honoured or refused with the reason, and releases that succeed when there is nothing left to release.
+package ipam
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	libapi "github.com/projectcalico/calico/libcalico-go/lib/apis/v3"
+	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
+	cnet "github.com/projectcalico/calico/libcalico-go/lib/net"
+
+	"calico-lab/docker-driver/datastore"
+	"calico-lab/docker-driver/plugin"
+	"calico-lab/docker-driver/workload"
+)
+
+// HandlePrefix starts the handle of every allocation that this driver makes. The rest is random: Docker asks for an
+// address before it tells for which endpoint.
+const HandlePrefix = "docker-"
+
+// LocalSpace and GlobalSpace are the address spaces by which the network driver recognises this IPAM driver.
+const (
+	LocalSpace  = "calico-local"
+	GlobalSpace = "calico-global"
+)
+
+// Addresses is the part of Calico's IPAM client that is needed.
+type Addresses interface {
+	AssignIP(ctx context.Context, args calico.AssignIPArgs) error
+	AutoAssign(ctx context.Context, args calico.AutoAssignArgs) (*calico.IPAMAssignments, *calico.IPAMAssignments, error)
+	ReleaseIPs(ctx context.Context, ips ...calico.ReleaseOptions) ([]cnet.IP, []calico.ReleaseOptions, error)
+	GetAssignmentAttributes(ctx context.Context, address cnet.IP) (map[string]string, *string, error)
+}
+
+// Endpoints tells whom an address belongs to.
+type Endpoints interface {
+	WithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
+	OwnWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
+}
+
+// Driver answers the calls.
+type Driver struct {
+	Node      string
+	Pools     datastore.PoolLister
+	Addresses Addresses
+	Endpoints Endpoints
+	// Attached tells whether the host has the interface of that name.
+	Attached func(name string) bool
+	// Remove removes an endpoint of this host, with its interface and published ports.
+	Remove func(ctx context.Context, endpointID string) error
+	// Take bounds calls that a container's start waits for, Give those that hand something back.
+	Take, Give datastore.Patience
+	Log        *slog.Logger
+	Pending    Pending
+}
+
+// Calls are the paths that this driver answers.
+func (d *Driver) Calls() plugin.Calls {
+	return plugin.Calls{
+		"IpamDriver.GetCapabilities":         plugin.Typed(d.GetCapabilities),
+		"IpamDriver.GetDefaultAddressSpaces": plugin.Typed(d.GetDefaultAddressSpaces),
+		"IpamDriver.RequestPool":             plugin.Typed(d.RequestPool),
+		"IpamDriver.ReleasePool":             plugin.Typed(d.ReleasePool),
+		"IpamDriver.RequestAddress":          plugin.Typed(d.RequestAddress),
+		"IpamDriver.ReleaseAddress":          plugin.Typed(d.ReleaseAddress),
+	}
+}
+
+// GetCapabilities asks for no replay: Calico's datastore outlives the engine, and what differs is reconciled.
+func (d *Driver) GetCapabilities(context.Context, plugin.Empty) (plugin.IpamCapabilities, error) {
+	return plugin.IpamCapabilities{}, nil
+}
+
+// GetDefaultAddressSpaces names the spaces; both mean Calico's pools.
+func (d *Driver) GetDefaultAddressSpaces(context.Context, plugin.Empty) (plugin.AddressSpaces, error) {
+	return plugin.AddressSpaces{LocalDefaultAddressSpace: LocalSpace, GlobalDefaultAddressSpace: GlobalSpace}, nil
+}
+
+// RequestPool finds the enabled IPPool of the CIDR. Its CIDR is the pool's ID, so that no state is needed to know it.
+func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (plugin.RequestPoolResponse, error) {
+	var none plugin.RequestPoolResponse
+	if r.SubPool != "" {
+		return none, fmt.Errorf("--ip-range %s: a Calico network uses its whole pool; make an IPPool of that range "+
+			"and give it as --subnet", r.SubPool)
+	}
+	pools, err := d.pools(ctx)
+	if err != nil {
+		return none, err
+	}
+	if r.Pool == "" {
+		return none, fmt.Errorf("a Calico network needs --subnet with the CIDR of its pool; %s", pools.Choice())
+	}
+	pool, err := pools.WithCIDR(r.Pool)
+	if err != nil {
+		return none, err
+	}
+	// With this as the gateway the engine takes no address of the pool for one. Containers have 169.254.1.1.
+	gateway := "0.0.0.0/0"
+	if pool.CIDR.Addr().Is6() {
+		gateway = "::/0"
+	}
+	return plugin.RequestPoolResponse{
+		PoolID: pool.CIDR.String(),
+		Pool:   pool.CIDR.String(),
+		Data:   map[string]string{plugin.DataGateway: gateway},
+	}, nil
+}
+
+// ReleasePool has nothing to give back: pools are Calico's.
+func (d *Driver) ReleasePool(context.Context, plugin.ReleasePoolRequest) (plugin.Empty, error) {
+	return plugin.Empty{}, nil
+}
+
+// RequestAddress takes a certain address of the pool or the next free one.
+func (d *Driver) RequestAddress(
+	ctx context.Context, r plugin.RequestAddressRequest,
+) (plugin.RequestAddressResponse, error) {
+	var none plugin.RequestAddressResponse
+	if r.Options[plugin.RequestType] == plugin.TypeGateway {
+		return none, fmt.Errorf("--gateway %s: a Calico network has no gateway address, containers reach their host "+
+			"by 169.254.1.1; leave --gateway out", r.Address)
+	}
+	pools, err := d.pools(ctx)
+	if err != nil {
+		return none, err
+	}
+	pool, err := pools.WithCIDR(r.PoolID)
+	if err != nil {
+		return none, err
+	}
+	var address netip.Addr
+	if r.Address == "" {
+		address, err = d.any(ctx, pool)
+	} else {
+		address, err = d.certain(ctx, pool, r.Address)
+	}
+	if err != nil {
+		return none, err
+	}
+	d.Pending.Add(address)
+	return plugin.RequestAddressResponse{Address: netip.PrefixFrom(address, address.BitLen()).String()}, nil
+}
+
+func (d *Driver) pools(ctx context.Context) (datastore.Pools, error) {
+	var pools datastore.Pools
+	err := d.Take.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
+		pools, err = datastore.EnabledPools(ctx, d.Pools)
+		return err
+	})
+	return pools, err
+}
+
+// any takes the next free address of the pool.
+func (d *Driver) any(ctx context.Context, pool datastore.Pool) (netip.Addr, error) {
+	handle := NewHandle()
+	args := calico.AutoAssignArgs{
+		HandleID: &handle,
+		Attrs:    Attributes(d.Node),
+		Hostname: d.Node,
+		// Without the use no pool matches.
+		IntendedUse: v3.IPPoolAllowedUseWorkload,
+	}
+	cidr := []cnet.IPNet{cnet.MustParseCIDR(pool.CIDR.String())}
+	if pool.CIDR.Addr().Is6() {
+		args.Num6, args.IPv6Pools = 1, cidr
+	} else {
+		args.Num4, args.IPv4Pools = 1, cidr
+	}
+	var assigned []cnet.IPNet
+	var reasons []string
+	err := d.Take.Do(ctx, "assign an address of pool "+pool.String(), func(ctx context.Context) error {
+		v4, v6, err := d.Addresses.AutoAssign(ctx, args)
+		for _, part := range []*calico.IPAMAssignments{v4, v6} {
+			if part != nil {
+				assigned = append(assigned, part.IPs...)
+				reasons = append(reasons, part.Msgs...)
+			}
+		}
+		if datastore.Absent(err) {
+			return fmt.Errorf("node %s is not in Calico's datastore: start Calico on this host first (%w)", d.Node, err)
+		}
+		return err
+	})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if len(assigned) == 0 {
+		return netip.Addr{}, fmt.Errorf("pool %s has no free address for host %s: remove containers or add a pool (%s)",
+			pool, d.Node, strings.Join(reasons, "; "))
+	}
+	address, _ := netip.AddrFromSlice(assigned[0].IP)
+	return address.Unmap(), nil
+}
+
+// certain takes the address that the person asked for with --ip.
+func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(wanted)
+	if err != nil {
+		return address, fmt.Errorf("--ip %s: not an address: %w", wanted, err)
+	}
+	if !pool.CIDR.Contains(address) {
+		return address, fmt.Errorf("--ip %s: outside pool %s", wanted, pool)
+	}
+	handle := NewHandle()
+	args := calico.AssignIPArgs{
+		IP:          cnet.MustParseIP(wanted),
+		HandleID:    &handle,
+		Attrs:       Attributes(d.Node),
+		Hostname:    d.Node,
+		IntendedUse: v3.IPPoolAllowedUseWorkload,
+	}
+	err = d.Take.Do(ctx, "assign address "+wanted, func(ctx context.Context) error {
+		return d.Addresses.AssignIP(ctx, args)
+	})
+	if datastore.Present(err) {
+		return address, d.adopt(ctx, address, handle)
+	}
+	return address, err
+}
+
+// adopt decides on an address that is already allocated: it is accepted when it is this driver's own and nothing uses
+// it any more, as after a crash of the engine or a release that etcd did not hear of.
+func (d *Driver) adopt(ctx context.Context, address netip.Addr, handle string) error {
+	var attributes map[string]string
+	var held *string
+	var endpoint *libapi.WorkloadEndpoint
+	err := d.Take.Do(ctx, "ask who has address "+address.String(), func(ctx context.Context) (err error) {
+		attributes, held, err = d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
+		if err != nil {
+			return err
+		}
+		endpoint, err = d.Endpoints.WithAddress(ctx, address)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	node := attributes[calico.AttributeNode]
+	switch {
+	case held != nil && *held == handle:
+		// The answer to an earlier try was lost, not the allocation.
+		return nil
+	case endpoint != nil && (endpoint.Spec.Node != d.Node || d.Attached(endpoint.Spec.InterfaceName)):
+		return fmt.Errorf("--ip %s: taken by %s on host %s", address, holder(endpoint), endpoint.Spec.Node)
+	case node != d.Node:
+		return fmt.Errorf("--ip %s: taken on host %s", address, orUnknown(node))
+	case held == nil || !strings.HasPrefix(*held, HandlePrefix):
+		return fmt.Errorf("--ip %s: taken on this host, not by a container (handle %s)", address, orUnknown(deref(held)))
+	case d.Pending.Has(address):
+		return fmt.Errorf("--ip %s: taken by another container that is starting on this host", address)
+	}
+	if endpoint != nil {
+		if err := d.Remove(ctx, endpoint.Spec.Endpoint); err != nil {
+			return err
+		}
+	}
+	d.Log.Info("took over an address that nothing on this host used any more", "address", address, "handle", *held)
+	return nil
+}
+
+// ReleaseAddress gives the address back when this driver on this node holds it.
+func (d *Driver) ReleaseAddress(ctx context.Context, r plugin.ReleaseAddressRequest) (plugin.Empty, error) {
+	address, err := netip.ParseAddr(r.Address)
+	if err != nil {
+		return plugin.Empty{}, fmt.Errorf("release %q: not an address: %w", r.Address, err)
+	}
+	if address.IsUnspecified() {
+		// The gateway that RequestPool named, which was never allocated.
+		return plugin.Empty{}, nil
+	}
+	if err := d.removeLeftEndpoint(ctx, address); err != nil {
+		return plugin.Empty{}, err
+	}
+	err = d.Give.Do(ctx, "release address "+r.Address, func(ctx context.Context) error {
+		return d.release(ctx, address)
+	})
+	d.Pending.Done(address)
+	return plugin.Empty{}, err
+}
+
+// removeLeftEndpoint removes the endpoint that still has the address. Engines delete the endpoint before they release
+// its address, but one that starts after a crash cleans up before it has loaded its network drivers: it then releases
+// addresses and deletes no endpoint. Without this the address could go to a second endpoint.
+func (d *Driver) removeLeftEndpoint(ctx context.Context, address netip.Addr) error {
+	var endpoint *libapi.WorkloadEndpoint
+	err := d.Give.Do(ctx, "look for an endpoint with address "+address.String(), func(ctx context.Context) (err error) {
+		endpoint, err = d.Endpoints.OwnWithAddress(ctx, address)
+		return err
+	})
+	if err != nil || endpoint == nil {
+		return err
+	}
+	d.Log.Info("the engine released the address of an endpoint that it had not deleted", "address", address,
+		"endpoint", endpoint.Spec.Endpoint)
+	return d.Remove(ctx, endpoint.Spec.Endpoint)
+}
+
+func (d *Driver) release(ctx context.Context, address netip.Addr) error {
+	attributes, handle, err := d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
+	if datastore.Absent(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if handle == nil || !strings.HasPrefix(*handle, HandlePrefix) || attributes[calico.AttributeNode] != d.Node {
+		d.Log.Warn("not released: the address belongs to somebody else by now", "address", address,
+			"handle", deref(handle), "node", attributes[calico.AttributeNode])
+		return nil
+	}
+	_, _, err = d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{Address: address.String(), Handle: *handle})
+	return err
+}
+
+// Attributes are what an allocation of the node tells about itself.
+func Attributes(node string) map[string]string {
+	return map[string]string{
+		calico.AttributeNode:      node,
+		calico.AttributeTimestamp: time.Now().UTC().Format(time.RFC3339),
+	}
+}
+
+// NewHandle returns a handle that no other allocation has.
+func NewHandle() string {
+	random := make([]byte, 16)
+	// crypto/rand.Read never fails: it ends the program instead.
+	_, _ = rand.Read(random)
+	return HandlePrefix + hex.EncodeToString(random)
+}
+
+func holder(endpoint *libapi.WorkloadEndpoint) string {
+	if name := endpoint.Annotations[workload.ContainerName]; name != "" {
+		return "container " + name
+	}
+	return "endpoint " + endpoint.Spec.Endpoint
+}
+
+func deref(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
+
+func orUnknown(text string) string {
+	if text == "" {
+		return "(unknown)"
+	}
+	return text
+}
+
+// settling is how long a handed out address may take to reach its container before it no longer counts as pending.
+// The engine goes on at once; it forgets the address when that of the other family is refused.
+const settling = 15 * time.Second
+
+// Pending are the addresses that were handed out and whose container has not got them yet. Nothing in the datastore
+// tells these from addresses that a crash left behind.
+type Pending struct {
+	mutex sync.Mutex
+	since map[netip.Addr]time.Time
+}
+
+// Add notes that the address is on its way.
+func (p *Pending) Add(address netip.Addr) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.since == nil {
+		p.since = map[netip.Addr]time.Time{}
+	}
+	p.since[address] = time.Now()
+}
+
+// Done notes that the address has arrived or is not wanted any more.
+func (p *Pending) Done(address netip.Addr) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	delete(p.since, address)
+}
+
+// Has tells whether the address is on its way.
+func (p *Pending) Has(address netip.Addr) bool {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	since, there := p.since[address]
+	if there && time.Since(since) > settling {
+		delete(p.since, address)
+		return false
+	}
+	return there
+}
