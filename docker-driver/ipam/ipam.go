@@ -220,12 +220,24 @@ func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string
 		IntendedUse: v3.IPPoolAllowedUseWorkload,
 	}
 	err = d.Take.Do(ctx, "assign address "+wanted, func(ctx context.Context) error {
-		return d.Addresses.AssignIP(ctx, args)
+		err := d.Addresses.AssignIP(ctx, args)
+		if blockClaimed(err) {
+			// The block is there now, and an address can be taken from another host's block as well.
+			err = d.Addresses.AssignIP(ctx, args)
+		}
+		return err
 	})
 	if datastore.Present(err) {
 		return address, d.adopt(ctx, address, handle)
 	}
 	return address, err
+}
+
+// blockClaimed tells that another host has made the address's block at the same moment. The library means to try again
+// itself, but looks for a pointer to an error that it returns as a value (libcalico-go/lib/ipam/ipam.go, AssignIP, of
+// v3.31.0), whose type it does not export.
+func blockClaimed(err error) bool {
+	return err != nil && strings.Contains(err.Error(), " already claimed")
 }
 
 // adopt decides on an address that is already allocated: it is accepted when it is this driver's own and nothing uses
