@@ -21,6 +21,7 @@ MODULES = [pulumi.CLI, pulumi.LANGUAGE_HOST, plugins.DOCKER, calico.MODULE, cali
 def setup(stack: Stack) -> None:
     """Obtain everything that `pulumi up` needs; what is there is kept."""
     start = time.monotonic()
+    stack.require_config()
     steps = Steps(9)
     with steps.step("prerequisites") as step:
         packages.install_missing(step)

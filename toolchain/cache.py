@@ -11,10 +11,12 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 KEY_LENGTH = 16
+MONTH = 30 * 24 * 3600
 
 
 def root() -> Path:
@@ -55,6 +57,15 @@ def path(name: str, artifact_key: str) -> Path:
     return root() / f"{name}-{artifact_key}"
 
 
+def find(name: str, artifact_key: str) -> Path | None:
+    """The artifact when it is there, noted as used."""
+    folder = path(name, artifact_key)
+    if not folder.is_dir():
+        return None
+    os.utime(folder)
+    return folder
+
+
 def artifact(name: str, artifact_key: str, build: Callable[[Path], None]) -> Path:
     """The folder of an artifact, built now when it is not there.
 
@@ -63,14 +74,12 @@ def artifact(name: str, artifact_key: str, build: Callable[[Path], None]) -> Pat
         artifact_key: The key of what it is made from.
         build: Fills the folder that it is given; the folder is moved afterwards.
     """
+    if found := find(name, artifact_key):
+        return found
     final = path(name, artifact_key)
-    if final.is_dir():
-        return final
     with lock(name):
         if not final.is_dir():
-            # No other build of this name runs now: what is here was left by one that was killed.
-            for abandoned in root().glob(f".{name}-*"):
-                shutil.rmtree(abandoned)
+            _prune(name)
             scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root()))
             try:
                 build(scratch)
@@ -79,6 +88,15 @@ def artifact(name: str, artifact_key: str, build: Callable[[Path], None]) -> Pat
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return final
+
+
+def _prune(name: str) -> None:
+    """Remove what killed builds of this name have left, and its artifacts unused for a month."""
+    for abandoned in root().glob(f".{name}-*"):
+        shutil.rmtree(abandoned)
+    for old in root().glob(f"{name}-{'[0-9a-f]' * KEY_LENGTH}"):
+        if old.stat().st_mtime < time.time() - MONTH:
+            shutil.rmtree(old)
 
 
 @contextlib.contextmanager

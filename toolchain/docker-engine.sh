@@ -66,7 +66,7 @@ start() {
         unix://*) ;;
         *) fail "the Docker engine at DOCKER_HOST=$DOCKER_HOST does not answer; start it, or unset DOCKER_HOST" ;;
     esac
-    command -v dockerd >/dev/null || install_engine
+    { command -v dockerd && command -v docker; } >/dev/null || install_engine
     running && return
     [ "$(id -u)" = 0 ] || fail "no Docker engine answers to $(id -un); start it, or have $(id -un) put into" \
         "the group docker and log in again"

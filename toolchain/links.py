@@ -4,7 +4,6 @@ Owes: `bin/`, `dist/` and `pulumi-home` are links to the artifacts of the last s
 env.sh and the program know only these names.
 """
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,11 +30,3 @@ def programs(folder: Path, targets: Iterable[Path]) -> None:
     for link in folder.iterdir() if folder.is_dir() else ():
         if link.name not in wanted:
             link.unlink()
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder of the checkout, of whatever kind."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,8 @@ from toolchain.progress import Step
 HERE = Path(__file__).parent
 CLI = HERE / "pulumi"
 LANGUAGE_HOST = HERE / "language-python"
+OFFICIAL, BUILT = "pulumi-official", "pulumi"
+"""The names of the artifacts."""
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 OLDEST = (3, 220)
 """From the year of the SDK: both speak one protocol, and an older engine does not know its newer calls."""
@@ -74,15 +76,20 @@ def _on_path(step: Step) -> Cli | None:
 
 
 def _cached(go: Go) -> Cli | None:
-    for cli in (_download_artifact(Download.of("pulumi")), _build_artifact(go)):
-        if cli.folder.is_dir():
-            return cli
+    download = Download.of("pulumi")
+    if folder := cache.find(OFFICIAL, cache.key(download)):
+        return _official_cli(folder, download)
+    if folder := cache.find(BUILT, go.key(CLI, LANGUAGE_HOST)):
+        return _built_cli(folder)
     return None
 
 
-def _download_artifact(download: Download) -> Cli:
-    folder = cache.path("pulumi-official", cache.key(download))
+def _official_cli(folder: Path, download: Download) -> Cli:
     return Cli(folder, f"v{download.version}, official, downloaded and verified", official=True)
+
+
+def _built_cli(folder: Path) -> Cli:
+    return Cli(folder, f"{pinned(CLI, SDK)}, built from its Go modules", official=False)
 
 
 def _downloaded(step: Step) -> Cli | None:
@@ -100,18 +107,7 @@ def _downloaded(step: Step) -> Cli | None:
         step.run("unpacking Pulumi", "tar", "-xzf", archive, "-C", folder, "--strip-components=1")
         archive.unlink()
 
-    cache.artifact("pulumi-official", cache.key(download), build)
-    return _download_artifact(download)
-
-
-def _build_key(go: Go) -> str:
-    return go.key(CLI, LANGUAGE_HOST)
-
-
-def _build_artifact(go: Go) -> Cli:
-    version = pinned(CLI, "github.com/pulumi/pulumi/pkg/v3")
-    folder = cache.path("pulumi", _build_key(go))
-    return Cli(folder, f"{version}, built from its Go modules", official=False)
+    return _official_cli(cache.artifact(OFFICIAL, cache.key(download), build), download)
 
 
 def _built(step: Step, go: Go) -> Cli:
@@ -125,8 +121,7 @@ def _built(step: Step, go: Go) -> Cli:
             target = shutil.copyfile(source / script, folder / Path(script).name)
             target.chmod(0o755)
 
-    cache.artifact("pulumi", _build_key(go), build)
-    return _build_artifact(go)
+    return _built_cli(cache.artifact(BUILT, go.key(CLI, LANGUAGE_HOST), build))
 
 
 def pinned(module: Path, dependency: str) -> str:

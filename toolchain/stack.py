@@ -60,6 +60,13 @@ class Stack:
         """Whether the state lies in the checkout."""
         return "PULUMI_BACKEND_URL" not in os.environ
 
+    def require_config(self) -> None:
+        """Refuse a stack that nobody has described."""
+        if not self.config.is_file():
+            raise ToolchainError(
+                f"there is no {self.config.name}; write one like Pulumi.lab.yaml, or give --stack lab"
+            )
+
     def exported(self) -> dict[str, Any]:
         """The state as `pulumi stack export` gives it, without starting Pulumi; empty where there is none."""
         checkpoint = self.state / ".pulumi" / "stacks" / self.project / f"{self.name}.json"
@@ -83,10 +90,6 @@ class Stack:
 
 def prepare(step: Step, stack: Stack, cli: Cli) -> None:
     """Have a stack that `pulumi up` can be run on."""
-    if not stack.config.is_file():
-        raise ToolchainError(
-            f"there is no {stack.config.name}; write one like Pulumi.lab.yaml, or give --stack lab"
-        )
     stack.state.mkdir(mode=0o700, exist_ok=True)
     write_passphrase(stack.state / "passphrase")
     release(step, stack, cli)

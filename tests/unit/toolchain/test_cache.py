@@ -1,6 +1,7 @@
 """The cache: keys change with what goes in, artifacts are whole or absent, one process builds at a time."""
 
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def test_what_a_killed_build_left_is_removed_by_the_next_one() -> None:
     cache.artifact("tool", "key", lambda _: None)
     assert not abandoned.exists()
     assert other.exists()
+
+
+def test_only_artifacts_of_the_name_that_nobody_has_used_for_a_month_go() -> None:
+    names = {
+        name: cache.root() / name for name in (f"tool-{'0' * 16}", f"tool-{'1' * 16}", f"tool-box-{'2' * 16}")
+    }
+    for folder in names.values():
+        folder.mkdir(parents=True)
+        os.utime(folder, (1, 1))
+    cache.artifact("tool", "1" * 16, lambda _: None)
+    assert all(folder.exists() for folder in names.values()), "nothing is removed where nothing is built"
+    cache.artifact("tool", "3" * 16, lambda _: None)
+    assert {folder.name for folder in cache.root().iterdir() if folder.is_dir()} == {
+        f"tool-{'1' * 16}",
+        f"tool-{'3' * 16}",
+        f"tool-box-{'2' * 16}",
+    }
 
 
 def _build_slowly(log: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from toolchain import stack as stacks
-from toolchain.errors import ToolchainError
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 from toolchain.stack import Stack
@@ -163,8 +162,3 @@ def test_the_persons_passphrase_comes_before_the_generated_one(
     assert stack.environment["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(root / ".state" / "passphrase")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "")
     assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in stack.environment
-
-
-def test_a_stack_without_a_file_is_refused_by_name(root: Path, step: Step) -> None:
-    with pytest.raises(ToolchainError, match=r"there is no Pulumi\.other\.yaml"):
-        stacks.prepare(step, Stack(root, "other"), Cli(root, "", official=False))
