@@ -115,6 +115,23 @@ def drift_of_sets(sets: Mapping[str, str], entries: Sequence[str]) -> list[str]:
     ]
 
 
+def drift_of_host(loaded: Mapping[str, str], sets: Mapping[str, str], shown: str) -> list[str]:
+    """Compare what `firewall.sh show` prints on a host with what was loaded there.
+
+    Args:
+        loaded: The kernel's listing right after loading, by family; empty where nothing was loaded.
+        sets: The sets that were loaded.
+        shown: What the host printed.
+    """
+    found = _sections(shown)
+    drift = [
+        f"{program}: {line}"
+        for family, program in FAMILIES.items()
+        for line in drift_of_rules(loaded.get(family, "").splitlines(), found[program])
+    ]
+    return drift + [f"ipset: {line}" for line in drift_of_sets(sets, found["sets"])]
+
+
 def _bits(entry: str) -> int:
     """The prefix length of a single address, which the kernel leaves out."""
     return 128 if ":" in entry else 32
@@ -295,13 +312,8 @@ class HostFirewallProvider(dynamic.ResourceProvider):
     def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:
         """Look for drift on the host."""
         with _messages_without_traceback():
-            shown = _sections(_Connection(props).firewall("show"))
-            drift = [
-                f"{program}: {line}"
-                for family, program in FAMILIES.items()
-                for line in drift_of_rules(props["loaded"][family].splitlines(), shown[program])
-            ]
-            drift += [f"ipset: {line}" for line in drift_of_sets(props["sets"], shown["sets"])]
+            shown = _Connection(props).firewall("show")
+            drift = drift_of_host(props["loaded"], props["sets"], shown)
             return dynamic.ReadResult(id_, {**props, "drift": drift})
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:

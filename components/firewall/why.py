@@ -1,7 +1,8 @@
 """Why a packet comes through to a host, or does not: by what the policies say, and by what the kernel did.
 
-Pure. `explain` answers from the policies in the config; `read_trace` reads what `trace.sh` prints on the host
-itself, where the rules of Calico, Docker and everybody else have their say too.
+Pure. `explain` answers from the policies in the config. `read_trace` reads what `trace.sh` prints on the host
+itself, where the rules of Calico, Docker and everybody else have their say too, and `read_counters` what
+`counters.sh` prints there.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from components.firewall.compile import CHAINS, compile_policies
 from components.firewall.evaluate import Decision, Packet, decide
 from components.firewall.lab import Lab
 from components.firewall.policy import ICMP_TYPES, PORT_PROTOCOLS, IpAddress
@@ -17,9 +19,22 @@ from components.firewall.resolve import OPERATOR, SECTION, ResolvedPolicy
 # A line of xtables-monitor(8): family and id, then table:chain:rule:number:verdict and the rule itself.
 _TRACE = re.compile(
     r" TRACE: \d+ (?P<packet>\S+) (?P<table>[^:]+):(?P<chain>[^:]+):(?:rule:\S+?|policy):"
-    r"(?P<verdict>[A-Z]+)\S*\s*(?P<rule>.*)"
+    r"(?P<verdict>[A-Z]+|0x[0-9a-f]+)\S*\s*(?P<rule>.*)"
 )
-_LABEL = re.compile(r'--comment "([a-z0-9-]+)/([0-9]+|default)')
+# It has no word for NFT_RETURN (-5 in linux/netfilter/nf_tables.h).
+_VERDICTS = {"0xfffffffb": "RETURN"}
+# A comment without a space is printed without quotes by some versions of iptables.
+_LABEL = re.compile(r'-A CALICO-LAB-\S+ .*?--comment "?([a-z0-9-]+)/([0-9]+|default)\b')
+_COUNTER = re.compile(r"(?P<program>ip6?tables) \[(?P<packets>\d+):(?P<bytes>\d+)\] (?P<rule>.*)")
+
+
+def path_of(rule: str) -> str | None:
+    """Where in the config a rule stands that a host lists as `-A <chain> ...`, if it is one of ours."""
+    found = _LABEL.search(rule)
+    if found is None:
+        return None
+    place = "default" if found[2] == "default" else f"rules[{int(found[2]) - 1}]"
+    return f"{SECTION}.policies.{found[1]}.{place}"
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,8 @@ class Explanation:
 
     packet: Packet
     decision: Decision
+    lines: tuple[str, ...]
+    """The deciding rule as a host loads it, in one or several lines; none where no rule of ours decides."""
 
     @property
     def label(self) -> str | None:
@@ -84,7 +101,17 @@ def explain(
         mac=machine.mac if machine else None,
         published=published,
     )
-    return Explanation(packet, decide(policies.get(host, ()), packet))
+    here = policies.get(host, ())
+    decision = decide(here, packet)
+    return Explanation(packet, decision, _lines(here, packet, decision))
+
+
+def _lines(policies: Sequence[ResolvedPolicy], packet: Packet, decision: Decision) -> tuple[str, ...]:
+    compiled = compile_policies(policies)
+    chain = CHAINS["published" if packet.published else "host"]
+    sections = (compiled.ipv4 if packet.family == "ipv4" else compiled.ipv6).get(chain, {})
+    lines = [f"-A {chain} {line}" for section in sections.values() for line in section]
+    return tuple(line for line in lines if decision.path and path_of(line) == decision.path)
 
 
 def _address(lab: Lab, source: str) -> IpAddress:
@@ -120,18 +147,42 @@ class Step:
     @property
     def path(self) -> str | None:
         """Where in the config the rule stands, if it is one of ours."""
-        found = _LABEL.search(self.rule) if self.chain.startswith("CALICO-LAB-") else None
-        if found is None:
-            return None
-        place = "default" if found[2] == "default" else f"rules[{int(found[2]) - 1}]"
-        return f"{SECTION}.policies.{found[1]}.{place}"
+        return path_of(self.rule)
 
 
 def read_trace(text: str) -> list[Step]:
     """Read the way of the first packet that was traced; empty where none came."""
     lines = [found for line in text.splitlines() if (found := _TRACE.match(line))]
     return [
-        Step(line["table"], line["chain"], line["verdict"], line["rule"].strip())
+        Step(
+            line["table"],
+            line["chain"],
+            _VERDICTS.get(line["verdict"], line["verdict"]),
+            line["rule"].strip(),
+        )
         for line in lines
         if line["packet"] == lines[0]["packet"] and line["table"] != "calico-lab-trace"
+    ]
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A rule of ours on a host, and what it has met since it was loaded."""
+
+    program: str
+    rule: str
+    packets: int
+    bytes: int
+
+    @property
+    def path(self) -> str | None:
+        """Where in the config the rule stands."""
+        return path_of(self.rule)
+
+
+def read_counters(text: str) -> list[Counter]:
+    """Read the counters of the rules, in their order on the host."""
+    found = [line for each in text.splitlines() if (line := _COUNTER.fullmatch(each))]
+    return [
+        Counter(line["program"], line["rule"], int(line["packets"]), int(line["bytes"])) for line in found
     ]

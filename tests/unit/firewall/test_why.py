@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.firewall.resolve import resolve
-from components.firewall.why import explain, read_trace
+from components.firewall.why import explain, path_of, read_counters, read_trace
 from tests.unit.firewall.firewall_cases import CASES, LAB, config
 
 DOCUMENT: dict[str, Any] = json.loads((CASES / "why.json").read_text())
@@ -34,6 +34,24 @@ def test_read_trace() -> None:
     ]
     assert [step.path for step in steps] == [None, None, None, "firewall.policies.only-http.default"]
     assert steps[2].rule == "-4 -t filter -A INPUT -j CALICO-LAB-INPUT"
+
+
+def test_return_has_no_word_in_a_trace() -> None:
+    rule = '-4 -t filter -A CALICO-LAB-INPUT -m comment --comment "web/2 seen" -j RETURN'
+    [step] = read_trace(f" TRACE: 2 7012 filter:CALICO-LAB-INPUT:rule:0x5:0xfffffffb  {rule}")
+    assert (step.verdict, step.path) == ("RETURN", "firewall.policies.web.rules[1]")
+
+
+def test_counters() -> None:
+    ours = '-A CALICO-LAB-INPUT -m comment --comment "web/2" -j DROP'
+    text = f"noise\niptables [3:180] {ours}\nip6tables [0:0] -A CALICO-LAB-INPUT -i lo -j RETURN"
+    first, second = read_counters(text)
+    assert (first.program, first.packets, first.bytes, first.rule) == ("iptables", 3, 180, ours)
+    assert (first.path, second.path) == ("firewall.policies.web.rules[1]", None)
+
+
+def test_only_the_labs_own_chains_have_a_path() -> None:
+    assert path_of('-A INPUT -m comment --comment "web/2" -j DROP') is None
 
 
 def test_no_packet_came() -> None:

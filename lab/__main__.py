@@ -1,0 +1,138 @@
+"""`lab`: the verbs of the operator's command.
+
+Exit codes: 0 healthy, 1 not, 2 wrong usage or no lab to ask.
+"""
+
+import json
+import sys
+
+import click
+from rich.console import Console
+
+from components.config import ConfigError
+from lab import drift, stack, status, tables, welcome, why
+
+PIPE_WIDTH = 240
+
+
+class NoLab(click.ClickException):
+    """There is no lab to ask."""
+
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--stack",
+    "name",
+    default="lab",
+    envvar="CALICO_LAB_STACK",
+    show_default=True,
+    show_envvar=True,
+    help="The Pulumi stack of the lab.",
+)
+@click.pass_context
+def main(context: click.Context, name: str) -> None:
+    """Look at a running lab. No verb changes a machine; changes go through `pulumi up`."""
+    context.obj = name
+
+
+def _outputs(name: str) -> stack.Outputs:
+    try:
+        return stack.read(name)
+    except stack.StackError as error:
+        raise NoLab(str(error)) from None
+
+
+@main.command("status", short_help="Show the lab's health.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def status_command(context: click.Context, as_json: bool) -> None:
+    """Show hosts, etcd, BGP, containers, firewall and URLs; exit 1 when something is unhealthy."""
+    seen = status.look(_outputs(context.obj), context.obj)
+    found = status.findings(seen)
+    if as_json:
+        click.echo(json.dumps(status.document(seen), indent=2))
+    else:
+        # What is read by grep has no width to fit into.
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        for table in tables.tables(seen, found):
+            console.print(table)
+    context.exit(1 if found else 0)
+
+
+@main.command("why", short_help="Say what becomes of a packet, and which rule decides.")
+@click.argument("source")
+@click.argument("destination")
+@click.argument("flow", metavar="PROTO/PORT")
+@click.option("--published", is_flag=True, help="It goes to a container's published port.")
+@click.option("--live", is_flag=True, help="Send one, and see what the host's kernel does with it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def why_command(
+    context: click.Context,
+    *,
+    source: str,
+    destination: str,
+    flow: str,
+    published: bool,
+    live: bool,
+    as_json: bool,
+) -> None:
+    """Say what becomes of the first packet of a flow by the firewall policies in the config.
+
+    SOURCE is a machine of the lab, `operator` or an address; DESTINATION is a host; PROTO/PORT is like
+    tcp/2380, icmp or icmp/echo-request. The proxy's port is a published one.
+
+    With --live, SOURCE opens such a connection once a second and sends nothing on it (by UDP an empty line
+    goes), and DESTINATION lists every rule that one of the packets meets, and the deciding rule's counters.
+    Where SOURCE is just an address, or the packet neither TCP, UDP nor an echo-request, one has to come by
+    itself. For these five seconds the host's nftables has a table calico-lab-trace: it marks the packets,
+    decides nothing, and goes when the trace ends, also when the SSH session is cut. Exit 1 when the host has
+    no answer, or another than the config.
+    """
+    try:
+        explanation = why.answer(why.read_config(context.obj), source, destination, flow, published=published)
+        seen = why.look(explanation, _outputs(context.obj), source, destination) if live else None
+    except (ConfigError, stack.StackError) as error:
+        raise NoLab(str(error)) from None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    problem = why.finding(explanation, seen, context.obj) if seen else None
+    if as_json:
+        click.echo(json.dumps(why.document(explanation, seen, problem), indent=2))
+    else:
+        click.echo("\n".join(why.text(explanation, seen, problem)))
+    context.exit(1 if problem else 0)
+
+
+@main.command("drift", short_help="Compare the hosts' firewall rules with what was applied.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def drift_command(context: click.Context, as_json: bool) -> None:
+    """Compare the firewall rules on each host with what was applied, rule by rule, and print their counters.
+
+    Exit 1 when a host differs, or does not answer. It repairs nothing: `pulumi up --refresh` does.
+    """
+    outputs = _outputs(context.obj)
+    try:
+        applied = stack.resources(context.obj, "HostFirewall")
+    except stack.StackError as error:
+        raise NoLab(str(error)) from None
+    hosts = drift.look(outputs, applied)
+    if as_json:
+        click.echo(json.dumps(drift.document(hosts), indent=2))
+    else:
+        click.echo("\n".join(drift.text(hosts, context.obj)))
+    context.exit(0 if all(rules.sound for rules in hosts) else 1)
+
+
+@main.command("welcome", short_help="Say how the lab is used.")
+@click.pass_context
+def welcome_command(context: click.Context) -> None:
+    """Say how the lab is used: its URLs and the commands that reach its machines."""
+    click.echo(welcome.text(_outputs(context.obj), context.obj))
+
+
+if __name__ == "__main__":
+    main()

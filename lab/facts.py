@@ -1,0 +1,173 @@
+"""What hosts say of themselves: the lines of `probe.sh` as typed facts. Pure; it judges nothing."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.remote import Answer
+
+# confd names BIRD's protocols after the peer's address (confd/etc/calico/confd/templates/bird.cfg.template).
+_PEER = re.compile(r"(?:Mesh|Node|Global)_(\d+)_(\d+)_(\d+)_(\d+)$")
+
+
+@dataclass(frozen=True)
+class Member:
+    """An etcd member, as it answers on its own client URL."""
+
+    healthy: bool
+    error: str = ""
+    version: str = ""
+    leader: bool = False
+    size: int = 0
+    """Bytes of its database."""
+    members: tuple[str, ...] = ()
+    """The names of the cluster's members in its eyes."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A BGP session, in BIRD's words."""
+
+    state: str
+    since: str = ""
+
+    @property
+    def established(self) -> bool:
+        """Whether routes are exchanged."""
+        return self.state == "Established"
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container on a host."""
+
+    name: str
+    image: str
+    state: str
+    health: str | None
+    address: str | None
+    """Its address on the lab's network; None where it is not on it."""
+    stack: str | None
+    """The stack that made it; None for the operator's own containers."""
+
+    @property
+    def condition(self) -> str:
+        """How it is: its health where it runs and has a health check, and else its state."""
+        return self.health or self.state if self.state == "running" else self.state
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What one host said."""
+
+    reached: bool
+    error: str = ""
+    complete: bool = False
+    release: str = ""
+    uptime: int = 0
+    """Seconds since its first process started."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """State of each enabled unit of the lab, and of Docker."""
+    member: Member | None = None
+    felix: str | None = None
+    """The status line of Felix's readiness; None without an answer."""
+    driver: str | None = None
+    """The status line of the Docker driver's readiness; None without an answer."""
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    """BGP session by the peer's address."""
+    network: str | None = None
+    """The driver of the lab's Docker network; None where there is no such network."""
+    containers: Sequence[Container] = ()
+    rules: Mapping[str, int] = field(default_factory=dict)
+    """Number of rules by chain of the firewall's own (`iptables CALICO-LAB-INPUT`)."""
+    pending: bool = False
+    """Whether a change of the firewall waits for its confirmation."""
+
+    @property
+    def on_network(self) -> bool:
+        """Whether Calico is installed there."""
+        return "calico-lab-bird.service" in self.units
+
+
+def parse(answer: Answer, network: str) -> HostFacts:
+    """Read a host's answer to `probe.sh`; an answer that broke off gives the facts up to there."""
+    if not answer.reached:
+        return HostFacts(reached=False, error=answer.error)
+    try:
+        return _facts(answer, network)
+    except (ValueError, LookupError) as error:
+        return HostFacts(reached=True, error=str(error))
+
+
+def _facts(answer: Answer, network: str) -> HostFacts:
+    lines: dict[str, list[str]] = defaultdict(list)
+    for line in answer.text.splitlines():
+        name, _, value = line.partition(" ")
+        lines[name].append(value.strip())
+    uptime = _first(lines["uptime"])
+    return HostFacts(
+        reached=True,
+        error=answer.error,
+        complete="complete" in lines,
+        release=_first(lines["release"]) or "",
+        uptime=int(uptime) if uptime and uptime.isdigit() else 0,
+        units=dict(_pair(line) for line in lines["unit"]),
+        member=_member(lines),
+        felix=_first(lines["felix"]),
+        driver=_first(lines["driver"]),
+        sessions=dict(session for line in lines["bgp"] if (session := _session(line))),
+        network=_first(lines["network"]),
+        containers=[_container(json.loads(line), network) for line in lines["container"]],
+        rules={chain: int(count) for line in lines["chain"] for chain, _, count in [line.rpartition(" ")]},
+        pending="firewall" in lines,
+    )
+
+
+def _first(lines: Sequence[str]) -> str | None:
+    return (lines[0] or None) if lines else None
+
+
+def _pair(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(" ")
+    return name, value
+
+
+def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
+    if "etcd-health" not in lines:
+        return None
+    [health] = json.loads(lines["etcd-health"][0])
+    if not health["health"]:
+        return Member(healthy=False, error=health.get("error", "it does not answer"))
+    status = json.loads(lines["etcd-status"][0])[0]["Status"]
+    members = json.loads(lines["etcd-members"][0])["members"]
+    return Member(
+        healthy=True,
+        version=status["version"],
+        leader=status["leader"] == status["header"]["member_id"],
+        size=status["dbSize"],
+        members=tuple(sorted(member.get("name", "") for member in members)),
+    )
+
+
+def _session(line: str) -> tuple[str, Session] | None:
+    """Read a line of `show protocols`: name, protocol, table, state, since, and the session's own words."""
+    words = line.split()
+    peer = _PEER.match(words[0])
+    if not peer:
+        return None
+    return ".".join(peer.groups()), Session(" ".join(words[5:]) or words[3], words[4])
+
+
+def _container(document: Mapping[str, Any], network: str) -> Container:
+    attached = document["networks"].get(network)
+    return Container(
+        name=document["name"].removeprefix("/"),
+        image=document["image"],
+        state=document["state"],
+        health=document["health"],
+        address=(attached["IPAddress"] or None) if attached else None,
+        stack=(document["labels"] or {}).get("calico-lab.stack"),
+    )

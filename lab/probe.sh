@@ -1,0 +1,61 @@
+#!/bin/bash
+# What `lab status` asks of one host: facts, one a line, its name in front. It only reads. What cannot be found
+# out is left out, and no question takes longer than a few seconds: the reader decides what an absence means.
+#   $ENDPOINT  the client URL of this host's etcd member, or nothing
+#   $NETWORK   the name of the containers' network
+set -u
+export LC_ALL=C
+
+ask() { timeout 5 "$@" </dev/null 2>/dev/null; }
+fact() { sed "s/^/$1 /"; }
+
+# The first line that answers GET http://127.0.0.1:$1/$2.
+http_status() {
+    # shellcheck disable=SC2016 # the inner shell expands its own arguments
+    ask bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && printf "GET /%s HTTP/1.0\r\n\r\n" "$1" >&3 && read -r line <&3 &&
+        echo "${line%$'\''\r'\''}"' "$1" "$2"
+}
+
+# shellcheck source=/dev/null
+(. /etc/os-release && echo "$PRETTY_NAME") | fact release
+# The age of the first process: in a container, /proc/uptime is that of the machine around it.
+ask ps -o etimes= -p 1 | fact uptime
+
+for unit in $(ask systemctl list-unit-files --no-legend --state=enabled 'calico-lab-*' docker.service | cut -d ' ' -f 1); do
+    echo "$unit $(ask systemctl is-active "$unit")" | fact unit
+done
+
+if [ -n "$ENDPOINT" ] && [ -r /etc/calico-lab/etcd/etcdctl.env ]; then
+    set -a
+    # shellcheck source=/dev/null
+    . /etc/calico-lab/etcd/etcdctl.env
+    set +a
+    export ETCDCTL_ENDPOINTS=$ENDPOINT
+    etcdctl() { ask etcdctl --dial-timeout=2s --command-timeout=2s -w json "$@"; }
+    health=$(etcdctl endpoint health)
+    echo "$health" | fact etcd-health
+    if [[ $health == *'"health":true'* ]]; then
+        etcdctl endpoint status | fact etcd-status
+        etcdctl member list | fact etcd-members
+    fi
+fi
+
+http_status 9099 readiness | fact felix
+http_status 9101 readiness | fact driver
+ask birdc -s /run/calico/bird.ctl show protocols | awk '$2 == "BGP"' | fact bgp
+
+ask docker network inspect --format '{{.Driver}}' "$NETWORK" | fact network
+container='{"name":{{json .Name}},"image":{{json .Config.Image}},"labels":{{json .Config.Labels}}'
+container+=',"state":{{json .State.Status}},"health":{{with .State.Health}}{{json .Status}}{{else}}null{{end}}'
+container+=',"networks":{{json .NetworkSettings.Networks}}}'
+ids=$(ask docker ps --all --quiet --no-trunc)
+# shellcheck disable=SC2086 # one word per container is meant
+[ -z "$ids" ] || ask docker inspect --format "$container" $ids | fact container
+
+for program in iptables ip6tables; do
+    for chain in CALICO-LAB-INPUT CALICO-LAB-PUBLISHED; do
+        rules=$(ask "$program" -w 2 -S "$chain") && echo "$program $chain $(grep -c '^-A' <<<"$rules")" | fact chain
+    done
+done
+[ ! -d /etc/calico-lab/firewall/previous ] || echo pending | fact firewall
+echo yes | fact complete

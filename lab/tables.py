@@ -1,0 +1,125 @@
+"""The status as tables for people. Pure: from what was seen to what is printed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lab.status import READY, Finding, Status
+
+
+def tables(status: Status, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    """The tables of a status, and its findings last, where they are read."""
+    outputs = status.outputs
+    yield _table(
+        f"Hosts of stack {status.stack}",
+        ("host", "address", "release", "up"),
+        (
+            (
+                host,
+                outputs.hosts.get(host, "outside the lab"),
+                seen.release if seen.reached else _bad("does not answer"),
+                str(timedelta(seconds=seen.uptime)) if seen.reached else "",
+            )
+            for host, seen in status.hosts.items()
+        ),
+    )
+    yield _table(
+        "etcd",
+        ("host", "endpoint", "health", "role", "version", "database"),
+        (
+            (
+                host,
+                outputs.etcd_endpoint(host) or "",
+                _good("healthy") if member and member.healthy else _bad("unhealthy"),
+                "leader" if member and member.leader else "",
+                member.version if member else "",
+                f"{member.size // 1024} KiB" if member else "",
+            )
+            for host in status.members
+            for member in [status.hosts[host].member]
+        ),
+    )
+    yield _table(
+        f"Calico network {outputs.network} {outputs.cidr}",
+        ("host", "Felix", "driver", "BGP sessions"),
+        (
+            (
+                host,
+                _ready(status.hosts[host].felix),
+                _ready(status.hosts[host].driver),
+                Text(", ").join(
+                    _good(peer) if session.established else _bad(f"{peer}: {session.state}")
+                    for end, peer, session in status.sessions()
+                    if end == host
+                ),
+            )
+            for host in status.networked
+        ),
+    )
+    yield _table(
+        "Containers",
+        ("host", "container", "address", "image", "state"),
+        (
+            (
+                host,
+                container.name,
+                container.address or "host's own",
+                _image(container.image),
+                container.condition,
+            )
+            for host, seen in status.hosts.items()
+            for container in seen.containers
+            if container.address or container.stack
+        ),
+    )
+    yield _table(
+        "Firewall",
+        ("host", "active policies", "rules"),
+        (
+            (host, ", ".join(outputs.firewall.get(host, ())) or "none", str(status.rules(host)))
+            for host in outputs.hosts
+        ),
+    )
+    yield _table(
+        "URLs",
+        ("what", "where", "answers"),
+        (("notebook", outputs.notebook_url, str(status.notebook)), ("proxy", outputs.proxy_url, "")),
+    )
+    yield from _findings(findings)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[Text]:
+    if not findings:
+        yield _good("Everything is as it has to be.")
+    for finding in findings:
+        yield Text.assemble((finding.where, "bold red"), ": ", finding.what, "\n    next: ", finding.next)
+
+
+def _image(name: str) -> str:
+    """An image's name; an ID as short as Docker's own tables have it."""
+    return name.removeprefix("sha256:")[:12] if name.startswith("sha256:") else name
+
+
+def _ready(line: str | None) -> Text:
+    return _good("ready") if READY in f"{line} " else _bad(line or "no answer")
+
+
+def _good(text: str) -> Text:
+    return Text(text, style="green")
+
+
+def _bad(text: str) -> Text:
+    return Text(text, style="bold red")

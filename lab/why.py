@@ -1,0 +1,229 @@
+"""What becomes of a packet, and which rule decides: by the config, and by what the kernel does with one.
+
+The config's answer is for the config as it stands in the file, applied or not. The host's own answer is a
+trace: the first packet of the flow is sent, from the machine that the question names, and the host says which
+rules it meets.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.config import LabConfig, load
+from components.firewall import lab_of
+from components.firewall.evaluate import Packet
+from components.firewall.resolve import OPERATOR, resolve
+from components.firewall.why import Counter, Explanation, Step, explain, read_counters, read_trace
+from lab import remote
+from lab.stack import PROJECT, Outputs, StackError
+
+_FIREWALL = PROJECT / "components" / "firewall"
+TRACE = _FIREWALL / "trace.sh"
+COUNTERS = _FIREWALL / "counters.sh"
+SEND = Path(__file__).with_name("send.sh")
+TRACE_SECONDS = 5
+# How much longer than the trace a host may need, its answer included.
+GRACE_SECONDS = 20
+# The operator is here. bash takes the script from standard input and leaves its argument alone.
+_HERE_BY_SHELL = "bash -s --"
+ICMP_ECHO_REQUEST = 8
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a host says of the packet."""
+
+    host: str
+    steps: list[Step]
+    """The rules that it met; none where no packet came."""
+    counters: list[Counter]
+    """Those of the rule that decides by the config."""
+    error: str = ""
+    """Why the host has no answer."""
+
+    @property
+    def end(self) -> Step | None:
+        """The rule that ended the packet's way; None where it came through."""
+        return next((step for step in self.steps if step.verdict in ("DROP", "REJECT")), None)
+
+    @property
+    def verdict(self) -> str | None:
+        """`accept` or `drop` (what a reject is to the packet itself); None without a packet."""
+        if not self.steps:
+            return None
+        return "drop" if self.end else "accept"
+
+
+def read_config(stack: str, folder: Path = PROJECT) -> LabConfig:
+    """Read a stack's config as the program does.
+
+    Raises:
+        StackError: There is no such file, or it is no YAML.
+        ConfigError: The config is wrong.
+    """
+    path = folder / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise StackError(f"{path.name} is not in {folder}; next: pulumi stack ls") from None
+    except yaml.YAMLError as error:
+        raise StackError(f"{path.name} is not YAML: {error}") from None
+    return load(document.get("config") or {}, path.name)
+
+
+def answer(
+    config: LabConfig, source: str, destination: str, flow: str, *, published: bool = False
+) -> Explanation:
+    """Explain by the config.
+
+    Args:
+        config: The lab's config.
+        source: A machine of the lab, `operator`, or an address.
+        destination: A host.
+        flow: As `tcp/2380`.
+        published: Whether it goes to a container's published port, as everything to the proxy does.
+
+    Raises:
+        ValueError: When one of these cannot be understood.
+    """
+    lab = lab_of(config.hosts, config.firewall)
+    to_proxy = (destination, flow) == (config.proxy.host, f"tcp/{config.proxy.port}")
+    policies = resolve(config.firewall, lab)
+    return explain(policies, lab, source, destination, flow, published=published or to_proxy)
+
+
+def look(explanation: Explanation, outputs: Outputs, source: str, host: str) -> Live:
+    """Trace the packet on the host that it goes to, while its source sends it.
+
+    Raises:
+        StackError: The host is not in the stack.
+        ValueError: The packet cannot come to the host.
+    """
+    packet = explanation.packet
+    if host not in outputs.ssh:
+        raise StackError(f"{host} is in the config, but not in the stack; next: pulumi up")
+    if packet.source.version != packet.destination.version:
+        raise ValueError(
+            f"{source}: {packet.source} cannot send to {packet.destination}, the address of {host}"
+        )
+    sender = _HERE_BY_SHELL if source == OPERATOR else outputs.ssh.get(source)
+    script = f"{TRACE.read_text()}\n{COUNTERS.read_text()}"
+    seconds = TRACE_SECONDS + GRACE_SECONDS
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        traced = pool.submit(remote.run, outputs.ssh[host], script, trace_variables(packet), seconds)
+        if sender and (variables := send_variables(packet)):
+            pool.submit(remote.run, sender, SEND.read_text(), variables, seconds)
+        return read(host, explanation, traced.result())
+
+
+def read(host: str, explanation: Explanation, said: remote.Answer) -> Live:
+    """Read what the host printed."""
+    if said.status != 0:
+        return Live(host, [], [], said.error or f"exit status {said.status}")
+    steps = read_trace(said.text)
+    path = explanation.decision.path
+    counters = [counter for counter in read_counters(said.text) if path and counter.path == path]
+    program = "iptables" if explanation.packet.family == "ipv4" else "ip6tables"
+    counters = [counter for counter in counters if counter.program == program]
+    packet = explanation.packet
+    lost = f"no first packet of it came from {packet.source} within {TRACE_SECONDS} s"
+    return Live(host, steps, counters, "" if steps else lost)
+
+
+def trace_variables(packet: Packet) -> dict[str, str]:
+    """What `trace.sh` is asked: the first packets of the flow, not those of connections that exist."""
+    version4 = packet.family == "ipv4"
+    match = f"{packet.protocol} dport {packet.port}"
+    if packet.protocol == "icmp":
+        match = f"{'icmp' if version4 else 'icmpv6'} type {packet.icmp_type}"
+    elif packet.protocol == "tcp":
+        match += " tcp flags & (syn | ack) == syn"
+    return {
+        "FAMILY": "ip" if version4 else "ip6",
+        "SOURCE": str(packet.source),
+        "DESTINATION": str(packet.destination),
+        "MATCH": match,
+        "DURATION": str(TRACE_SECONDS),
+    }
+
+
+def send_variables(packet: Packet) -> dict[str, str] | None:
+    """What `send.sh` is asked; None for a packet that it cannot send, which then has to come by itself."""
+    if packet.protocol not in ("tcp", "udp") and packet.icmp_type != ICMP_ECHO_REQUEST:
+        return None
+    return {
+        "DESTINATION": str(packet.destination),
+        "PROTOCOL": packet.protocol,
+        "PORT": str(packet.port or ""),
+        "DURATION": str(TRACE_SECONDS),
+    }
+
+
+def finding(explanation: Explanation, live: Live, stack: str) -> str | None:
+    """Say what is wrong where the host has no answer, or another than the config, and what to do next."""
+    wanted = "accept" if explanation.decision.verdict == "accept" else "drop"
+    if live.error:
+        return (
+            f"{live.host}: trace: {live.error}; "
+            f"next: see that the source can send, and lab --stack {stack} status"
+        )
+    if wanted == "accept" and live.end and live.end.path is None:
+        return (
+            f"{live.host}: the lab's rules let it through, but another program's rule does not; "
+            f"next: iptables -S {live.end.chain} on {live.host}"
+        )
+    if live.verdict != wanted:
+        return (
+            f"{live.host}: the kernel does not do what the config says; "
+            f"next: lab --stack {stack} drift, and pulumi preview --diff --stack {stack}"
+        )
+    return None
+
+
+def text(explanation: Explanation, live: Live | None, problem: str | None) -> Iterator[str]:
+    """The answer for people, a line at a time."""
+    yield str(explanation)
+    yield from (f"  rule      {line}" for line in explanation.lines)
+    if live is None:
+        return
+    for counter in live.counters:
+        yield f"  counters  {counter.packets} packets, {counter.bytes} bytes: {counter.rule}"
+    if live.steps:
+        yield f"On {live.host} the kernel {'stops it' if live.end else 'lets it through'}:"
+    for step in live.steps:
+        path = f" ({step.path})" if step.path else ""
+        yield f"  {step.table:<8}{step.chain:<22}{step.verdict:<9}{step.rule or 'the end of the chain'}{path}"
+    if problem:
+        yield problem
+
+
+def document(explanation: Explanation, live: Live | None, problem: str | None) -> dict[str, Any]:
+    """The answer for machines."""
+    packet, decision = explanation.packet, explanation.decision
+    told: dict[str, Any] = {
+        "packet": {
+            "source": str(packet.source),
+            "destination": str(packet.destination),
+            "protocol": packet.protocol,
+            "port": packet.port,
+            "icmpType": packet.icmp_type,
+            "published": packet.published,
+        },
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "path": decision.path,
+        "rule": list(explanation.lines),
+    }
+    if live:
+        told["live"] = {
+            "host": live.host,
+            "verdict": live.verdict,
+            "steps": [{**asdict(step), "path": step.path} for step in live.steps],
+            "counters": [asdict(counter) for counter in live.counters],
+            "finding": problem,
+        }
+    return told

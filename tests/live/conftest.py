@@ -1,0 +1,71 @@
+"""The live tests ask a lab that is up: `pulumi up --stack lab` comes before them.
+
+The modules run in the order of their names: what only looks comes first, what breaks and mends later, and
+what takes the lab down last.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.guests import Guest, guests
+from lab import stack
+from lab.stack import Outputs
+from tests.live.program import Program
+
+# No single question takes longer; the module that brings the lab up again says so itself.
+TEST_SECONDS = 120
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bound every test that does not bound itself."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
+def git_status() -> str:
+    """What git says of the checkout."""
+    command = ["git", "status", "--porcelain"]
+    done = subprocess.run(command, cwd=stack.PROJECT, capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_tree_stays_as_it_is() -> Iterator[None]:
+    """Nothing that a person does with the lab, and so none of the tests, makes a clone dirty."""
+    before = git_status()
+    yield
+    assert git_status() == before
+
+
+@pytest.fixture(scope="session")
+def program() -> Program:
+    """The Pulumi program and its stack."""
+    return Program(os.environ.get("CALICO_LAB_STACK", "lab"))
+
+
+@pytest.fixture(scope="session")
+def outputs(program: Program) -> Outputs:
+    """The outputs of the running lab; without one there is nothing to test, and that is a failure."""
+    try:
+        return stack.read(program.stack)
+    except stack.StackError as error:
+        pytest.exit(f"the live tests need a running lab: {error}", returncode=3)
+
+
+@pytest.fixture(scope="session")
+def token(program: Program) -> str:
+    """The notebook's token."""
+    return program.secret_output("notebookToken")
+
+
+@pytest.fixture(scope="module")
+def guest(outputs: Outputs) -> Iterator[dict[str, Guest]]:
+    """A container on the lab's network on each host, by host."""
+    with guests(outputs, list(outputs.hosts)) as running:
+        yield running

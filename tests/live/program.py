@@ -1,0 +1,115 @@
+"""The Pulumi program as a person runs it, with changes of its config that leave the tracked file alone."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.stack import PROJECT
+
+QUIET = ("--non-interactive", "--suppress-permalink=true", "--color", "never")
+
+
+class ProgramError(Exception):
+    """Pulumi failed; the message has what it printed."""
+
+
+class Secret(str):
+    """A secret that a failing test does not print."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[secret]'"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A step of a preview that is not `same`."""
+
+    operation: str
+    type: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """The program and the stack that the tests look at."""
+
+    stack: str
+
+    @property
+    def config(self) -> Path:
+        """The stack's tracked config."""
+        return PROJECT / f"Pulumi.{self.stack}.yaml"
+
+    def pulumi(self, *arguments: str, seconds: float = 120) -> str:
+        """Run a pulumi command on the stack and return what it prints.
+
+        Raises:
+            ProgramError: It failed.
+        """
+        done = subprocess.run(
+            ["pulumi", *arguments, "--stack", self.stack],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+        if done.returncode != 0:
+            raise ProgramError(f"pulumi {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def up(self, config: Path | None = None, seconds: float = 120) -> str:
+        """Apply the tracked config, or another."""
+        return self.pulumi("up", "--yes", "--skip-preview", *QUIET, *_config_file(config), seconds=seconds)
+
+    def preview(self, config: Path | None = None) -> list[Change]:
+        """What `up` would change."""
+        told = json.loads(self.pulumi("preview", "--json", "--non-interactive", *_config_file(config)))
+        return [_change(step) for step in told.get("steps", []) if step["op"] != "same"]
+
+    def changed_config(self, folder: Path, changes: dict[str, str]) -> Path:
+        """Copy the tracked config into a folder and set some of its values there.
+
+        Args:
+            folder: Where the copy lies.
+            changes: Value by path, as `pulumi config set --path` takes them.
+        """
+        copy = folder / self.config.name
+        shutil.copy(self.config, copy)
+        for path, value in changes.items():
+            self.pulumi("config", "set", "--path", f"calico-lab:{path}", value, "--config-file", str(copy))
+        return copy
+
+    def secret_output(self, name: str) -> Secret:
+        """The value of a secret output."""
+        return Secret(self.pulumi("stack", "output", name, "--show-secrets").strip())
+
+    def resource(self, component: str) -> dict[str, Any]:
+        """The state of the only component of a type."""
+        kind = f"calico-lab:index:{component}"
+        [found] = [one for one in self.state()["deployment"]["resources"] if one["type"] == kind]
+        return dict(found)
+
+    @staticmethod
+    def plaintext(value: dict[str, str]) -> Secret:
+        """The value of a secret in a state whose secrets are in the clear."""
+        return Secret(json.loads(value["plaintext"]))
+
+    def state(self) -> dict[str, Any]:
+        """The stack's state with its secrets in the clear."""
+        state: dict[str, Any] = json.loads(self.pulumi("stack", "export", "--show-secrets"))
+        return state
+
+
+def _config_file(config: Path | None) -> tuple[str, ...]:
+    return ("--config-file", str(config)) if config else ()
+
+
+def _change(step: dict[str, Any]) -> Change:
+    *_, kind, name = step["urn"].split("::")
+    return Change(step["op"], kind.split("$")[-1], name)

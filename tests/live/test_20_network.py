@@ -1,0 +1,69 @@
+"""The containers' network: routed by BGP between all hosts, and not encapsulated."""
+
+import itertools
+import re
+from pathlib import Path
+
+from bench.guests import Guest
+from lab import remote, status
+from lab.stack import Outputs
+from tests.live.program import Program
+
+WIRE = Path(__file__).with_name("wire.sh").read_text()
+
+
+def test_bgp_is_established_on_all_pairs(outputs: Outputs, program: Program) -> None:
+    seen = status.look(outputs, program.stack)
+    sessions = {(host, peer): session for host, peer, session in seen.sessions()}
+    assert set(sessions) == set(itertools.permutations(outputs.hosts, 2))
+    assert {pair: session.state for pair, session in sessions.items() if not session.established} == {}
+
+
+def test_guests_have_addresses_of_the_network(outputs: Outputs, guest: dict[str, Guest]) -> None:
+    addresses = {one.address for one in guest.values()}
+    assert len(addresses) == len(outputs.hosts)
+    assert all(address.startswith("192.168.") for address in addresses)
+
+
+def test_every_guest_reaches_every_other(guest: dict[str, Guest]) -> None:
+    for one, other in itertools.permutations(guest.values(), 2):
+        assert "2 received" in one.run(f"ping -c 2 -i 0.2 -W 2 {other.address}")
+
+
+def test_tcp_between_hosts(guest: dict[str, Guest]) -> None:
+    first, *others = guest.values()
+    for server in others:
+        server.run(f"setsid timeout 60 nc -l -k {server.address} 5000 >/dev/null 2>&1 &")
+        first.run(f"for _ in $(seq 50); do nc -z -w 2 {server.address} 5000 && exit; sleep 0.1; done; exit 1")
+
+
+def test_hosts_know_each_others_blocks_from_bird(outputs: Outputs, guest: dict[str, Guest]) -> None:
+    for host, other in itertools.permutations(outputs.hosts, 2):
+        answer = remote.run(outputs.ssh[host], f"ip route get {guest[other].address}")
+        assert f"via {outputs.hosts[other]} " in answer.text
+        routes = remote.run(outputs.ssh[host], f"ip route show proto bird via {outputs.hosts[other]}")
+        assert routes.text.strip(), f"{host} has no route from BIRD by way of {other}"
+
+
+def test_the_wire_carries_the_containers_own_packets(outputs: Outputs, guest: dict[str, Guest]) -> None:
+    hosts = list(guest)
+    for here, there in ((hosts[0], hosts[1]), (hosts[0], hosts[2])):
+        one, other = guest[here], guest[there]
+        answer = remote.run(
+            outputs.ssh[here],
+            WIRE,
+            {
+                "NAME": one.name,
+                "PEER": other.address,
+                "VIA": outputs.hosts[there],
+                "CIDR": outputs.cidr,
+            },
+        )
+        assert answer.status == 0, answer.error
+        echo = re.compile(rf"IP ({re.escape(one.address)}|{re.escape(other.address)}) > .*ICMP echo")
+        seen = answer.text.splitlines()
+        between = [line for line in seen if echo.search(line)]
+        assert len(between) == 6, answer.text
+        assert not [line for line in seen if "VXLAN" in line or ".4789" in line or "ipip" in line], (
+            answer.text
+        )

@@ -1,0 +1,100 @@
+"""The notebook, the proxy in front of it, and the SSH box: what they answer, and to whom."""
+
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from bench.guests import Guest
+from lab import remote
+from lab.stack import PROJECT, Outputs
+from tests.live import kernel
+from tests.live.program import Program
+
+FLOWS = Path(__file__).with_name("flows.sh").read_text()
+API_PORT = 8001
+
+
+@pytest.fixture(scope="module")
+def notebook(outputs: Outputs) -> str:
+    return outputs.proxy_url.rstrip("/")
+
+
+def test_a_cell_runs_through_the_proxy(notebook: str, token: str) -> None:
+    assert kernel.run_cell(notebook, token, "print(6*7)") == "42\n"
+
+
+@pytest.mark.parametrize("parameters", [{}, {"token": "0" * 64}])
+def test_without_the_token_there_is_nothing(notebook: str, parameters: dict[str, str]) -> None:
+    for path in ("kernels", "contents", "terminals"):
+        answer = requests.get(f"{notebook}/api/{path}", params=parameters, timeout=10)
+        assert answer.status_code == 403, path
+    assert requests.post(f"{notebook}/api/kernels", params=parameters, timeout=10).status_code == 403
+
+
+def test_the_notebook_is_on_the_network(guest: dict[str, Guest]) -> None:
+    for one in guest.values():
+        assert "succeeded" in one.run("nc -v -z -w 5 192.168.0.100 8888 2>&1")
+
+
+def ssh_to_box(options: list[str], outputs: Outputs, address: str) -> subprocess.CompletedProcess[str]:
+    """Open a session as `admin` by way of a2, whose only way to the box is the Calico network."""
+    through = f"ProxyCommand={outputs.ssh['a2']} -W %h:%p"
+    return subprocess.run(
+        [
+            "ssh",
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            through,
+            *options,
+            f"admin@{address}",
+            "id -un; ip -o -4 a",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_the_ssh_box_lets_admin_in_by_key(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+    box = program.resource("SshBox")
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text(program.plaintext(box["outputs"]["privateKey"]))
+    address = box["outputs"]["address"]
+    known = tmp_path / "known_hosts"
+    known.write_text(f"{address} {box['outputs']['hostKey']}\n")
+    pinned = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
+    session = ssh_to_box([*pinned, "-i", str(key)], outputs, address)
+    assert session.returncode == 0, session.stderr
+    user, *interfaces = session.stdout.splitlines()
+    assert user == "admin"
+    assert any(f" {address}/32 " in line for line in interfaces)
+
+    stranger = ssh_to_box([*pinned, "-i", "/dev/null"], outputs, address)
+    assert stranger.returncode == 255
+    assert "Permission denied (publickey)" in stranger.stderr
+
+
+def test_the_proxys_api_is_for_its_own_host_alone(outputs: Outputs) -> None:
+    proxy = urlsplit(outputs.proxy_url)
+    host = next(host for host, address in outputs.hosts.items() if address == proxy.hostname)
+    ports = {"TARGET": outputs.hosts[host], "SOURCE": "", "PORTS": f"{proxy.port} {API_PORT}"}
+    seen = remote.run(outputs.ssh["visitor"], FLOWS, ports).text.splitlines()
+    assert f"tcp/{proxy.port} open" in seen
+    assert f"tcp/{API_PORT} open" not in seen
+    listening = remote.run(outputs.ssh[host], "ss -Htln | awk '{print $4}'").text.split()
+    assert [where for where in listening if where.endswith(f":{API_PORT}")] in ([], [f"127.0.0.1:{API_PORT}"])
+
+
+def test_the_proxys_api_is_not_behind_its_own_port(outputs: Outputs) -> None:
+    answer = requests.get(f"{outputs.proxy_url.rstrip('/')}/api/routes", timeout=10)
+    assert answer.status_code in (403, 404)
+    assert "target" not in answer.text

@@ -1,0 +1,74 @@
+"""`lab status` on the real lab: healthy while it is, and not when a member is missing."""
+
+import json
+import subprocess
+from typing import Any
+
+from lab import remote
+from lab.stack import PROJECT, Outputs
+from tests.live.program import Program
+from tests.live.waiting import eventually
+
+KEYS = {"stack", "healthy", "findings", "hosts", "etcd", "calico", "bgp", "containers", "firewall", "urls"}
+ETCD = "calico-lab-etcd.service"
+
+
+def lab_status(*arguments: str, stack: str) -> tuple[int, str]:
+    done = subprocess.run(
+        ["lab", "--stack", stack, "status", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, done.stdout
+
+
+def test_a_healthy_lab(outputs: Outputs, program: Program) -> None:
+    code, text = lab_status(stack=program.stack)
+    assert code == 0, text
+    for part in (*outputs.hosts, *outputs.hosts.values(), *outputs.etcd_endpoints, outputs.notebook_url):
+        assert part in text
+
+
+def test_json(outputs: Outputs, program: Program, token: str) -> None:
+    code, text = lab_status("--json", stack=program.stack)
+    told: dict[str, Any] = json.loads(text)
+    assert code == 0, told["findings"]
+    assert set(told) == KEYS
+    assert told["healthy"] is True
+    assert [host["name"] for host in told["hosts"] if host["member"]] == list(outputs.hosts)
+    assert all(host["reachable"] and host["release"] and host["uptimeSeconds"] for host in told["hosts"])
+    assert all(member["healthy"] and member["databaseBytes"] for member in told["etcd"])
+    assert [member["leader"] for member in told["etcd"]].count(True) == 1
+    assert {session["state"] for session in told["bgp"]} == {"Established"}
+    assert all(host["felixReady"] and host["driverReady"] and host["network"] for host in told["calico"])
+    assert "192.168.0.100" in [container["address"] for container in told["containers"]]
+    assert told["urls"]["notebookStatus"] == 200
+    assert token not in text
+
+
+def test_a_member_that_is_missing_is_named(outputs: Outputs, program: Program) -> None:
+    host = list(outputs.hosts)[1]
+    ssh = outputs.ssh[host]
+    assert remote.run(ssh, f"systemctl stop {ETCD}").status == 0
+    try:
+        code, text = lab_status("--json", stack=program.stack)
+        told = json.loads(text)
+        assert code == 1
+        assert {finding["where"] for finding in told["findings"]} == {host}
+        assert any("its etcd member is not healthy" in finding["what"] for finding in told["findings"])
+        code, text = lab_status(stack=program.stack)
+        assert code == 1
+        assert f"{host}: its etcd member is not healthy" in text
+    finally:
+        started = remote.run(ssh, f"systemctl start {ETCD}", seconds=60)
+    assert started.status == 0, started.error
+
+    def healthy() -> None:
+        code, text = lab_status(stack=program.stack)
+        assert code == 0, text
+
+    eventually(healthy, seconds=30)

@@ -1,0 +1,44 @@
+"""From the engine's events to what each part of a run took."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import lifecycle
+from bench.lifecycle import BenchError, Step
+
+EVENTS = Path(__file__).with_name("events.jsonl")
+
+
+def recorded() -> list[tuple[float, str]]:
+    return [(at, json.dumps(event)) for at, event in map(json.loads, EVENTS.read_text().splitlines())]
+
+
+def test_steps_are_what_was_done_to_each_resource() -> None:
+    assert list(lifecycle.steps(recorded())) == [
+        Step("Hosts", "a0-machine", 0.7, 1.7),
+        Step("Hosts", "a1-machine", 0.8, 2.8),
+        Step("program", "authority", 3.3, 3.4),
+        Step("EtcdCluster", "a0-etcd", 3.0, 5.0),
+    ]
+
+
+def test_parts_are_in_the_order_in_which_they_begin() -> None:
+    hosts, etcd, program = lifecycle.parts(lifecycle.steps(recorded()))
+    assert (hosts.component, hosts.begin, hosts.end) == ("Hosts", 0.7, 2.8)
+    assert hosts.slowest.resource == "a1-machine"
+    assert (etcd.component, etcd.begin, etcd.end) == ("EtcdCluster", 3.0, 5.0)
+    assert program.slowest.seconds == pytest.approx(0.1)
+
+
+def test_a_failed_run_says_what_the_engine_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = {"diagnosticEvent": {"severity": "error", "message": "a1: etcd: the member is not healthy\n"}}
+    pulumi = tmp_path / "pulumi"
+    pulumi.write_text(f"#!/bin/sh\nprintf '%s\\n' '{json.dumps(message)}'\nexit 255\n")
+    pulumi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(
+        BenchError, match="pulumi up --stack lab failed:\na1: etcd: the member is not healthy"
+    ):
+        lifecycle.run("up", "lab")

@@ -1,0 +1,73 @@
+"""The command as a person meets it: exit codes, and what is said of wrong usage."""
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from lab import __main__ as command
+from lab import stack, status
+from tests.unit.lab import lab_cases
+
+
+def run(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], *arguments: str) -> tuple[int, str]:
+    monkeypatch.setattr(stack, "read", lambda name: lab_cases.outputs())
+    monkeypatch.setattr(status, "look", lambda outputs, name: lab_cases.status(case))
+    result = CliRunner().invoke(command.main, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = run(monkeypatch, {}, "status")
+    assert code == 0
+    assert "Everything is as it has to be." in text
+
+
+def test_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"machines": {"a1": {"status": 255, "error": "No route to host"}}}
+    code, text = run(monkeypatch, case, "status")
+    assert code == 1
+    assert "a1: does not answer SSH: No route to host" in text
+    assert "next: is it running? then: ssh -F .state/ssh/lab/config a1 uptime" in text
+    code, text = run(monkeypatch, case, "status", "--json")
+    assert code == 1
+    assert json.loads(text)["findings"][0]["where"] == "a1"
+
+
+def test_welcome_names_what_can_be_done_and_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = run(monkeypatch, {}, "--stack", "lab", "welcome")
+    assert code == 0
+    for part in (
+        "http://172.16.6.231:8888/",
+        "ssh -F .state/ssh/lab/config a0",
+        "notebookToken",
+        "lab status",
+    ):
+        assert part in text
+
+
+def test_no_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> stack.Outputs:
+        raise stack.StackError(f"stack {name} cannot be read")
+
+    monkeypatch.setattr(stack, "read", refuse)
+    result = CliRunner().invoke(command.main, ["--stack", "nowhere", "status"])
+    assert result.exit_code == 2
+    assert "stack nowhere cannot be read" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["no-such-verb"], ["status", "--no-such-option"], []])
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = CliRunner().invoke(command.main, arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["status", "--help"], ["why", "-h"], ["drift", "-h"], ["welcome", "-h"]]
+)
+def test_help(arguments: list[str]) -> None:
+    result = CliRunner().invoke(command.main, arguments)
+    assert result.exit_code == 0
+    assert "Usage:" in result.output

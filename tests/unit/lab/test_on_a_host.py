@@ -1,0 +1,160 @@
+"""`lab why --live` and `lab drift` with a real kernel: a host and a visitor in namespaces of their own."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from components.firewall import FirewallConfig
+from components.firewall.compile import compile_policies, restore_document
+from components.firewall.resolve import resolve
+from components.firewall.why import Explanation, explain
+from lab import drift, remote, why
+from lab.stack import Outputs
+from tests.unit.firewall.firewall_cases import LAB
+from tests.unit.lab.lab_cases import outputs
+
+HOST = """
+mount -t tmpfs none /run
+setpriv --pdeathsig KILL unshare --net sleep 600 >/dev/null &
+visitor=$!
+while [ "$(readlink "/proc/$visitor/ns/net")" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+ip link set lo up
+ip link add eth0 type veth peer name eth0 netns "$visitor"
+ip address add 172.16.6.44/24 dev eth0
+ip link set eth0 up
+nsenter --target "$visitor" --net ip address add 172.16.6.66/24 dev eth0
+nsenter --target "$visitor" --net ip link set eth0 up
+echo "$visitor"
+exec sleep 600
+"""
+RULES = [
+    {"action": "reject", "source": "visitor", "protocol": "tcp", "ports": 23},
+    {"action": "accept", "source": "visitor", "protocol": "udp", "ports": 53},
+]
+POLICIES = resolve(
+    FirewallConfig.model_validate({"policies": {"p": {"hosts": ["a0"], "rules": RULES}}}),
+    LAB,
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Outputs]:
+    """The outputs of a lab with one host, which has the policy loaded, and a visitor."""
+    user = [] if os.geteuid() == 0 else ["--user"]
+    mapped = [*user, "--map-root-user"] if user else []
+    command = ["unshare", *mapped, "--net", "--mount", "sh", "-euc", HOST]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        visitor = int(process.stdout.readline())
+        enter = ["nsenter", *user, *(["--preserve-credentials"] if user else []), "--net", "--mount"]
+        ssh = {
+            "a0": " ".join([*enter, "--target", str(process.pid), "sh", "-c"]),
+            "visitor": " ".join([*enter, "--target", str(visitor), "sh", "-c"]),
+        }
+        compiled = compile_policies(POLICIES["a0"])
+        document = restore_document(compiled.ipv4, compiled.policies)
+        loaded = remote.run(
+            ssh["a0"],
+            f"iptables-restore --noflush <<'END'\n{document}END\niptables -I INPUT -j CALICO-LAB-INPUT",
+        )
+        try:
+            assert loaded.status == 0, loaded.error
+            yield replace(outputs(), hosts={"a0": "172.16.6.44"}, ssh=ssh)
+        finally:
+            process.kill()
+
+
+def ask(lab: Outputs, source: str, flow: str) -> tuple[Explanation, why.Live]:
+    explanation = explain(POLICIES, LAB, source, "a0", flow)
+    return explanation, why.look(explanation, lab, source, "a0")
+
+
+def tables(lab: Outputs) -> str:
+    return remote.run(lab.ssh["a0"], "nft list tables").text
+
+
+@pytest.mark.parametrize(
+    ("flow", "verdict", "path"),
+    [
+        ("tcp/23", "drop", "firewall.policies.p.rules[0]"),
+        ("udp/53", "accept", "firewall.policies.p.rules[1]"),
+        ("tcp/80", "accept", None),
+    ],
+)
+def test_the_kernel_names_the_rule(lab: Outputs, flow: str, verdict: str, path: str | None) -> None:
+    before = tables(lab)
+    explanation, live = ask(lab, "visitor", flow)
+    assert live.error == ""
+    assert live.verdict == verdict
+    assert explanation.decision.path == path
+    assert path is None or path in [step.path for step in live.steps]
+    assert [counter.path for counter in live.counters] == ([path] if path else [])
+    assert all(counter.packets > 0 for counter in live.counters)
+    assert why.finding(explanation, live, "lab") is None
+    assert tables(lab) == before, "the trace leaves nothing"
+
+
+def test_another_programs_rule_is_named(lab: Outputs) -> None:
+    rule = "INPUT -p tcp -m tcp --dport 81 -j DROP"
+    remote.run(lab.ssh["a0"], f"iptables -A {rule}")
+    explanation, live = ask(lab, "visitor", "tcp/81")
+    remote.run(lab.ssh["a0"], f"iptables -D {rule}")
+    assert live.end
+    assert rule in live.end.rule
+    problem = why.finding(explanation, live, "lab")
+    assert problem
+    assert "another program's rule" in problem
+
+
+def test_no_packet_comes_from_a_machine_that_is_not_there(
+    lab: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(why, "TRACE_SECONDS", 1)
+    _, live = ask(lab, "172.16.6.99", "tcp/23")
+    assert (live.verdict, live.error) == (None, "no first packet of it came from 172.16.6.99 within 1 s")
+
+
+def test_the_trace_ends_although_its_session_is_cut(lab: Outputs) -> None:
+    variables = why.trace_variables(explain(POLICIES, LAB, "visitor", "a0", "tcp/23").packet)
+    answer = remote.run(lab.ssh["a0"], why.TRACE.read_text(), {**variables, "DURATION": "3"}, seconds=1)
+    assert not answer.reached
+    assert "calico-lab-trace" in tables(lab)
+    busy = remote.run(lab.ssh["a0"], why.TRACE.read_text(), variables)
+    assert (busy.status, busy.error) == (
+        1,
+        "trace: somebody else traces on this host; try again in some seconds",
+    )
+    deadline = time.monotonic() + 10
+    while "calico-lab-trace" in tables(lab) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "calico-lab-trace" not in tables(lab)
+
+
+def test_a_trace_that_is_killed_goes_with_the_next(lab: Outputs) -> None:
+    remote.run(lab.ssh["a0"], "nft add table inet calico-lab-trace")
+    _, live = ask(lab, "visitor", "tcp/23")
+    assert live.verdict == "drop"
+    assert "calico-lab-trace" not in tables(lab)
+
+
+def test_drift(lab: Outputs) -> None:
+    listing = remote.run(
+        lab.ssh["a0"], "iptables -S INPUT | grep LAB; iptables -S CALICO-LAB-INPUT"
+    ).text.strip()
+    applied = [{"host": "a0", "policies": ["p"], "loaded": {"ipv4": listing, "ipv6": ""}, "sets": {}}]
+    [rules] = drift.look(lab, applied)
+    assert rules.sound, rules
+    assert [counter.path for counter in rules.counters][-2:] == [
+        "firewall.policies.p.rules[0]",
+        "firewall.policies.p.rules[1]",
+    ]
+    remote.run(lab.ssh["a0"], "iptables -I CALICO-LAB-INPUT -j ACCEPT")
+    [rules] = drift.look(lab, applied)
+    remote.run(lab.ssh["a0"], "iptables -D CALICO-LAB-INPUT -j ACCEPT")
+    assert list(rules.drift) == ["iptables: found: -A CALICO-LAB-INPUT -j ACCEPT"]
+    [unknown] = drift.look(lab, [])
+    assert f"iptables: found: {listing.splitlines()[-1]}" in unknown.drift
