@@ -10,9 +10,9 @@ for family in iptables ip6tables; do
     for table in filter nat raw; do
         rules=$("$family-save" -t "$table" 2>/dev/null) || continue
         # Its rules in the kernel's chains, then its own chains.
-        sed -n -E "s/^-A (([A-Z]+) .*(docker0|DOCKER|172\.17\.0\.0).*)$/-D \1/p" <<<"$rules" |
+        sed -n -E 's/^-A ([A-Z]+.*( docker0( |$)| -j DOCKER(-[A-Z0-9-]+)?$| 172\.17\.0\.0\/).*)$/-D \1/p' <<<"$rules" |
             while read -r rule; do eval "$family -w -t $table $rule" || true; done
-        chains=$(sed -n -E 's/^:(DOCKER[A-Z0-9-]*) .*/\1/p' <<<"$rules")
+        chains=$(sed -n -E 's/^:(DOCKER(-[A-Z0-9-]+)?) .*/\1/p' <<<"$rules")
         for chain in $chains; do "$family" -w -t "$table" -F "$chain"; done
         for chain in $chains; do "$family" -w -t "$table" -X "$chain"; done
     done
@@ -25,3 +25,4 @@ findmnt --raw --noheadings --output TARGET | grep '^/var/lib/docker/' | xargs -r
 find /var/lib/docker -mindepth 1 -delete
 rmdir /var/lib/docker 2>/dev/null || true
 rm -rf /var/lib/containerd /etc/docker
+rmdir /etc/cni/net.d /etc/cni 2>/dev/null || true

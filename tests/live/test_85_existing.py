@@ -1,0 +1,185 @@
+"""`provider: existing`: a machine with nothing but SSH becomes a one-host lab, and is given back as it was.
+
+The machine is a bare systemd container: Debian, sshd and a sudoer. It is made here by Docker alone, so that
+nothing of the lab's own way of making machines is in it.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.hosts.machine import CAPABILITIES
+from lab import stack, status
+from lab.stack import PROJECT
+from tests.live.program import QUIET
+from tests.live.waiting import eventually
+
+NAME = "calico-lab-test-vm"
+ADDRESS = "172.30.97.10"
+STACK = "vms"
+
+
+def run(*command: str, stdin: str | None = None, seconds: float = 60) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=seconds)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The bare machine, and the key that opens it."""
+
+    key: Path
+    host_key: str
+
+    def shell(self, script: str, seconds: float = 60) -> str:
+        """Run a script on the machine, without the lab's SSH."""
+        return run("docker", "exec", "-i", NAME, "sh", "-eu", stdin=script, seconds=seconds)
+
+    def booted(self) -> None:
+        """Fail while the machine is still starting; without a host key of its own, ssh is not up yet."""
+        state = self.shell("systemctl is-system-running 2>&1 || true").strip()
+        assert state in ("running", "degraded"), state
+
+    def look(self) -> dict[str, set[str]]:
+        """What a person who gave the machine away would look at when it comes back."""
+        return {
+            "packages": set(self.shell("dpkg-query -W -f '${Package} ${db:Status-Status}\\n'").splitlines()),
+            "files": set(
+                self.shell(
+                    "find /etc /opt /usr/local /root /home /var/lib -xdev -not -path '/var/lib/systemd/*'"
+                    " -not -path '/var/lib/dpkg/*' -not -path '/var/lib/apt/*' -not -path '/var/lib/ucf/*'"
+                ).splitlines()
+            ),
+            "links": set(self.shell("ls /sys/class/net").split()),
+            "routes": set(self.shell("ip route").splitlines()),
+            "listeners": set(self.shell("cat /proc/net/tcp | awk '$4 == \"0A\" {print $2}'").split()),
+            "forwarding": set(self.shell("cat /proc/sys/net/ipv4/ip_forward").split()),
+            "rules": self.rules(),
+            "failed": set(self.shell("systemctl list-units --failed --plain --no-legend").splitlines()),
+        }
+
+    def rules(self) -> set[str]:
+        """Its packet filters, seen with the controller's iptables: a table that is empty and open is none."""
+        pid = run("docker", "inspect", "--format", "{{.State.Pid}}", NAME).strip()
+        saved = [
+            run("nsenter", "--target", pid, "--net", save) for save in ("iptables-save", "ip6tables-save")
+        ]
+        lines = (line.partition(" [")[0] for text in saved for line in text.splitlines())
+        return {line for line in lines if line[:1] in ":-" and not line.endswith(" ACCEPT")}
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("vm")
+    run(
+        "docker", "build", "--quiet", "--target", "machine", "--tag", "calico-lab/machine:test", "images/host"
+    )
+    run("docker", "network", "create", "--subnet", "172.30.97.0/24", NAME)
+    try:
+        for name in ("key", "host"):
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
+        run(
+            *("docker", "run", "--detach", "--name", NAME, "--hostname", "vm", "--network", NAME),
+            *("--ip", ADDRESS, "--cgroupns", "private", "--device-cgroup-rule", "a *:* rwm"),
+            *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+            *("--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec", "--volume", "/var/lib/docker"),  # noqa: S108
+            *(flag for capability in CAPABILITIES for flag in ("--cap-add", capability)),
+            "calico-lab/machine:test",
+        )
+        vm = Machine(folder / "key", (folder / "host.pub").read_text().strip())
+        # While it boots, systemd empties /tmp, and apt has its keys there (systemd-tmpfiles-setup.service).
+        eventually(vm.booted, seconds=30)
+        vm.shell(
+            f"""
+            cat >/etc/ssh/ssh_host_ed25519_key <<'KEY'
+{(folder / "host").read_text()}
+KEY
+            chmod 0600 /etc/ssh/ssh_host_ed25519_key
+            useradd --create-home --shell /bin/bash ops
+            install -d -m 0700 -o ops -g ops /home/ops/.ssh
+            echo '{(folder / "key.pub").read_text().strip()}' >/home/ops/.ssh/authorized_keys
+            apt-get update -qq
+            apt-get install -qq --no-install-recommends sudo procps >/dev/null 2>&1
+            echo 'ops ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/ops
+            systemctl restart ssh
+            """,
+            seconds=120,
+        )
+        yield vm
+    finally:
+        run("docker", "rm", "--force", "--volumes", NAME)
+        run("docker", "network", "rm", NAME)
+
+
+def config(machine: Machine) -> dict[str, object]:
+    """One machine that is everything: the smallest lab."""
+    host = {"address": ADDRESS, "user": "ops", "hostKey": machine.host_key}
+    return {
+        "calico-lab:hosts": {
+            "provider": "existing",
+            "members": {"vm": host},
+            "privateKey": str(machine.key),
+        },
+        "calico-lab:etcd": {"members": ["vm"], "token": "etcd-vms"},
+        "calico-lab:network": {"name": "netv", "cidr": "10.97.0.0/16"},
+        "calico-lab:notebook": {"host": "vm", "address": "10.97.0.100"},
+        "calico-lab:sshBox": {"host": "vm", "address": "10.97.0.101"},
+        "calico-lab:proxy": {"host": "vm", "port": 8888},
+    }
+
+
+@pytest.mark.timeout(600)
+def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    file = tmp_path / f"Pulumi.{STACK}.yaml"
+    environment = {
+        **os.environ,
+        "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
+        "PULUMI_CONFIG_PASSPHRASE": "of this test alone",
+    }
+    environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+
+    def pulumi(*arguments: str, seconds: float = 60) -> str:
+        command = ["pulumi", *arguments, "--stack", STACK]
+        done = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    # In a project of its own, because Pulumi writes the stack's salt beside its Pulumi.yaml.
+    (tmp_path / "Pulumi.yaml").write_text("name: calico-lab\nruntime: python\n")
+    run("pulumi", "--cwd", str(tmp_path), "version")
+    init = ["pulumi", "stack", "init", STACK, "--no-select", "--cwd", str(tmp_path)]
+    subprocess.run(init, env=environment, check=True, capture_output=True, timeout=60)
+    salt = yaml.safe_load(file.read_text())["encryptionsalt"]
+    file.write_text(yaml.safe_dump({"encryptionsalt": salt, "config": config(machine)}))
+
+    before = machine.look()
+    pulumi("up", "--yes", "--skip-preview", "--config-file", str(file), *QUIET, seconds=420)
+    outputs = stack.parse(json.loads(pulumi("stack", "output", "--json")), STACK)
+    assert outputs.hosts == {"vm": ADDRESS}
+    assert status.findings(status.look(outputs, STACK)) == []
+    pulumi("preview", "--expect-no-changes", "--config-file", str(file), *QUIET)
+
+    pulumi("destroy", "--yes", "--skip-preview", "--config-file", str(file), *QUIET, seconds=180)
+
+    def given_back() -> None:
+        after = machine.look()
+        for subject, things in before.items():
+            assert after[subject] == things, f"{subject}: {sorted(after[subject] ^ things)[:40]}"
+
+    eventually(given_back, seconds=15)
