@@ -1,6 +1,11 @@
-"""JupyterLab's settings in the image. The token is in a mounted file, which JUPYTER_TOKEN_FILE names."""
+"""JupyterLab's settings in the image. The token is in a mounted file."""
+
+from pathlib import Path
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - Jupyter defines it for this file
+
+# Jupyter's own JUPYTER_TOKEN_FILE takes the newline at the file's end for a part of the token.
+c.IdentityProvider.token = Path("/run/secrets/token").read_text().strip()
 
 c.ServerApp.ip = "0.0.0.0"  # noqa: S104 - the container's own address is all that there is
 c.ServerApp.port = 8888
