@@ -10,9 +10,11 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 KINDS = {"container": ["ps", "-a"], "network": ["network", "ls"], "volume": ["volume", "ls"]}
@@ -21,6 +23,13 @@ REMOVE = {
     "network": ["network", "rm"],
     "volume": ["volume", "rm"],
 }
+
+
+ON_HOSTS = {
+    "docker:index/container:Container": ["rm", "--force"],
+    "docker:index/network:Network": ["network", "rm"],
+}
+"""What cannot be made twice under one name; a volume can, and a script may run twice."""
 
 
 class ForeignLabError(RuntimeError):
@@ -63,6 +72,45 @@ def unknown_to(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Left
             "there with `make destroy`, or set CALICO_LAB_TAKE_OVER=1 to have it removed"
         )
     return left
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A thing on a host whose making was begun by a run that was killed."""
+
+    host: str
+    name: str
+    remove: list[str]
+    """The arguments of `docker` that remove it."""
+
+
+def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
+    """What a killed run may have made on the hosts and not written down; the engine notes what it begins."""
+    deployment = state.get("deployment", {})
+    hosts = {
+        resource["urn"]: resource["inputs"]["host"].removeprefix("ssh://")
+        for resource in deployment.get("resources") or []
+        if resource["type"] == "pulumi:providers:docker" and "host" in resource.get("inputs", {})
+    }
+    begun = [
+        operation["resource"]
+        for operation in deployment.get("pending_operations") or []
+        if operation["type"] == "creating" and operation["resource"]["type"] in ON_HOSTS
+    ]
+    found = []
+    for resource in begun:
+        host = hosts.get(resource["provider"].rpartition("::")[0])
+        if host:
+            name = resource["inputs"]["name"]
+            found.append(Unfinished(host, name, [*ON_HOSTS[resource["type"]], name]))
+    return found
+
+
+def remove_unfinished(ssh_config: Path, things: Iterable[Unfinished]) -> None:
+    """Remove them where they are; a host that does not answer is for `pulumi up` to report."""
+    for thing in things:
+        command = ["ssh", "-F", str(ssh_config), thing.host, shlex.join(["docker", *thing.remove])]
+        subprocess.run(command, capture_output=True, check=False, timeout=60)
 
 
 def sweep(stack: str, state: Mapping[str, Any]) -> list[Leftover]:

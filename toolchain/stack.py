@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolchain import leftovers
 from toolchain.errors import ToolchainError
 from toolchain.process import ask
 from toolchain.progress import Step
@@ -99,6 +100,7 @@ def prepare(step: Step, stack: Stack, cli: Cli) -> None:
         return
     if not stack.exported():
         _init(step, stack, cli)
+    settle(step, stack, cli)
     deployment = stack.exported()["deployment"]
     write_salt(stack.config, deployment.get("secrets_providers", {}).get("state", {}).get("salt"))
     hide_salt(stack)
@@ -123,6 +125,27 @@ def release(step: Step, stack: Stack, cli: Cli) -> None:
         cancel = ["cancel", "--yes", "--stack", stack.name]
         what = "releasing the lock of a run that was killed"
         step.run(what, cli.program, *cancel, cwd=stack.root, env=stack.environment)
+
+
+def settle(step: Step, stack: Stack, cli: Cli) -> None:
+    """Undo what a killed run has begun and not written down; Pulumi would only warn of it each time."""
+    state = stack.exported()
+    if not state["deployment"].get("pending_operations"):
+        return
+    step.say("undoing what a run that was killed has begun")
+    leftovers.remove_unfinished(stack.state / "ssh" / stack.name / "config", leftovers.unfinished(state))
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "state.json"
+
+        def transfer(verb: str) -> None:
+            command = ["stack", verb, "--file", str(file), "--stack", stack.name]
+            step.run(f"{verb}ing the state", cli.program, *command, cwd=stack.root, env=stack.environment)
+
+        transfer("export")
+        document = json.loads(file.read_text())
+        del document["deployment"]["pending_operations"]
+        file.write_text(json.dumps(document))
+        transfer("import")
 
 
 def _lives(holder: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.leftovers import ForeignLabError, Leftover, operator_of, unknown_to
+from toolchain.leftovers import ForeignLabError, Leftover, Unfinished, operator_of, unfinished, unknown_to
 
 KEY = base64.b64encode(b"a public key").decode()
 OWN = base64.b64encode(hashlib.sha256(b"a public key").digest()).decode().rstrip("=")
@@ -15,9 +15,10 @@ STATE: dict[str, Any] = {
         "resources": [
             {
                 "urn": "urn:pulumi:lab::calico-lab::x::operator",
+                "type": "x",
                 "outputs": {"public_key": f"ssh-ed25519 {KEY}"},
             },
-            {"urn": "urn:pulumi:lab::calico-lab::x::a0-machine", "id": "known"},
+            {"urn": "urn:pulumi:lab::calico-lab::x::a0-machine", "type": "x", "id": "known"},
         ]
     }
 }
@@ -50,3 +51,50 @@ def test_another_checkouts_running_lab_is_refused_unless_it_shall_be_taken_over(
         unknown_to(STATE, [machine("a1", "other")])
     monkeypatch.setenv("CALICO_LAB_TAKE_OVER", "1")
     assert unknown_to(STATE, [machine("a1", "other")]) == [machine("a1", "other")]
+
+
+def begun(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, Any]:
+    urn = f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{provider}"
+    return {
+        "type": operation,
+        "resource": {"urn": "x", "type": kind, "provider": f"{urn}::id", "inputs": {"name": "calico-lab-x"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("operation", "found"),
+    [
+        (
+            begun("docker:index/container:Container", "creating"),
+            [Unfinished("a1", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
+        ),
+        (
+            begun("docker:index/network:Network", "creating"),
+            [Unfinished("a1", "calico-lab-x", ["network", "rm", "calico-lab-x"])],
+        ),
+        # It may hold what somebody has saved, and can be made again as it is.
+        (begun("docker:index/volume:Volume", "creating"), []),
+        (begun("docker:index/container:Container", "deleting"), []),
+        (begun("command:remote:Command", "creating"), []),
+        # On the controller, where labels tell.
+        (begun("docker:index/container:Container", "creating", "controller"), []),
+    ],
+)
+def test_what_a_killed_run_began_on_a_host_is_found(
+    operation: dict[str, Any], found: list[Unfinished]
+) -> None:
+    providers = [
+        {
+            "urn": f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{name}",
+            "type": "pulumi:providers:docker",
+            "inputs": inputs,
+        }
+        for name, inputs in (("a1-docker", {"host": "ssh://a1"}), ("controller", {}))
+    ]
+    state = {"deployment": {"resources": providers, "pending_operations": [operation]}}
+    assert unfinished(state) == found
+
+
+def test_a_run_that_ended_has_begun_nothing() -> None:
+    assert unfinished(STATE) == []
+    assert unfinished({}) == []
