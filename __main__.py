@@ -10,7 +10,7 @@ from components import config as sections
 from components.calico import CalicoNetwork
 from components.etcd import EtcdCluster
 from components.firewall import FirewallPolicy, lab_of
-from components.hosts import Hosts
+from components.hosts import Host, Hosts
 from components.images import ServiceImage
 from components.notebook import NotebookService
 from components.proxy import HttpProxy
@@ -44,53 +44,35 @@ network = CalicoNetwork(
     dist=Path(".toolchain/dist/calico.tar.gz"),
 )
 
+
+def image(name: str, host: Host) -> Output[str]:
+    """The id of one of the lab's images, on the host that runs it."""
+    built = ServiceImage(
+        name, f"images/{name}", [host], ssh_config=hosts.ssh_config, controller=hosts.controller
+    )
+    return built.image_ids[host.name]
+
+
 notebook_host = hosts.members[config.notebook.host]
-notebook_image = ServiceImage(
-    "notebook",
-    "images/notebook",
-    [notebook_host],
-    ssh_config=hosts.ssh_config,
-    controller=hosts.controller,
-)
 notebook = NotebookService(
     "notebook",
     config.notebook,
     notebook_host,
-    image=notebook_image.image_ids[notebook_host.name],
+    image=image("notebook", notebook_host),
     network=network.networks[notebook_host.name].name,
 )
 
 ssh_host = hosts.members[config.ssh_box.host]
-ssh_image = ServiceImage(
-    "sshbox",
-    "images/sshbox",
-    [ssh_host],
-    ssh_config=hosts.ssh_config,
-    controller=hosts.controller,
-)
 ssh_box = SshBox(
     "sshbox",
     config.ssh_box,
     ssh_host,
-    image=ssh_image.image_ids[ssh_host.name],
+    image=image("sshbox", ssh_host),
     network=network.networks[ssh_host.name].name,
 )
 
 proxy_host = hosts.members[config.proxy.host]
-proxy_image = ServiceImage(
-    "proxy",
-    "images/proxy",
-    [proxy_host],
-    ssh_config=hosts.ssh_config,
-    controller=hosts.controller,
-)
-proxy = HttpProxy(
-    "proxy",
-    config.proxy,
-    proxy_host,
-    image=proxy_image.image_ids[proxy_host.name],
-    target=notebook.target,
-)
+proxy = HttpProxy("proxy", config.proxy, proxy_host, image=image("proxy", proxy_host), target=notebook.target)
 
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
