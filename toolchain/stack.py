@@ -149,7 +149,14 @@ def settle(step: Step, stack: Stack, cli: Cli) -> None:
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    return holder["hostname"] != socket.gethostname() or Path(f"/proc/{holder['pid']}").exists()
+    if holder["hostname"] != socket.gethostname():
+        return True
+    try:
+        status = Path(f"/proc/{holder['pid']}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    # A zombie has ended, though nobody has taken note of it (proc(5), "stat": the state follows the name).
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def _init(step: Step, stack: Stack, cli: Cli) -> None:

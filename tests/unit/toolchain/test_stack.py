@@ -162,3 +162,14 @@ def test_the_persons_passphrase_comes_before_the_generated_one(
     assert stack.environment["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(root / ".state" / "passphrase")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "")
     assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in stack.environment
+
+
+def test_the_lock_of_a_process_that_ended_without_notice_is_no_lock() -> None:
+    ended = subprocess.Popen(["true"])
+    # Ended, and not yet waited for: a zombie.
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert not stacks._lives({"hostname": socket.gethostname(), "pid": ended.pid})
+    ended.wait()
+    assert not stacks._lives({"hostname": socket.gethostname(), "pid": ended.pid})
+    assert stacks._lives({"hostname": socket.gethostname(), "pid": os.getpid()})
+    assert stacks._lives({"hostname": "another.example", "pid": ended.pid})
