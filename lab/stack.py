@@ -50,10 +50,6 @@ class Outputs:
         """The client URL of a host's member, if it is one."""
         return next((url for url in self.etcd_endpoints if urlsplit(url).hostname == self.hosts[host]), None)
 
-    def host_at(self, address: str) -> str:
-        """The name of the host at an address; the address itself where there is none."""
-        return next((host for host, known in self.hosts.items() if known == address), address)
-
 
 def parse(document: Mapping[str, Any], stack: str) -> Outputs:
     """Read the outputs as `pulumi stack output --json` prints them.

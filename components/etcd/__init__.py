@@ -163,10 +163,6 @@ class EtcdCluster(ComponentResource):
     """The client URLs, once every member is healthy."""
     authority: Output[str]
     """Certificate of the authority that servers and clients trust, PEM."""
-    operator_certificate: Output[str]
-    """Certificate of a client for the operator's own use, PEM."""
-    operator_key: Output[str]
-    """Its private key, PEM (secret)."""
 
     def __init__(
         self,
@@ -193,11 +189,8 @@ class EtcdCluster(ComponentResource):
         )
         started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}
         self.ready = [self._gate(host, addresses, started) for host in self.members.values()]
-        operator = Certificate(f"{name}-operator", authority, "operator", usages=["client"], opts=self._child)
         self.endpoints = Output.all(*[gate.stdout for gate in self.ready]).apply(lambda _: self.client_urls)
         self.authority = authority.certificate
-        self.operator_certificate = operator.certificate
-        self.operator_key = operator.private_key
         self.register_outputs({"endpoints": self.endpoints})
 
     def _member(self, host: Host, addresses: Mapping[str, str], membership: Membership) -> remote.Command:

@@ -53,7 +53,6 @@ def test_only_members_certificates_have_the_name_of_a_peer(lab: Program) -> None
     names = {resource.name: resource.inputs["common_name"] for resource in lab.of_type(":Certificate")}
     peers = {name for name, common_name in names.items() if common_name == "calico-lab-etcd"}
     assert peers == {f"{member}-etcd-certificate" for member in MEMBERS}
-    assert lab.named("etcd-operator").inputs["usages"] == ["client"]
 
 
 def test_a_member_is_started_anew_and_checked_anew_when_its_settings_change(lab: Program) -> None:
