@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
+from pulumi import RunError
 from pydantic import Field, ValidationError
 
 from components.calico import CalicoConfig
@@ -38,8 +39,8 @@ class LabConfig(Section):
     )
 
 
-class ConfigError(ValueError):
-    """The config file is wrong; the message lists every problem, a line each."""
+class ConfigError(RunError):
+    """The config file is wrong; Pulumi prints the message, a line for every problem, and no traceback."""
 
     def __init__(self, file: str, problems: list[str]) -> None:
         super().__init__(
@@ -114,6 +115,7 @@ def _across_sections(config: LabConfig) -> Iterator[str]:
 def _hosts_are_known(config: LabConfig) -> Iterator[str]:
     known = list(config.hosts.members)
     named = [(f"etcd.members[{index}]", host) for index, host in enumerate(config.etcd.members)]
+    named += [(f"network.hosts[{index}]", host) for index, host in enumerate(config.network.hosts or ())]
     named += [("notebook.host", config.notebook.host), ("sshBox.host", config.ssh_box.host)]
     named += [("proxy.host", config.proxy.host)]
     for path, host in named:

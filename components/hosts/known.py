@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from pulumi import RunError
+
 
 def pinned_key(address: str, port: int, known_hosts: Path) -> str:
     """Find the public key of a host in a known_hosts file, hashed names included.
@@ -16,7 +18,7 @@ def pinned_key(address: str, port: int, known_hosts: Path) -> str:
         `<type> <base64>`; an Ed25519 key where there are several.
 
     Raises:
-        LookupError: The file has no key of the host.
+        RunError: The file has no key of the host.
     """
     name = address if port == 22 else f"[{address}]:{port}"
     path = known_hosts.expanduser()
@@ -27,7 +29,7 @@ def pinned_key(address: str, port: int, known_hosts: Path) -> str:
         line.split()[1:3] for line in found.stdout.splitlines() if line and not line.startswith(("#", "@"))
     ]
     if not keys:
-        raise LookupError(
+        raise RunError(
             f"the host key of {name} is not in {path}; log in once with ssh and compare the fingerprint, "
             f"or give it as hostKey (ssh-keyscan -p {port} {address} shows it)"
         )

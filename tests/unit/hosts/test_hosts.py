@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pulumi import RunError
 from pydantic import TypeAdapter, ValidationError
 
 from components.hosts import HostsConfig, as_root, with_variables
@@ -89,5 +90,5 @@ def test_the_operators_known_hosts_pins_the_key_hashed_or_not(tmp_path: Path) ->
     assert pinned_key("10.0.0.9", 22, known) == public
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", known], check=True, capture_output=True)
     assert pinned_key("10.0.0.9", 2222, known) == public
-    with pytest.raises(LookupError, match=r"10\.0\.0\.8 is not in .*ssh-keyscan"):
+    with pytest.raises(RunError, match=r"10\.0\.0\.8 is not in .*ssh-keyscan"):
         pinned_key("10.0.0.8", 22, known)
