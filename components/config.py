@@ -8,6 +8,7 @@ checked here.
 import json
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 from pulumi import RunError
@@ -17,6 +18,7 @@ from components.calico import CalicoConfig
 from components.etcd import EtcdConfig
 from components.firewall import FirewallConfig, Flow, Lab, PolicyError, guarded, lab_flows, lab_of
 from components.hosts import DockerHosts, HostsConfig
+from components.lines import line_of
 from components.notebook import NotebookConfig
 from components.proxy import ProxyConfig
 from components.section import Section
@@ -65,11 +67,13 @@ def load(values: Mapping[str, Any], file: str) -> LabConfig:
     try:
         config = LabConfig.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(file, [_sentence(detail) for detail in error.errors()]) from None
-    # A policy can be judged only once the machines and addresses that it names are right.
-    if problems := list(_across_sections(config)) or list(_policies_are_safe(config)):
-        raise ConfigError(file, problems)
-    return config
+        problems = [_sentence(detail) for detail in error.errors()]
+    else:
+        # A policy can be judged only once the machines and addresses that it names are right.
+        problems = list(_across_sections(config)) or list(_policies_are_safe(config))
+        if not problems:
+            return config
+    raise ConfigError(file, [_with_line(problem, file, document) for problem in problems])
 
 
 def flows(config: LabConfig, lab: Lab) -> list[Flow]:
@@ -80,6 +84,11 @@ def flows(config: LabConfig, lab: Lab) -> list[Flow]:
         vxlan=config.network.encapsulation == "vxlan",
         proxy=(config.proxy.host, config.proxy.port),
     )
+
+
+def _with_line(problem: str, file: str, document: Mapping[str, Any]) -> str:
+    line = line_of(Path(file), NAMESPACE, document, problem.partition(": ")[0])
+    return f"line {line}: {problem}" if line else problem
 
 
 def _parse(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
