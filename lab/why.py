@@ -14,23 +14,17 @@ from typing import Any
 import yaml
 
 from components.config import LabConfig, load
-from components.firewall import lab_of
-from components.firewall.evaluate import Packet
+from components.firewall import lab_of, trace
 from components.firewall.resolve import OPERATOR, resolve
 from components.firewall.why import Counter, Explanation, Step, explain, read_counters, read_trace
 from lab import remote
 from lab.stack import PROJECT, Outputs, StackError
 
-_FIREWALL = PROJECT / "components" / "firewall"
-TRACE = _FIREWALL / "trace.sh"
-COUNTERS = _FIREWALL / "counters.sh"
-SEND = Path(__file__).with_name("send.sh")
-TRACE_SECONDS = 5
+COUNTERS = PROJECT / "components" / "firewall" / "counters.sh"
 # How much longer than the trace a host may need, its answer included.
 GRACE_SECONDS = 20
 # The operator is here. bash takes the script from standard input and leaves its argument alone.
 _HERE_BY_SHELL = "bash -s --"
-ICMP_ECHO_REQUEST = 8
 
 
 @dataclass(frozen=True)
@@ -111,12 +105,12 @@ def look(explanation: Explanation, outputs: Outputs, source: str, host: str) -> 
             f"{source}: {packet.source} cannot send to {packet.destination}, the address of {host}"
         )
     sender = _HERE_BY_SHELL if source == OPERATOR else outputs.ssh.get(source)
-    script = f"{TRACE.read_text()}\n{COUNTERS.read_text()}"
-    seconds = TRACE_SECONDS + GRACE_SECONDS
+    script = f"{trace.TRACE.read_text()}\n{COUNTERS.read_text()}"
+    seconds = trace.SECONDS + GRACE_SECONDS
     with ThreadPoolExecutor(max_workers=2) as pool:
-        traced = pool.submit(remote.run, outputs.ssh[host], script, trace_variables(packet), seconds)
-        if sender and (variables := send_variables(packet)):
-            pool.submit(remote.run, sender, SEND.read_text(), variables, seconds)
+        traced = pool.submit(remote.run, outputs.ssh[host], script, trace.trace_variables(packet), seconds)
+        if sender and (variables := trace.send_variables(packet)):
+            pool.submit(remote.run, sender, trace.SEND.read_text(), variables, seconds)
         return read(host, explanation, traced.result())
 
 
@@ -130,37 +124,8 @@ def read(host: str, explanation: Explanation, said: remote.Answer) -> Live:
     program = "iptables" if explanation.packet.family == "ipv4" else "ip6tables"
     counters = [counter for counter in counters if counter.program == program]
     packet = explanation.packet
-    lost = f"no first packet of it came from {packet.source} within {TRACE_SECONDS} s"
+    lost = f"no first packet of it came from {packet.source} within {trace.SECONDS} s"
     return Live(host, steps, counters, "" if steps else lost)
-
-
-def trace_variables(packet: Packet) -> dict[str, str]:
-    """What `trace.sh` is asked: the first packets of the flow, not those of connections that exist."""
-    version4 = packet.family == "ipv4"
-    match = f"{packet.protocol} dport {packet.port}"
-    if packet.protocol == "icmp":
-        match = f"{'icmp' if version4 else 'icmpv6'} type {packet.icmp_type}"
-    elif packet.protocol == "tcp":
-        match += " tcp flags & (syn | ack) == syn"
-    return {
-        "FAMILY": "ip" if version4 else "ip6",
-        "SOURCE": str(packet.source),
-        "DESTINATION": str(packet.destination),
-        "MATCH": match,
-        "DURATION": str(TRACE_SECONDS),
-    }
-
-
-def send_variables(packet: Packet) -> dict[str, str] | None:
-    """What `send.sh` is asked; None for a packet that it cannot send, which then has to come by itself."""
-    if packet.protocol not in ("tcp", "udp") and packet.icmp_type != ICMP_ECHO_REQUEST:
-        return None
-    return {
-        "DESTINATION": str(packet.destination),
-        "PROTOCOL": packet.protocol,
-        "PORT": str(packet.port or ""),
-        "DURATION": str(TRACE_SECONDS),
-    }
 
 
 def finding(explanation: Explanation, live: Live, stack: str) -> str | None:

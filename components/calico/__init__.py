@@ -30,6 +30,8 @@ from components.calico.rendering import (
     render_environment,
 )
 from components.etcd import EtcdCluster
+from components.firewall.guard import BGP_PORT
+from components.gate import Gate
 from components.hosts import Host
 from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
@@ -204,17 +206,17 @@ class CalicoNetwork(ComponentResource):
             opts=ResourceOptions(parent=self, depends_on=[*installed.resources, datastore]),
         )
 
-    def _gate(self, host: Host, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Resource:
+    def _gate(self, host: Host, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Gate:
         """Wait until a host is ready and has heard from every other; all have been started by then."""
-        peers = [f"{peer.name}={peer.address}" for peer in members if peer.name != host.name]
-        return host.run(
+        peers = [peer for peer in members if peer.name != host.name]
+        return Gate(
             "calico-ready",
+            host,
             _HERE / "ready.sh",
-            variables={
-                "HOST": host.name,
-                "PEERS": " ".join(peers),
-                "SECONDS_ALLOWED": str(SECONDS_UNTIL_READY),
-            },
+            peers=peers,
+            port=BGP_PORT,
+            seconds=SECONDS_UNTIL_READY,
+            variables={"PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers)},
             # Services that were started anew have to show that they are ready anew.
             triggers=[started[host.name].create.apply(lambda command: digest([str(command)]))],
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),

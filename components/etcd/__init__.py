@@ -19,6 +19,7 @@ from pulumi_command import remote
 from pydantic import Field, field_validator, model_validator
 
 from components.etcd.membership import Membership
+from components.gate import Gate
 from components.hosts import Host
 from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
@@ -157,7 +158,7 @@ class EtcdCluster(ComponentResource):
     """The hosts that are members, by name."""
     client_urls: list[str]
     """Where each member answers clients; known before the cluster is."""
-    ready: list[remote.Command]
+    ready: list[Gate]
     """The gates: done when each member is healthy."""
     endpoints: Output[list[str]]
     """The client URLs, once every member is healthy."""
@@ -188,8 +189,8 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
         started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}
-        self.ready = [self._gate(host, addresses, started) for host in self.members.values()]
-        self.endpoints = Output.all(*[gate.stdout for gate in self.ready]).apply(lambda _: self.client_urls)
+        self.ready = [self._gate(host, started) for host in self.members.values()]
+        self.endpoints = Output.all(*[gate.id for gate in self.ready]).apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
 
@@ -232,20 +233,20 @@ class EtcdCluster(ComponentResource):
             opts=ResourceOptions(parent=self, depends_on=[packages, pki, settings, membership]),
         )
 
-    def _gate(
-        self, host: Host, addresses: Mapping[str, str], started: Mapping[str, remote.Command]
-    ) -> remote.Command:
+    def _gate(self, host: Host, started: Mapping[str, remote.Command]) -> Gate:
         """Wait until one member is healthy; every member has been started by then."""
-        peers = {name: address for name, address in addresses.items() if name != host.name}
-        return host.run(
+        peers = [peer for peer in self.members.values() if peer.name != host.name]
+        return Gate(
             "etcd-health",
+            host,
             _HERE / "health.sh",
+            peers=peers,
+            port=self._config.peer_port,
+            seconds=SECONDS_UNTIL_HEALTHY,
             variables={
-                "HOST": host.name,
                 "ENDPOINT": client_url(self._config, host.address),
-                "PEERS": " ".join(f"{name}={address}" for name, address in peers.items()),
+                "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
                 "PEER_PORT": str(self._config.peer_port),
-                "SECONDS_ALLOWED": str(SECONDS_UNTIL_HEALTHY),
             },
             # A member that was started anew has to show its health anew.
             triggers=[started[host.name].create.apply(lambda command: digest([str(command)]))],

@@ -18,20 +18,18 @@ import io
 import secrets
 import shlex
 import subprocess
-import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.firewall.compile import Chains, Compiled, ipset_name, restore_document
+from components.hosts.shell import PROJECT, HostError, messages_without_traceback
 
 _HERE = Path(__file__).parent
-_PROJECT = _HERE.parents[1]
 SCRIPT = "firewall.sh"
 UNITS = (
     "calico-lab-firewall.service",
@@ -45,24 +43,6 @@ STEP_SECONDS = 60
 LOOK_SECONDS = 3
 # How much longer than the window the host may need to have undone a change.
 GRACE_SECONDS = 10
-
-
-class HostError(Exception):
-    """A step on a host failed; the message names the host, the step, the cause and what to do next."""
-
-
-@contextmanager
-def _messages_without_traceback() -> Iterator[None]:
-    """Let a HostError reach the terminal as its message.
-
-    Pulumi's server for dynamic resources reports an error as `traceback.format_exc()`, which heeds this
-    setting of `sys`. Other exceptions are faults of this program and keep their traceback.
-    """
-    try:
-        yield
-    except HostError:
-        sys.tracebacklimit = 0
-        raise
 
 
 def program_digest() -> str:
@@ -142,7 +122,7 @@ class _Connection:
 
     def __init__(self, props: Mapping[str, Any]) -> None:
         self.host = str(props["host"])
-        self.config = str(_PROJECT / str(props["ssh_config"]))
+        self.config = str(PROJECT / str(props["ssh_config"]))
 
     def firewall(
         self,
@@ -295,12 +275,12 @@ class HostFirewallProvider(dynamic.ResourceProvider):
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         """Load and confirm the rules."""
-        with _messages_without_traceback():
+        with messages_without_traceback():
             return dynamic.CreateResult(f"{props['host']}-firewall", _apply(props))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         """Load and confirm other rules."""
-        with _messages_without_traceback():
+        with messages_without_traceback():
             return dynamic.UpdateResult(_apply(news))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
@@ -311,14 +291,14 @@ class HostFirewallProvider(dynamic.ResourceProvider):
 
     def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:
         """Look for drift on the host."""
-        with _messages_without_traceback():
+        with messages_without_traceback():
             shown = _Connection(props).firewall("show")
             drift = drift_of_host(props["loaded"], props["sets"], shown)
             return dynamic.ReadResult(id_, {**props, "drift": drift})
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
         """Leave nothing on the host."""
-        with _messages_without_traceback():
+        with messages_without_traceback():
             _Connection(props).firewall("remove")
 
 

@@ -27,7 +27,7 @@ from components.secrets import SshKey
 
 __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with_variables"]
 
-PACKAGES = ["docker.io", "iptables", "ipset"]
+PACKAGES = ["docker.io", "iptables", "ipset", "nftables"]
 _HERE = Path(__file__).parent
 
 
@@ -64,6 +64,8 @@ class Host:
     address: str
     user: str
     connection: remote.ConnectionArgs
+    ssh: Input[str]
+    """A ready ssh command, which is run in the project's folder."""
     ready: Sequence[Resource]
     """What has to be done before anything on the host is."""
     machine: Resource | None
@@ -209,7 +211,7 @@ class Hosts(ComponentResource):
         self.members = {member: hosts[member] for member in config.members}
         self.visitor = hosts.get("visitor")
         self.addresses = Output.from_input({member: host.address for member, host in self.members.items()})
-        self.ssh = access.config.apply(lambda path: {alias: f"ssh -F {path} {alias}" for alias in hosts})
+        self.ssh = Output.all(**{alias: host.ssh for alias, host in hosts.items()})
         self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
 
     def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, Resource], Output[str]]:
@@ -273,6 +275,7 @@ class Hosts(ComponentResource):
                 dial_error_limit=20,
                 per_dial_timeout=3,
             ),
+            ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.alias}"),
             ready=[machine] if machine else [],
             machine=machine,
         )

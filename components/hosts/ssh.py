@@ -13,7 +13,7 @@ from typing import Any
 import pulumi
 from pulumi import Output, ResourceOptions, dynamic
 
-PROJECT = Path(__file__).resolve().parents[2]
+from components.hosts.shell import PROJECT
 
 
 @dataclass(frozen=True)

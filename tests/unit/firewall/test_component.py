@@ -42,7 +42,9 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
     @pulumi.runtime.test  # type: ignore[untyped-decorator]
     def program() -> Output[None]:
         hosts = {
-            name: Host(name, machine.address, "root", remote.ConnectionArgs(host=machine.address), [], None)
+            name: Host(
+                name, machine.address, "root", remote.ConnectionArgs(host=machine.address), "ssh", [], None
+            )
             for name, machine in LAB.hosts.items()
         }
         firewall = FirewallPolicy(

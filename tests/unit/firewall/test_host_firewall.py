@@ -12,13 +12,13 @@ import pytest
 from components.firewall import host_firewall
 from components.firewall.compile import ipset_name
 from components.firewall.host_firewall import (
-    HostError,
     HostFirewallProvider,
     drift_of_rules,
     drift_of_sets,
     program_digest,
     restore_sets,
 )
+from components.hosts.shell import HostError
 
 RULE = '-s 172.16.6.66/32 -m comment --comment "p/1" -j DROP'
 LISTING = f"-A INPUT -j CALICO-LAB-INPUT\n-N CALICO-LAB-INPUT\n-A CALICO-LAB-INPUT {RULE}"

@@ -8,20 +8,22 @@ from dataclasses import replace
 
 import pytest
 
-from components.firewall import FirewallConfig
+from components.firewall import FirewallConfig, trace
 from components.firewall.compile import compile_policies, restore_document
+from components.firewall.obstacle import End, obstacle
 from components.firewall.resolve import resolve
 from components.firewall.why import Explanation, explain
 from lab import drift, remote, why
 from lab.stack import Outputs
+from tests.live.waiting import eventually
 from tests.unit.firewall.firewall_cases import LAB
 from tests.unit.lab.lab_cases import outputs
 
 HOST = """
 mount -t tmpfs none /run
-setpriv --pdeathsig KILL unshare --net sleep 600 >/dev/null &
+setpriv --pdeathsig KILL unshare --net --mount sh -euc 'mount -t tmpfs none /run; exec sleep 600' >/dev/null &
 visitor=$!
-while [ "$(readlink "/proc/$visitor/ns/net")" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+until [ "$(cat "/proc/$visitor/comm")" = sleep ]; do sleep 0.05; done
 ip link set lo up
 ip link add eth0 type veth peer name eth0 netns "$visitor"
 ip address add 172.16.6.44/24 dev eth0
@@ -73,6 +75,17 @@ def ask(lab: Outputs, source: str, flow: str) -> tuple[Explanation, why.Live]:
     return explanation, why.look(explanation, lab, source, "a0")
 
 
+def ends(lab: Outputs) -> tuple[End, End]:
+    return (
+        End("visitor", "172.16.6.66", lab.ssh["visitor"]),
+        End("a0", "172.16.6.44", lab.ssh["a0"]),
+    )
+
+
+def no_obstacle(source: End, target: End) -> None:
+    assert obstacle(source, target, 84) is None
+
+
 def tables(lab: Outputs) -> str:
     return remote.run(lab.ssh["a0"], "nft list tables").text
 
@@ -113,17 +126,17 @@ def test_another_programs_rule_is_named(lab: Outputs) -> None:
 def test_no_packet_comes_from_a_machine_that_is_not_there(
     lab: Outputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(why, "TRACE_SECONDS", 1)
+    monkeypatch.setattr(trace, "SECONDS", 1)
     _, live = ask(lab, "172.16.6.99", "tcp/23")
     assert (live.verdict, live.error) == (None, "no first packet of it came from 172.16.6.99 within 1 s")
 
 
 def test_the_trace_ends_although_its_session_is_cut(lab: Outputs) -> None:
-    variables = why.trace_variables(explain(POLICIES, LAB, "visitor", "a0", "tcp/23").packet)
-    answer = remote.run(lab.ssh["a0"], why.TRACE.read_text(), {**variables, "DURATION": "3"}, seconds=1)
+    variables = trace.trace_variables(explain(POLICIES, LAB, "visitor", "a0", "tcp/23").packet)
+    answer = remote.run(lab.ssh["a0"], trace.TRACE.read_text(), {**variables, "DURATION": "3"}, seconds=1)
     assert not answer.reached
     assert "calico-lab-trace" in tables(lab)
-    busy = remote.run(lab.ssh["a0"], why.TRACE.read_text(), variables)
+    busy = remote.run(lab.ssh["a0"], trace.TRACE.read_text(), variables)
     assert (busy.status, busy.error) == (
         1,
         "trace: somebody else traces on this host; try again in some seconds",
@@ -139,6 +152,59 @@ def test_a_trace_that_is_killed_goes_with_the_next(lab: Outputs) -> None:
     _, live = ask(lab, "visitor", "tcp/23")
     assert live.verdict == "drop"
     assert "calico-lab-trace" not in tables(lab)
+
+
+LEFT_BEHIND = "INPUT -s 172.16.6.66/32 -p tcp -j REJECT --reject-with icmp-port-unreachable"
+AGAINST_ANSWERS = "INPUT -s 172.16.6.44/32 -j DROP"
+
+
+@pytest.mark.parametrize(
+    ("machine", "rule", "said"),
+    [
+        ("a0", None, "no rule stops it; next: on a0: ss -ltnp sport = :82"),
+        (
+            "a0",
+            LEFT_BEHIND,
+            f"refused; a0 stops it: rule -t filter -A {LEFT_BEHIND}; "
+            f"next: on a0: iptables -t filter -D {LEFT_BEHIND}",
+        ),
+        (
+            "visitor",
+            AGAINST_ANSWERS,
+            f"silent; it gets to a0, and visitor stops the answer: rule -t filter -A {AGAINST_ANSWERS}; "
+            f"next: on visitor: iptables -t filter -D {AGAINST_ANSWERS}",
+        ),
+        ("visitor", "OUTPUT -p tcp -m tcp --dport 82 -j DROP", "nothing of it arrives on a0"),
+        ("a0", "OUTPUT -p tcp -m tcp --sport 82 -j DROP", "a0 lets it in, and no answer comes"),
+    ],
+)
+def test_what_keeps_two_hosts_apart(
+    lab: Outputs, machine: str, rule: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "SECONDS", 3)
+    visitor, a0 = ends(lab)
+    if rule:
+        remote.run(lab.ssh[machine], f"iptables -A {rule}")
+    try:
+        found = obstacle(visitor, a0, 82)
+    finally:
+        if rule:
+            remote.run(lab.ssh[machine], f"iptables -D {rule}")
+    assert found
+    assert found.startswith("visitor cannot open tcp/82 on a0 (172.16.6.44): ")
+    assert said in found
+
+
+def test_nothing_keeps_two_hosts_apart(lab: Outputs) -> None:
+    with subprocess.Popen(
+        [*lab.ssh["a0"].split(), "exec python3 -m http.server 84 --bind 172.16.6.44"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            eventually(lambda: no_obstacle(*ends(lab)), seconds=20)
+        finally:
+            server.kill()
 
 
 def test_drift(lab: Outputs) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from components.firewall import trace
 from lab import __main__ as command
 from lab import remote, stack, why
 from tests.unit.lab import lab_cases
@@ -28,7 +29,7 @@ class Machines:
         """Take the place of `remote.run`."""
         assert seconds > int(variables["DURATION"])
         machine = ssh.rsplit(maxsplit=1)[-1] if ssh.startswith("ssh ") else "here"
-        if script == why.SEND.read_text():
+        if script == trace.SEND.read_text():
             self.sent[machine] = variables
             return remote.Answer(0, "", "")
         assert machine == "a0"

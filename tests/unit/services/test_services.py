@@ -58,7 +58,9 @@ class Engine(mocks.Mocks):
 
 def host(name: str, address: str) -> Host:
     connection = remote.ConnectionArgs(host=address)
-    return Host(name=name, address=address, user="root", connection=connection, ready=[], machine=None)
+    return Host(
+        name=name, address=address, user="root", connection=connection, ssh="ssh", ready=[], machine=None
+    )
 
 
 def run(program: Callable[[], dict[str, Any]]) -> Run:

@@ -1,0 +1,78 @@
+"""A script on a host over SSH, from this process and not as a resource: for what has to be asked at once.
+
+Every call is a connection of its own with a bound in time; what stands in the way comes back as an answer.
+"""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The project's folder, from which the paths in ssh commands are meant."""
+# The script comes by standard input, so that nothing of it stands in the process list.
+_AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec bash -s; else exec sudo -n bash -s; fi'
+
+
+class HostError(Exception):
+    """A step on a host failed; the message names the host, the step, the cause and what to do next."""
+
+
+@contextmanager
+def messages_without_traceback() -> Iterator[None]:
+    """Let a HostError reach the terminal as its message.
+
+    Pulumi's server for dynamic resources reports an error as `traceback.format_exc()`, which heeds this
+    setting of `sys`. Other exceptions are faults of this program and keep their traceback.
+    """
+    try:
+        yield
+    except HostError:
+        sys.tracebacklimit = 0
+        raise
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host said."""
+
+    status: int
+    """The script's exit status; 255 where SSH itself failed, 124 where the time was over."""
+    text: str
+    """Its standard output."""
+    error: str
+    """Its standard error, or why there was no answer."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether the host answered at all."""
+        return self.status not in (124, 255)
+
+
+def run(ssh: str, script: str, variables: Mapping[str, str] | None = None, seconds: float = 30) -> Answer:
+    """Run a bash script as root on a host.
+
+    Args:
+        ssh: The ssh command that reaches it, as the stack's output `ssh` has it.
+        script: The script.
+        variables: Exported to it.
+        seconds: How long it may take, the connection included.
+    """
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in (variables or {}).items()]
+    try:
+        done = subprocess.run(
+            [*shlex.split(ssh), _AS_ROOT],
+            input="\n".join([*exports, script]),
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(124, "", f"no answer within {seconds:g} s")
+    return Answer(done.returncode, done.stdout, done.stderr.strip())
