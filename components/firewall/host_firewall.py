@@ -41,6 +41,8 @@ FAMILIES = {"ipv4": "iptables", "ipv6": "ip6tables"}
 STEP_SECONDS = 60
 # What a preview waits for a host that may not be there.
 LOOK_SECONDS = 3
+# What the host answers to a confirmation that comes too late.
+UNDONE = "the change is undone already"
 # How much longer than the window the host may need to have undone a change.
 GRACE_SECONDS = 10
 
@@ -242,6 +244,8 @@ def _confirm(connection: _Connection, change: str, deadline: float) -> str:
             return connection.firewall("confirm", change, seconds=deadline - time.monotonic())
         except HostError as error:
             causes.append(str(error))
+            if UNDONE in causes[-1]:
+                break
             time.sleep(0.5)
     undone = "look at it from its console"
     while time.monotonic() < deadline + GRACE_SECONDS:

@@ -144,6 +144,14 @@ def test_what_is_not_confirmed_fails_with_the_cause(ssh: Ssh) -> None:
     )
 
 
+def test_a_host_that_has_undone_already_is_not_asked_again(ssh: Ssh) -> None:
+    ssh.answers["confirm"] = lambda: Answer(stderr="firewall: confirm: the change is undone already", code=1)
+    ssh.answers["show"] = lambda: Answer("[change]\nold\n[iptables]\n[ip6tables]\n[sets]\n")
+    with pytest.raises(HostError, match=r"has put back what it had before \(seen\)"):
+        HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 300})
+    assert ssh.verbs().count("confirm") == 1
+
+
 def test_a_host_that_stays_away_is_not_said_to_have_undone(ssh: Ssh) -> None:
     ssh.answers["confirm"] = ssh.answers["show"] = lambda: Answer(stderr="gone", code=255)
     with pytest.raises(HostError, match="look at it from its console"):
