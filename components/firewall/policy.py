@@ -7,8 +7,9 @@ What a name stands for, and in which address family a rule has a meaning, is the
 Connections that exist already and loopback are let through before any rule, so there is no rule about them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from components.hosts.shell import PROJECT
 from components.section import HOST_NAME, MAC_ADDRESS, HostName, Section
 
 Family = Literal["ipv4", "ipv6"]
@@ -257,6 +259,28 @@ class Policy(Section):
         return self
 
 
+def _from_file(value: Any) -> Any:  # noqa: ANN401
+    """Read the members of a set that is given as a file; anything else is taken as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"file"} or not isinstance(value["file"], str):
+        raise ValueError("must be a list of members, or {file: PATH} of a text that has one on each line")
+    path = PROJECT / Path(value["file"]).expanduser()
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    written = {number: line.partition("#")[0].strip() for number, line in enumerate(lines, start=1)}
+    return tuple(_line(path, number, text) for number, text in written.items() if text)
+
+
+def _line(path: Path, number: int, text: str) -> str:
+    try:
+        return _place(text)
+    except ValueError as error:
+        raise ValueError(f"{path}:{number}: {text!r}: {error}") from None
+
+
 def _members(values: Iterable[str]) -> tuple[str, ...]:
     members = tuple(values)
     if not members:
@@ -266,12 +290,17 @@ def _members(values: Iterable[str]) -> tuple[str, ...]:
     return members
 
 
+SetMembers = Annotated[tuple[Place, ...], BeforeValidator(_from_file), AfterValidator(_members)]
+
+
 class FirewallConfig(Section):
     """The section `calico-lab:firewall`."""
 
-    sets: dict[SetName, Annotated[tuple[Place, ...], AfterValidator(_members)]] = Field(
+    sets: dict[SetName, SetMembers] = Field(
         default_factory=dict,
-        description="Named sets of addresses, CIDRs and hosts; one rule matches a whole set, however large.",
+        description="Named sets of addresses, CIDRs and hosts; one rule matches a whole set, however large. "
+        "`{file: PATH}` takes them from a text, one a line, with `#` comments; a config of more than 128 KiB "
+        "does not get through Pulumi.",
     )
     operator: tuple[Annotated[IpAddress, BeforeValidator(_address)], ...] = Field(
         (),
