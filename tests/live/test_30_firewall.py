@@ -1,82 +1,25 @@
-"""The four exercises on a0 with real packets, before, during and after; and what is left of them: nothing.
+"""The four exercises on a0 with real packets, before, during and after; and what is left of them: nothing."""
 
-`exercises.json` has what each policy does to which flow; every flow that it does not name stays open.
-"""
-
-import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lab import remote, stack, status
+from lab import stack, status
 from lab.stack import Outputs
+from tests.live import scene
 from tests.live.program import Program
+from tests.live.scene import EXERCISES, OPEN, SENDERS, TARGET, all_open, kernel_rules, seen
 from tests.live.waiting import eventually
-
-HERE = Path(__file__).parent
-EXERCISES: dict[str, dict[str, dict[str, str]]] = json.loads((HERE / "exercises.json").read_text())
-FLOWS = (HERE / "flows.sh").read_text()
-TARGET = "a0"
-OTHER_ADDRESS = "172.16.6.67"
-PORTS = (22, 80, 2379)
-OPEN = {**{f"tcp/{port}": "open" for port in PORTS}, "ping": "open"}
-SENDERS = {
-    "visitor": ("visitor", ""),
-    "visitor with another address": ("visitor", OTHER_ADDRESS),
-    "a1": ("a1", ""),
-}
-LISTENER = "lab-test-web"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def scene(outputs: Outputs) -> Iterator[None]:
-    """Something that listens on the target's port 80, and a second address for the visitor."""
-    listen = f"systemd-run --quiet --collect --unit {LISTENER} nc -l -k 0.0.0.0 80"
-    second = f"ip address replace {OTHER_ADDRESS}/32 dev eth0"
-    for machine, script in ((TARGET, listen), ("visitor", second)):
-        answer = remote.run(outputs.ssh[machine], script)
-        assert answer.status == 0, f"{machine}: {answer.error}"
+def _scene(outputs: Outputs) -> Iterator[None]:
+    scene.set_up(outputs)
     eventually(lambda: all_open(outputs), seconds=10)
     yield
-    remote.run(outputs.ssh[TARGET], f"systemctl stop {LISTENER}")
-    remote.run(outputs.ssh["visitor"], f"ip address del {OTHER_ADDRESS}/32 dev eth0")
-
-
-def seen(outputs: Outputs) -> dict[str, dict[str, str]]:
-    """What comes of each flow to the target, by sender."""
-
-    def ask(sender: str) -> dict[str, str]:
-        machine, source = SENDERS[sender]
-        variables = {
-            "TARGET": outputs.hosts[TARGET],
-            "SOURCE": source,
-            "PORTS": " ".join(str(port) for port in PORTS),
-        }
-        answer = remote.run(outputs.ssh[machine], FLOWS, variables)
-        assert answer.status == 0, f"{machine}: {answer.error}"
-        words = (line.partition(" ") for line in answer.text.splitlines())
-        return {flow: outcome for flow, _, outcome in words}
-
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(SENDERS, pool.map(ask, SENDERS), strict=True))
-
-
-def all_open(outputs: Outputs) -> None:
-    assert seen(outputs) == dict.fromkeys(SENDERS, OPEN)
-
-
-def kernel_rules(outputs: Outputs) -> list[str]:
-    """Everything in the target's packet filters, of whomever, without counters and comments."""
-    answer = remote.run(outputs.ssh[TARGET], "iptables-save; ip6tables-save; ipset list -name 2>/dev/null")
-    assert answer.status == 0, answer.error
-    return [
-        re.sub(r"\[\d+:\d+\]", "", line).strip()
-        for line in answer.text.splitlines()
-        if not line.startswith("#")
-    ]
+    scene.take_down(outputs)
 
 
 def changed(told: str) -> int:

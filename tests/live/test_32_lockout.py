@@ -1,0 +1,222 @@
+"""Policies that lock the operator out, let through by `allowLockout`: the host itself lets them in again.
+
+Within the undo timer and five seconds, whatever becomes of the controller meanwhile; its packet filters are
+then what they were, to the letter, and the next `up` has nothing left to mend. What happens on the host
+while nobody can log in is watched through its container.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import remote, stack
+from lab.stack import PROJECT, Outputs
+from tests.live.program import QUIET, Program, ProgramError
+from tests.live.scene import TARGET, kernel_rules
+from tests.live.waiting import eventually
+
+MACHINE = f"calico-lab-{TARGET}"
+BRIDGE = "br-calico-lab"
+POLICY = "locks-out"
+UNDO_SECONDS = 10
+# The promise: how much longer than its timer a host may need to be open again.
+GRACE_SECONDS = 5
+PREVIOUS = "/etc/calico-lab/firewall/previous"
+UNDO_TIMER = "calico-lab-firewall-undo.timer"
+
+LOCKOUTS: dict[str, dict[str, Any]] = {
+    "port 22 is dropped": {"rules": [{"action": "drop", "protocol": "tcp", "ports": 22}]},
+    "the operator's address is rejected": {"rules": [{"action": "reject", "source": "operator"}]},
+    "the operator's MAC address is rejected": {"rules": [{"action": "reject", "sourceMac": "MAC"}]},
+    "everything is dropped": {"default": "drop"},
+    "a CIDR is too wide": {"rules": [{"action": "drop", "source": "172.16.0.0/16"}]},
+}
+HARMLESS = {"rules": [{"action": "reject", "source": "visitor", "protocol": "tcp", "ports": 9}]}
+
+
+def config(program: Program, folder: Path, policy: dict[str, Any], seconds: int = UNDO_SECONDS) -> Path:
+    """The tracked config with one policy more, on the target."""
+    document = yaml.safe_load(program.config.read_text())
+    firewall = document["config"]["calico-lab:firewall"]
+    firewall["undoSeconds"] = seconds
+    firewall["policies"][POLICY] = {"hosts": [TARGET], "allowLockout": True, **policy}
+    file = folder / program.config.name
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
+
+
+def operators_mac() -> str:
+    """The controller's MAC address on the machines' network."""
+    told = subprocess.run(
+        ["ip", "-json", "link", "show", BRIDGE], capture_output=True, text=True, check=True, timeout=10
+    )
+    return str(json.loads(told.stdout)[0]["address"])
+
+
+def on_machine(script: str, seconds: float = 30) -> bool:
+    """Run a script on the target without SSH; whether it succeeded."""
+    command = ["docker", "exec", MACHINE, "sh", "-c", script]
+    return not subprocess.run(command, capture_output=True, check=False, timeout=seconds).returncode
+
+
+def opens(outputs: Outputs) -> bool:
+    """Whether a new SSH connection to the target comes about."""
+    return remote.run(outputs.ssh[TARGET], "true", seconds=1.5).status == 0
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Wait until it is so, and fail with its name."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.05)
+
+
+class Up:
+    """A `pulumi up` that runs while the test does other things."""
+
+    def __init__(self, program: Program, file: Path) -> None:
+        options = ["--yes", "--skip-preview", *QUIET, "--config-file", str(file)]
+        self.process = subprocess.Popen(
+            ["pulumi", "up", "--stack", program.stack, *options],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def fails(self) -> str:
+        """Wait for its end, which has to be a failure; what it printed."""
+        printed, _ = self.process.communicate(timeout=120)
+        assert self.process.returncode != 0, printed
+        assert "Traceback" not in printed
+        return printed
+
+    def kill(self) -> None:
+        """Kill it and all that it started, with no chance to do anything any more."""
+        session = f" {self.process.pid} "
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                # proc(5): after the name in parentheses come state, parent, process group and session.
+                fields = status.read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if f" {fields[3]} " == session:
+                os.kill(int(status.parent.name), signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_put_back(outputs: Outputs, program: Program) -> Iterator[None]:
+    """The rules before a trial are those after it, and an `up` finds nothing to do."""
+    before = settled(outputs)
+    yield
+
+    def put_back() -> None:
+        assert settled(outputs) == before
+
+    eventually(put_back, seconds=60)
+    # A killed run leaves its lock.
+    subprocess.run(
+        ["pulumi", "cancel", "--yes", "--stack", program.stack],
+        cwd=PROJECT,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    program.up()
+    assert stack.read(program.stack).firewall == {}
+    assert settled(outputs) == before
+    program.pulumi("preview", "--expect-no-changes", "--refresh", *QUIET)
+
+
+def settled(outputs: Outputs) -> list[str]:
+    """The target's packet filters, without what another start of the same things gives another name.
+
+    These are the interfaces of containers, and the ports of the resolver that the controller's Docker has in
+    the machine's namespace.
+    """
+    return sorted(
+        re.sub(r'cali[0-9a-f]{11}|"cali:[\w-]{16}"|cali-[ft]w-\S+', "cali", line)
+        for line in kernel_rules(outputs)
+        if "127.0.0.11" not in line
+    )
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("trial", LOCKOUTS)
+def test_a_lockout_ends_by_itself(trial: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
+    text = json.dumps(LOCKOUTS[trial]).replace("MAC", operators_mac())
+    up = Up(program, config(program, tmp_path, json.loads(text)))
+    wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
+    loaded = time.monotonic()
+    wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
+    wait_for(lambda: opens(outputs), "SSH", loaded + UNDO_SECONDS + GRACE_SECONDS - time.monotonic())
+    printed = up.fails()
+    assert (
+        f"{TARGET}: firewall: the new rules were loaded, but no new SSH connection confirmed them" in printed
+    )
+    assert "the host has put back what it had before (seen)" in printed
+
+
+@pytest.mark.timeout(120)
+def test_the_guard_refuses_the_same_without_allow_lockout(program: Program, tmp_path: Path) -> None:
+    policy = {**LOCKOUTS["a CIDR is too wide"], "allowLockout": False}
+    with pytest.raises(
+        ProgramError, match=rf"policies\.{POLICY}\.rules\[0\].*the operator's SSH, tcp/22 from"
+    ):
+        program.preview(config(program, tmp_path, policy))
+
+
+@pytest.mark.timeout(180)
+def test_the_controller_is_killed_before_it_confirms(
+    outputs: Outputs, program: Program, tmp_path: Path
+) -> None:
+    up = Up(program, config(program, tmp_path, LOCKOUTS["everything is dropped"]))
+    wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
+    loaded = time.monotonic()
+    up.kill()
+    wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
+    wait_for(lambda: opens(outputs), "SSH", loaded + UNDO_SECONDS + GRACE_SECONDS - time.monotonic())
+
+
+@pytest.mark.timeout(180)
+def test_the_session_is_cut_while_it_applies(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+    """Killed on the host: the SSH session and the script that it runs, as soon as the timer is armed."""
+    armed = f"systemctl is-active --quiet {UNDO_TIMER}"
+    cut = f"until {armed}; do sleep 0.02; done; pkill -KILL -f '[s]shd: root@notty|[f]irewall.sh apply'"
+    with subprocess.Popen(["docker", "exec", MACHINE, "sh", "-c", cut]) as cutter:
+        up = Up(program, config(program, tmp_path, HARMLESS))
+        cutter.wait(timeout=60)
+        began = time.monotonic()
+    printed = up.fails()
+    assert f"{TARGET}: firewall: " in printed
+    wait_for(
+        lambda: on_machine(f"! {armed} && ! test -d {PREVIOUS}"),
+        "the undo",
+        began + UNDO_SECONDS + GRACE_SECONDS - time.monotonic(),
+    )
+    assert opens(outputs)
+
+
+@pytest.mark.timeout(240)
+def test_the_power_fails_before_it_is_confirmed(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+    """The timer goes with the power, so that it is the boot that undoes: long before the timer would."""
+    up = Up(program, config(program, tmp_path, LOCKOUTS["port 22 is dropped"], seconds=120))
+    wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
+    for verb in ("kill", "start"):
+        subprocess.run(["docker", verb, MACHINE], capture_output=True, check=True, timeout=60)
+    wait_for(lambda: opens(outputs), "SSH", 60)
+    assert on_machine(f"! test -d {PREVIOUS}")
+    assert "no new SSH connection confirmed them" in up.fails()
