@@ -6,7 +6,7 @@ STACK := lab
 PULUMI := . ./env.sh && pulumi
 QUIET := --non-interactive --suppress-permalink=true
 
-.PHONY: help setup up preview destroy test check unit live bench docs lock clean
+.PHONY: help setup up preview destroy test check unit conformance live bench docs lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -33,6 +33,10 @@ check: setup ## lint and types
 unit: setup ## the tests that need no lab
 	@tests/prerequisites.sh
 	@. ./env.sh && pytest tests/unit tests/preview
+
+conformance: setup ## the Docker driver on Debian's engine and on a current one
+	@tests/prerequisites.sh
+	@tests/conformance.sh
 
 live: up ## the live tests on a running lab
 	@. ./env.sh && pytest tests/live

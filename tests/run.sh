@@ -17,6 +17,7 @@ trap finish EXIT INT TERM
 
 tests/prerequisites.sh
 tests/check.sh
+tests/conformance.sh
 pytest tests/unit tests/preview
 pulumi up --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true
 pytest tests/live

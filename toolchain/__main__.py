@@ -8,7 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-from toolchain import cache, calico, engine, golang, leftovers, links, packages, plugins, pulumi, python_env
+from toolchain import (
+    cache,
+    calico,
+    current_engine,
+    engine,
+    golang,
+    leftovers,
+    links,
+    packages,
+    plugins,
+    pulumi,
+    python_env,
+)
 from toolchain.errors import ToolchainError
 from toolchain.progress import Steps
 from toolchain.stack import Stack, forget_salt, prepare
@@ -54,6 +66,16 @@ def setup(stack: Stack) -> None:
     print(f"everything is there after {time.monotonic() - start:.1f} s", flush=True)
 
 
+def obtain_current_engine() -> None:
+    """Obtain the Docker engine of today, which only tests of the Docker driver use."""
+    steps = Steps(2)
+    with steps.step("Go") as step:
+        go = golang.obtain(step, [current_engine.MODULE])
+    with steps.step("current Docker engine") as step:
+        programs = current_engine.obtain(step, go)
+    links.point(LINKS / "current-engine", programs)
+
+
 def lock() -> None:
     """Pin the Python packages anew."""
     with Steps(1).step("lock files") as step:
@@ -89,6 +111,7 @@ def _arguments() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, text in {
         "setup": "obtain everything that `pulumi up` needs; what is there is kept",
+        "current-engine": "obtain the Docker engine of today, which tests of the Docker driver use",
         "lock": "pin the newest Python packages that the requirements.in files allow",
         "sweep": "remove from the Docker engine what an interrupted run of the stack has left",
         "stop-engine": "stop the Docker engine, if setup has started it",
@@ -114,6 +137,8 @@ def main() -> int:
         match arguments.verb:
             case "setup":
                 setup(Stack(ROOT, arguments.stack))
+            case "current-engine":
+                obtain_current_engine()
             case "lock":
                 lock()
             case "sweep":

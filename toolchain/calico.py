@@ -17,6 +17,7 @@ from toolchain.progress import Step
 HERE = Path(__file__).parent
 MODULE = HERE / "calico"
 DRIVER = HERE.parent / "docker-driver"
+DRIVER_VERSION = "v0.1.0"
 CALICO = "github.com/projectcalico/calico"
 VERSION = "v3.31.0"
 ARCHIVE = "calico.tar.gz"
@@ -50,9 +51,19 @@ def _calico(step: Step, go: Go) -> Path:
 
 def _driver(step: Step, go: Go) -> Path:
     def build(folder: Path) -> None:
-        go.build(step, DRIVER, "./cmd/calico-docker-driver", folder)
+        version = {"main.version": driver_version(DRIVER)}
+        go.build(step, DRIVER, "./cmd/calico-docker-driver", folder, **version)
 
-    return cache.artifact("docker-driver", go.key(DRIVER), build)
+    return cache.artifact("docker-driver", go.key(DRIVER, Path(__file__)), build)
+
+
+def driver_version(module: Path) -> str:
+    """The version that the driver of these sources has: another program has another version.
+
+    Tests and documentation do not count, so that changing them gives the hosts no new archive.
+    """
+    sources = sorted(file for file in module.rglob("*.go") if not file.name.endswith("_test.go"))
+    return f"{DRIVER_VERSION}+{cache.key(module / 'go.mod', module / 'go.sum', *sources)}"
 
 
 def write_templates(source: Path, target: Path) -> None:

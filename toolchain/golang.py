@@ -49,7 +49,9 @@ class Go:
         """The key of what is built from a module."""
         return cache.key(module, self.version, os.uname().machine, FLAGS, *inputs)
 
-    def build(self, step: Step, module: Path, package: str, output: Path, **variables: str) -> None:
+    def build(
+        self, step: Step, module: Path, package: str, output: Path, *, c_tags: str = "", **variables: str
+    ) -> None:
         """Build programs of a module into a folder.
 
         Args:
@@ -57,6 +59,7 @@ class Go:
             module: The module's folder.
             package: What to build: an import path, or "tool" for the tools that go.mod names.
             output: The folder; each program is called as its package.
+            c_tags: The build tags of a program that is partly in C; others are built without a C compiler.
             **variables: String variables of the programs, such as their version.
         """
         flags = " ".join(["-s", "-w", *(f"-X={name}={value}" for name, value in variables.items())])
@@ -65,12 +68,14 @@ class Go:
             self.program,
             "build",
             "-v",
+            *([f"-tags={c_tags}"] if c_tags else []),
             f"-ldflags={flags}",
             "-o",
             f"{output}/",
             package,
         ]
-        step.run(f"building {module.name} with {self.version}", *build, cwd=module, env=self.environment)
+        environment = {**self.environment, "CGO_ENABLED": "1" if c_tags else "0"}
+        step.run(f"building {module.name} with {self.version}", *build, cwd=module, env=environment)
 
     def module_source(self, module: Path, dependency: str) -> Path:
         """The folder in the module cache of a module that `module` requires."""

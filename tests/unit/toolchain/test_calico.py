@@ -66,3 +66,17 @@ def test_the_archive_is_the_same_for_the_same_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dependency", ["github.com/projectcalico/calico", "github.com/projectcalico/api"])
 def test_the_driver_is_built_on_the_same_calico(dependency: str) -> None:
     assert pinned(calico.DRIVER, dependency) == pinned(calico.MODULE, dependency)
+
+
+def test_another_driver_has_another_version_and_another_test_of_it_has_not(tmp_path: Path) -> None:
+    for name, text in {"go.mod": "module x", "go.sum": "", "main.go": "package main"}.items():
+        (tmp_path / name).write_text(text)
+    first = calico.driver_version(tmp_path)
+    assert first.startswith("v0.1.0+")
+    (tmp_path / "main_test.go").write_text("package main")
+    (tmp_path / "README.md").write_text("how to")
+    assert calico.driver_version(tmp_path) == first
+    for name in ("go.mod", "go.sum", "main.go"):
+        (tmp_path / name).write_text("something else")
+        assert calico.driver_version(tmp_path) != first
+        first = calico.driver_version(tmp_path)

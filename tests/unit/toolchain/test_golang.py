@@ -98,6 +98,26 @@ def test_a_build_verifies_every_module_and_changes_no_pin(go: Go, monkeypatch: p
     assert go.environment["GOPROXY"] == "the person's own"
 
 
+@pytest.mark.parametrize(
+    ("c_tags", "said"),
+    [
+        ("", "0 build -v -ldflags=-s -w -X=v=1 -o out/ tool"),
+        ("seccomp", "1 build -v -tags=seccomp -ldflags="),
+    ],
+)
+def test_only_what_is_partly_in_c_is_built_with_a_c_compiler(
+    *, c_tags: str, said: str, step: Step, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache.mkdir()
+    program = tmp_path / "go"
+    program.write_text(f'#!/bin/sh\necho "$CGO_ENABLED $*" >{tmp_path}/said\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("CGO_ENABLED", "1")
+    monkeypatch.setattr(golang, "_version", lambda _: "go1.26.8")
+    Go(program, on_path=True).build(step, tmp_path, "tool", Path("out"), c_tags=c_tags, v="1")
+    assert (tmp_path / "said").read_text().startswith(said)
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
 def test_every_module_with_dependencies_has_its_sums(module: Path) -> None:
     assert (module / "go.sum").is_file() or "require" not in (module / "go.mod").read_text().split()

@@ -40,7 +40,7 @@ def test_an_interrupted_run_says_so(number: signal.Signals, own_cache: Path) -> 
     assert errors == "toolchain: interrupted; what is done is kept, lock goes on from there\n"
 
 
-@pytest.mark.parametrize("verb", ["setup", "lock", "sweep", "stop-engine", "clean"])
+@pytest.mark.parametrize("verb", ["setup", "current-engine", "lock", "sweep", "stop-engine", "clean"])
 def test_every_verb_has_its_help(verb: str) -> None:
     assert verb in run("--help").stdout
     assert run(verb, "--help").returncode == 0
