@@ -47,6 +47,7 @@ const inside = "CALICO_CONFORMANCE_FOLDER"
 const (
 	node    = "a0"
 	etcdURL = "http://127.0.0.1:2379"
+	version = "v0-conformance"
 )
 
 // soon bounds every wait for something that must come by itself.
@@ -76,7 +77,8 @@ func enter() (int, error) {
 	}
 	defer os.RemoveAll(folder)
 	binary := filepath.Join(folder, "calico-docker-driver")
-	build := exec.Command("go", "build", "-o", binary, "../cmd/calico-docker-driver")
+	build := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", binary,
+		"../cmd/calico-docker-driver")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := build.CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build the driver: %w: %s", err, output)
@@ -365,7 +367,11 @@ func makeNetwork(t *testing.T, name string, arguments ...string) {
 		if ids := docker(t, "ps", "-aq"); ids != "" {
 			docker(t, slices.Concat([]string{"rm", "-f"}, strings.Fields(ids))...)
 		}
-		docker(t, "network", "rm", name)
+		// An engine under load answers before it has released the endpoints of what it removed.
+		must(t, until(func() error {
+			_, err := lab.run("network", "rm", name)
+			return err
+		}))
 	})
 }
 
@@ -474,6 +480,12 @@ func consistent(t *testing.T) {
 	if err := until(lab.problems); err != nil {
 		t.Error(err)
 	}
+}
+
+// inspect returns what docker says of a network or container in a Go template.
+func inspect(t *testing.T, template, name string) string {
+	t.Helper()
+	return docker(t, "inspect", "-f", template, name)
 }
 
 // until tries until there is no error, for a bounded time.

@@ -34,27 +34,53 @@ func EnabledPools(ctx context.Context, lister PoolLister) (Pools, error) {
 	}
 	var pools Pools
 	for _, item := range list.Items {
-		cidr, err := netip.ParsePrefix(item.Spec.CIDR)
-		if err != nil || item.Spec.Disabled {
-			continue
+		if cidr := CIDR(item); cidr.IsValid() && !item.Spec.Disabled {
+			pools = append(pools, Pool{Name: item.Name, CIDR: cidr})
 		}
-		pools = append(pools, Pool{Name: item.Name, CIDR: cidr.Masked()})
 	}
 	return pools, nil
 }
 
+// CIDR is that of the IPPool, without bits of a host; the zero prefix if it is none.
+func CIDR(pool v3.IPPool) netip.Prefix {
+	cidr, err := netip.ParsePrefix(pool.Spec.CIDR)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return cidr.Masked()
+}
+
 // WithCIDR returns the pool of exactly this CIDR.
 func (p Pools) WithCIDR(cidr string) (Pool, error) {
-	prefix, err := netip.ParsePrefix(cidr)
+	prefix, err := ParseCIDR(cidr)
 	if err != nil {
-		return Pool{}, fmt.Errorf("%q is no CIDR such as 192.168.0.0/16: %w", cidr, err)
+		return Pool{}, err
 	}
 	for _, pool := range p {
-		if pool.CIDR == prefix.Masked() {
+		if pool.CIDR == prefix {
 			return pool, nil
 		}
 	}
 	return Pool{}, fmt.Errorf("%s is not an enabled Calico IPPool; %s", cidr, p.Choice())
+}
+
+// ParseCIDR reads what a person or the engine gives as a pool.
+func ParseCIDR(cidr string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(cidr)
+	if err != nil {
+		return prefix, fmt.Errorf("%q is no CIDR such as 192.168.0.0/16: %w", cidr, err)
+	}
+	return prefix.Masked(), nil
+}
+
+// Named returns the pool of this name.
+func (p Pools) Named(name string) (Pool, error) {
+	for _, pool := range p {
+		if pool.Name == name {
+			return pool, nil
+		}
+	}
+	return Pool{}, fmt.Errorf("%s is not the name of an enabled Calico IPPool; %s", name, p.Choice())
 }
 
 // Around returns the pool in which the address lies.

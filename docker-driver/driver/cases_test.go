@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -47,6 +48,10 @@ type testCase struct {
 		Down      bool
 		// Profiles are there already, made by somebody else.
 		Profiles []string
+		// Made are the hosts that are noted on pools which this driver made, by CIDR.
+		Made map[string]string
+		// Conflicts is how many changes of pools another host is quicker with.
+		Conflicts int
 	}
 	Calls []struct {
 		// Socket is the network driver's unless it is given.
@@ -66,7 +71,9 @@ type testCase struct {
 		Endpoints   map[string]endpointState
 		Interfaces  map[string]interfaceState
 		Profiles    []string
-		Rules       map[string][]string
+		// Pools are name, CIDR, block size and hosts of those that this driver made.
+		Pools []string
+		Rules map[string][]string
 		// Taken are the ports of the host that somebody holds.
 		Taken []string
 	}
@@ -137,6 +144,10 @@ func (c testCase) run(t *testing.T) {
 	if c.Given.RuleError != "" {
 		f.ruleError = errors.New(c.Given.RuleError)
 	}
+	f.conflicts = c.Given.Conflicts
+	for cidr, noted := range c.Given.Made {
+		f.pools = append(f.pools, madePool(cidr, noted))
+	}
 	whole, _ := assemble(t, f)
 	handlers := whole.Handlers()
 	for i, call := range c.Calls {
@@ -200,6 +211,15 @@ func (c testCase) look(t *testing.T, f *fake) {
 	if c.Then.Profiles != nil {
 		equal(t, "profiles", slices.AppendSeq([]string{}, sortedKeys(f.profiles)), c.Then.Profiles)
 	}
+	if c.Then.Pools != nil {
+		got := []string{}
+		for _, pool := range f.pools {
+			if noted, ours := pool.Annotations["org.projectcalico.docker/hosts"]; ours {
+				got = append(got, fmt.Sprintf("%s %s /%d %s", pool.Name, pool.Spec.CIDR, pool.Spec.BlockSize, noted))
+			}
+		}
+		equal(t, "pools", got, c.Then.Pools)
+	}
 	if c.Then.Taken != nil {
 		equal(t, "taken ports", append([]string{}, f.taken...), c.Then.Taken)
 	}
@@ -214,6 +234,13 @@ func (c testCase) look(t *testing.T, f *fake) {
 		}
 		equal(t, "rules", got, c.Then.Rules)
 	}
+}
+
+// madePool is one that this driver made, with networks of these hosts.
+func madePool(cidr, noted string) v3.IPPool {
+	pool := v3.IPPool{Spec: v3.IPPoolSpec{CIDR: cidr, BlockSize: 28}}
+	pool.Name, pool.Annotations = "made", map[string]string{"org.projectcalico.docker/hosts": noted}
+	return pool
 }
 
 func sortedKeys[V any](all map[string]V) func(func(string) bool) {

@@ -39,7 +39,7 @@ type Links interface {
 
 // Datastore is what is needed of Calico's client.
 type Datastore struct {
-	Pools       datastore.PoolLister
+	Pools       ipam.Pools
 	Profiles    network.Profiles
 	Endpoints   workload.Client
 	Addresses   Addresses
@@ -86,9 +86,9 @@ func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records 
 		Pools: d.Pools, Profiles: d.Profiles, Endpoints: endpoints, Links: links, Publisher: ports, Store: records,
 		Arrived: addresses.Pending.Done, DefaultMTU: s.DefaultMTU, Take: take, Give: give, Log: log,
 	}
-	addresses.Remove = networks.Remove
+	addresses.Remove, addresses.Used, networks.LeavePool = networks.Remove, networks.Uses, addresses.LeavePool
 	reconciler := reconcile.New(reconcile.Reconciler{
-		Driver: NetworkName, Node: s.Node, Engine: engine, Endpoints: endpoints, Network: networks,
+		Driver: NetworkName, Node: s.Node, Engine: engine, Endpoints: endpoints, Network: networks, Pools: addresses,
 		Allocations: d.Allocations, Addresses: d.Addresses, Links: links, Pending: addresses.Pending.Has,
 		Datastore: give, Settle: s.Settle, Every: s.Every, Log: log,
 		Done: func(mended map[string]int, err error) {

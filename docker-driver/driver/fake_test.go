@@ -37,6 +37,8 @@ type fake struct {
 	networks []string
 	// asked is called after the engine was asked.
 	asked func()
+	// conflicts is how many changes of pools another host is quicker with.
+	conflicts int
 	// down makes every question to the datastore fail as it does without a quorum.
 	down bool
 	// linkError and ruleError fail the next step of that kind.
@@ -73,7 +75,48 @@ type fakePools struct{ *fake }
 func (f fakePools) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
 	unlock, err := f.lock()
 	defer unlock()
-	return &v3.IPPoolList{Items: slices.Clone(f.pools)}, err
+	list := &v3.IPPoolList{}
+	for i := range f.pools {
+		list.Items = append(list.Items, *f.pools[i].DeepCopy())
+	}
+	return list, err
+}
+
+func (f fakePools) Create(_ context.Context, p *v3.IPPool, _ options.SetOptions) (*v3.IPPool, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(f.pools, func(each v3.IPPool) bool { return each.Name == p.Name }) {
+		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: p.Name}
+	}
+	f.pools = append(f.pools, *p.DeepCopy())
+	return p, nil
+}
+
+func (f fakePools) Update(_ context.Context, p *v3.IPPool, _ options.SetOptions) (*v3.IPPool, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err == nil && f.conflicts > 0 {
+		f.conflicts--
+		return nil, calicoerrors.ErrorResourceUpdateConflict{Identifier: p.Name}
+	}
+	for i := range f.pools {
+		if f.pools[i].Name == p.Name {
+			f.pools[i] = *p.DeepCopy()
+		}
+	}
+	return p, err
+}
+
+func (f fakePools) Delete(_ context.Context, name string, _ options.DeleteOptions) (*v3.IPPool, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if err == nil {
+		f.pools = slices.DeleteFunc(f.pools, func(each v3.IPPool) bool { return each.Name == name })
+	}
+	return nil, err
 }
 
 type fakeProfiles struct{ *fake }
@@ -260,6 +303,26 @@ func (f fakeAddresses) GetAssignmentAttributes(_ context.Context, ip cnet.IP) (m
 		return nil, nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: ip.String()}
 	}
 	return map[string]string{calico.AttributeNode: allocation.Node}, &allocation.Handle, nil
+}
+
+func (f fakeAddresses) GetUtilization(
+	_ context.Context, args calico.GetUtilizationArgs,
+) ([]*calico.PoolUtilization, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	used := &calico.PoolUtilization{}
+	for _, pool := range f.pools {
+		if slices.Contains(args.Pools, pool.Name) {
+			block := calico.BlockUtilization{Capacity: len(f.allocations), Available: len(f.allocations)}
+			for address := range f.allocations {
+				if datastore.CIDR(pool).Contains(address) {
+					block.Available--
+				}
+			}
+			used.Blocks = append(used.Blocks, block)
+		}
+	}
+	return []*calico.PoolUtilization{used}, err
 }
 
 func (f *fake) Allocations(_ context.Context, node string) ([]datastore.Allocation, error) {

@@ -184,6 +184,32 @@ func TestReconcile(t *testing.T) {
 			},
 			mended: map[string]int{"forgot network": 1},
 		},
+		"a pool that was made for a network that was not": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.pools = append(f.pools, madePool("10.70.0.0/24", "a0"))
+			},
+			mended: map[string]int{"gave up pool": 1},
+		},
+		"a pool that was made and that a network is on": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, records *store.Store) {
+				f.pools = append(f.pools, madePool("10.70.0.0/24", "a0"))
+				pool := datastore.Pool{Name: "made", CIDR: netip.MustParsePrefix("10.70.0.0/24")}
+				if _, err := records.PutNetwork("n", store.Network{Pools: datastore.Pools{pool}}); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+		"a pool that was made for another host's network": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.pools = append(f.pools, madePool("10.70.0.0/24", "a1"))
+			},
+		},
+		"a pool that was made for a network whose record is lost": {
+			given: func(t *testing.T, f *fake, _ *driver.Driver, records *store.Store) {
+				f.pools = append(f.pools, madePool("10.70.0.0/24", "a0"))
+				f.networks = append(f.networks, "lost")
+			},
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,7 @@ type Addresses interface {
 	AutoAssign(ctx context.Context, args calico.AutoAssignArgs) (*calico.IPAMAssignments, *calico.IPAMAssignments, error)
 	ReleaseIPs(ctx context.Context, ips ...calico.ReleaseOptions) ([]cnet.IP, []calico.ReleaseOptions, error)
 	GetAssignmentAttributes(ctx context.Context, address cnet.IP) (map[string]string, *string, error)
+	GetUtilization(ctx context.Context, args calico.GetUtilizationArgs) ([]*calico.PoolUtilization, error)
 }
 
 // Endpoints tells whom an address belongs to.
@@ -51,11 +52,13 @@ type Endpoints interface {
 // Driver answers the calls.
 type Driver struct {
 	Node      string
-	Pools     datastore.PoolLister
+	Pools     Pools
 	Addresses Addresses
 	Endpoints Endpoints
 	// Attached tells whether the host has the interface of that name.
 	Attached func(name string) bool
+	// Used tells whether a network of this host is on the pool.
+	Used func(cidr netip.Prefix) bool
 	// Remove removes an endpoint of this host, with its interface and published ports.
 	Remove func(ctx context.Context, endpointID string) error
 	// Take bounds calls that a container's start waits for, Give those that hand something back.
@@ -86,21 +89,15 @@ func (d *Driver) GetDefaultAddressSpaces(context.Context, plugin.Empty) (plugin.
 	return plugin.AddressSpaces{LocalDefaultAddressSpace: LocalSpace, GlobalDefaultAddressSpace: GlobalSpace}, nil
 }
 
-// RequestPool finds the enabled IPPool of the CIDR. Its CIDR is the pool's ID, so that no state is needed to know it.
+// RequestPool finds the enabled IPPool that was asked for, or makes it when it was given a block size. Its CIDR is the
+// pool's ID, so that no state is needed to know it.
 func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (plugin.RequestPoolResponse, error) {
 	var none plugin.RequestPoolResponse
 	if r.SubPool != "" {
 		return none, fmt.Errorf("--ip-range %s: a Calico network uses its whole pool; make an IPPool of that range "+
 			"and give it as --subnet", r.SubPool)
 	}
-	pools, err := d.pools(ctx)
-	if err != nil {
-		return none, err
-	}
-	if r.Pool == "" {
-		return none, fmt.Errorf("a Calico network needs --subnet with the CIDR of its pool; %s", pools.Choice())
-	}
-	pool, err := pools.WithCIDR(r.Pool)
+	pool, err := d.pool(ctx, r)
 	if err != nil {
 		return none, err
 	}
@@ -116,9 +113,14 @@ func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (
 	}, nil
 }
 
-// ReleasePool has nothing to give back: pools are Calico's.
-func (d *Driver) ReleasePool(context.Context, plugin.ReleasePoolRequest) (plugin.Empty, error) {
-	return plugin.Empty{}, nil
+// ReleasePool gives back a pool that this driver made for a network that was then not created. Of one that is removed
+// the record is still there; its pools are given up with it.
+func (d *Driver) ReleasePool(ctx context.Context, r plugin.ReleasePoolRequest) (plugin.Empty, error) {
+	cidr, err := datastore.ParseCIDR(r.PoolID)
+	if err != nil || d.Used(cidr) {
+		return plugin.Empty{}, err
+	}
+	return plugin.Empty{}, d.LeavePool(ctx, cidr)
 }
 
 // RequestAddress takes a certain address of the pool or the next free one.

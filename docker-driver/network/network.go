@@ -59,6 +59,8 @@ type Driver struct {
 	Links     Links
 	Publisher Publisher
 	Store     *store.Store
+	// LeavePool is told of a pool that no network of this host is on any more.
+	LeavePool func(ctx context.Context, cidr netip.Prefix) error
 	// Arrived is told when a container has got its address.
 	Arrived func(netip.Addr)
 	// DefaultMTU is the MTU of networks that were created without one.
@@ -176,6 +178,13 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (pl
 		if err := d.dropProfile(ctx, pool); err != nil {
 			d.Log.Warn("the pool's profile stays in the datastore", "profile", pool.Name, "error", err)
 		}
+		// Engines release a network's pools before they delete it, when it is still on record.
+		if d.Uses(pool.CIDR) {
+			continue
+		}
+		if err := d.LeavePool(ctx, pool.CIDR); err != nil {
+			d.Log.Warn("the pool is given up at the next reconciliation", "pool", pool, "error", err)
+		}
 	}
 	return plugin.Empty{}, nil
 }
@@ -183,6 +192,16 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (pl
 // Known returns the IDs of the networks on record.
 func (d *Driver) Known() []string {
 	return slices.Collect(maps.Keys(d.Store.Networks()))
+}
+
+// Uses tells whether a network on record is on the pool.
+func (d *Driver) Uses(cidr netip.Prefix) bool {
+	for _, network := range d.Store.Networks() {
+		if slices.ContainsFunc(network.Pools, func(pool datastore.Pool) bool { return pool.CIDR == cidr }) {
+			return true
+		}
+	}
+	return false
 }
 
 // CreateEndpoint stores the WorkloadEndpoint, with the MAC address that the interface is going to have.
@@ -395,10 +414,8 @@ func profile(pool datastore.Pool) *v3.Profile {
 // dropProfile removes the pool's profile unless a network of this host or an endpoint of any host needs it, or
 // somebody else made it.
 func (d *Driver) dropProfile(ctx context.Context, pool datastore.Pool) error {
-	for _, network := range d.Store.Networks() {
-		if slices.Contains(network.Pools, pool) {
-			return nil
-		}
+	if d.Uses(pool.CIDR) {
+		return nil
 	}
 	var used bool
 	look := func(ctx context.Context) (err error) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"calico-lab/docker-driver/ipam"
 	"calico-lab/docker-driver/plugin"
 )
 
@@ -29,6 +30,9 @@ func checkOptions(all map[string]any) (int, error) {
 		case plugin.OptionGeneric:
 			generic, _ := all[name].(map[string]any)
 			for _, option := range slices.Sorted(maps.Keys(generic)) {
+				if option == ipam.PoolOption || option == ipam.BlockSizeOption {
+					return 0, fmt.Errorf("-o %s: Docker tells this option too late; give it as --ipam-opt", option)
+				}
 				if option != plugin.OptionMTU {
 					return 0, fmt.Errorf("-o %s: not an option of a Calico network; there is %s", option, plugin.OptionMTU)
 				}

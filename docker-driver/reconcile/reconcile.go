@@ -41,6 +41,13 @@ type Network interface {
 	CreateEndpoint(ctx context.Context, r plugin.CreateEndpointRequest) (plugin.CreateEndpointResponse, error)
 	DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (plugin.Empty, error)
 	Known() []string
+	Uses(cidr netip.Prefix) bool
+}
+
+// Pools are those that this driver made for networks of this host.
+type Pools interface {
+	HeldPools(ctx context.Context) ([]netip.Prefix, error)
+	LeavePool(ctx context.Context, cidr netip.Prefix) error
 }
 
 // Allocations lists what IPAM holds for a node.
@@ -69,6 +76,7 @@ type Reconciler struct {
 	Engine      Engine
 	Endpoints   Endpoints
 	Network     Network
+	Pools       Pools
 	Allocations Allocations
 	Addresses   Addresses
 	Links       Links
@@ -166,6 +174,8 @@ type Differences struct {
 	Links map[string]string
 	// Networks that are on record and that Docker does not have.
 	Networks map[string]bool
+	// Pools that this driver made and that no network of this host is on.
+	Pools map[netip.Prefix]bool
 	// Unknown are Docker's endpoints without a WorkloadEndpoint, by ID.
 	Unknown map[string]engine.Endpoint
 	// Unallocated are addresses of Docker's endpoints that IPAM takes for free.
@@ -175,7 +185,8 @@ type Differences struct {
 }
 
 func (d Differences) empty() bool {
-	return len(d.Endpoints)+len(d.Allocations)+len(d.Links)+len(d.Networks)+len(d.Unknown)+len(d.Unallocated) == 0
+	return len(d.Endpoints)+len(d.Allocations)+len(d.Links)+len(d.Networks)+len(d.Pools)+len(d.Unknown)+
+		len(d.Unallocated) == 0
 }
 
 // also keeps what the earlier look found as well.
@@ -186,6 +197,7 @@ func (d Differences) also(earlier Differences) Differences {
 	})
 	keep(d.Links, func(id, _ string) bool { return has(earlier.Links, id) })
 	keep(d.Networks, func(id string, _ bool) bool { return has(earlier.Networks, id) })
+	keep(d.Pools, func(cidr netip.Prefix, _ bool) bool { return has(earlier.Pools, cidr) })
 	keep(d.Unknown, func(id string, _ engine.Endpoint) bool { return has(earlier.Unknown, id) })
 	keep(d.Unallocated, func(address netip.Addr, _ bool) bool { return has(earlier.Unallocated, address) })
 	return d
@@ -205,12 +217,16 @@ func has[K comparable, V any](all map[K]V, key K) bool {
 func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 	var stored []libapi.WorkloadEndpoint
 	var allocations []datastore.Allocation
+	var held []netip.Prefix
 	none := Differences{}
 	err := r.Datastore.Do(ctx, "list this host's endpoints and addresses", func(ctx context.Context) (err error) {
 		if stored, err = r.Endpoints.OfNode(ctx); err != nil {
 			return err
 		}
-		allocations, err = r.Allocations.Allocations(ctx, r.Node)
+		if allocations, err = r.Allocations.Allocations(ctx, r.Node); err != nil {
+			return err
+		}
+		held, err = r.Pools.HeldPools(ctx)
 		return err
 	})
 	if err != nil {
@@ -225,7 +241,15 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 	if err != nil {
 		return none, err
 	}
-	return r.compare(stored, allocations, links, known, docker, networks), nil
+	found := r.compare(stored, allocations, links, known, docker, networks)
+	for _, cidr := range held {
+		// Where the record of a network was lost, nobody knows which pool it is on.
+		recorded := !slices.ContainsFunc(networks, func(id string) bool { return !slices.Contains(known, id) })
+		if recorded && !r.Network.Uses(cidr) {
+			found.Pools[cidr] = true
+		}
+	}
+	return found, nil
 }
 
 func (r *Reconciler) compare(stored []libapi.WorkloadEndpoint, allocations []datastore.Allocation,
@@ -236,6 +260,7 @@ func (r *Reconciler) compare(stored []libapi.WorkloadEndpoint, allocations []dat
 		Allocations: map[netip.Addr]datastore.Allocation{},
 		Links:       map[string]string{},
 		Networks:    map[string]bool{},
+		Pools:       map[netip.Prefix]bool{},
 		Unknown:     map[string]engine.Endpoint{},
 		Unallocated: map[netip.Addr]bool{},
 	}
@@ -316,6 +341,9 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 			_, err := r.Network.DeleteNetwork(ctx, plugin.NetworkRequest{NetworkID: id})
 			return err
 		})
+	}
+	for cidr := range found.Pools {
+		do("gave up pool", cidr, func(ctx context.Context) error { return r.Pools.LeavePool(ctx, cidr) })
 	}
 	for id, endpoint := range found.Unknown {
 		do(StoredAgain, id, func(ctx context.Context) error {
