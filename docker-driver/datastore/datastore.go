@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
@@ -27,6 +28,9 @@ const attempt = 8 * time.Second
 // pause lies between tries.
 const pause = 200 * time.Millisecond
 
+// etcdLog is the variable by which etcd's client decides what it logs.
+const etcdLog = "ETCD_CLIENT_DEBUG"
+
 // Connect reads DATASTORE_TYPE, ETCD_ENDPOINTS and the rest of Calico's own environment. It does not wait for etcd.
 func Connect() (clientv3.Interface, Patience, error) {
 	config, err := apiconfig.LoadClientConfigFromEnvironment()
@@ -36,6 +40,12 @@ func Connect() (clientv3.Interface, Patience, error) {
 	if config.Spec.DatastoreType != apiconfig.EtcdV3 {
 		return nil, Patience{}, fmt.Errorf("DATASTORE_TYPE is %q: this driver needs %q", config.Spec.DatastoreType,
 			apiconfig.EtcdV3)
+	}
+	// The etcd client logs in a format of its own; what it says comes back in errors as well.
+	if _, set := os.LookupEnv(etcdLog); !set {
+		if err := os.Setenv(etcdLog, "fatal"); err != nil {
+			return nil, Patience{}, fmt.Errorf("silence etcd's client: %w", err)
+		}
 	}
 	client, err := clientv3.New(*config)
 	if err != nil {
