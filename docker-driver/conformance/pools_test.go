@@ -89,12 +89,13 @@ func TestPoolRefused(t *testing.T) {
 		"make IPPool No_Name 10.70.0.0/24: ":                                        "--ipam-opt org.projectcalico.blocksize=26 --ipam-opt org.projectcalico.pool=No_Name --subnet 10.70.0.0/24",
 		"--gateway 10.70.0.1: a Calico network has no gateway address":              "--ipam-opt org.projectcalico.blocksize=26 --subnet 10.70.0.0/24 --gateway 10.70.0.1",
 		"-o colour: not an option of a Calico network":                              "--ipam-opt org.projectcalico.blocksize=26 --subnet 10.70.0.0/24 -o colour=blue",
+		"fd00:99::/64 is not an enabled Calico IPPool":                              "--ipam-opt org.projectcalico.blocksize=26 --subnet 10.70.0.0/24 --ipv6 --subnet fd00:99::/64",
 	} {
 		words := slices.Concat([]string{"network", "create", "-d", "calico", "--ipam-driver", "calico-ipam"},
 			strings.Fields(arguments), []string{"n"})
 		refused(t, sentence, words...)
 	}
-	// One of the pools was made before what came after it was refused.
+	// Some pools were made before what came after them was refused.
 	for _, cidr := range []string{"10.70.0.0/24", "10.70.0.0/28", "192.168.4.0/24"} {
 		if pool := stored(t, cidr); pool != nil {
 			t.Errorf("a refused network left IPPool %s", pool.Name)
