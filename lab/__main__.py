@@ -11,6 +11,8 @@ from rich.console import Console
 
 from components.config import ConfigError
 from lab import drift, stack, status, tables, welcome, why
+from lab.trace import ends, hops, told, walk
+from lab.trace.loss import loss
 
 PIPE_WIDTH = 240
 
@@ -104,6 +106,40 @@ def why_command(
     else:
         click.echo("\n".join(why.text(explanation, seen, problem)))
     context.exit(1 if problem else 0)
+
+
+@main.command("trace", short_help="Walk a packet's way from a container, hop by hop.")
+@click.argument("source", metavar="CONTAINER")
+@click.argument("target", metavar="CONTAINER|HOST|ADDRESS")
+@click.argument("flow", metavar="[PROTO/PORT]", default="icmp")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def trace_command(context: click.Context, *, source: str, target: str, flow: str, as_json: bool) -> None:
+    """Send a packet from a container, and tell its way hop by hop, with the facts that make it so.
+
+    A container is meant by its name, by HOST/NAME where several have that name, or by its address on the
+    lab's network. PROTO/PORT is like tcp/8888 or udp/53; without it, echo-requests are sent.
+
+    While the packet is on its way, the hosts at both ends have an nftables table calico-lab-trace: it marks
+    the packet and its answer, decides nothing, and goes with the process that made it, however that ends.
+    Exit 1 when the packet or its answer is lost: the last lines say where, why, and what to do next.
+    """
+    try:
+        walked = walk.look(_outputs(context.obj), context.obj, source, target, walk.flow(flow))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except ends.NoWayError as error:
+        click.echo(
+            json.dumps(told.refusal(error.finding)) if as_json else "\n".join(told.ending(error.finding))
+        )
+        context.exit(1)
+    way = hops.hops(walked)
+    lost = loss(walked, way)
+    if as_json:
+        click.echo(json.dumps(told.document(walked, way, lost), indent=2))
+    else:
+        click.echo("\n".join(told.text(walked, way, lost)))
+    context.exit(1 if lost else 0)
 
 
 @main.command("drift", short_help="Compare the hosts' firewall rules with what was applied.")

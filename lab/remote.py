@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from components.hosts.shell import Answer, run
+from components.hosts.shell import Answer, run, watch
 
-__all__ = ["Answer", "ask", "run"]
+__all__ = ["Answer", "ask", "run", "watch"]
 
 
 def ask(

@@ -23,6 +23,8 @@ _TRACE = re.compile(
 )
 # It has no word for NFT_RETURN (-5 in linux/netfilter/nf_tables.h).
 _VERDICTS = {"0xfffffffb": "RETURN"}
+OWN_TABLE = "calico-lab-trace"
+"""What marks the packets that are traced; it decides nothing."""
 # A comment without a space is printed without quotes by some versions of iptables.
 _LABEL = re.compile(r'-A CALICO-LAB-\S+ .*?--comment "?([a-z0-9-]+)/([0-9]+|default)\b')
 _COUNTER = re.compile(r"(?P<program>ip6?tables) \[(?P<packets>\d+):(?P<bytes>\d+)\] (?P<rule>.*)")
@@ -150,19 +152,19 @@ class Step:
         return path_of(self.rule)
 
 
+def read_step(line: str) -> tuple[str, Step] | None:
+    """Read a line of xtables-monitor(8): which packet it is about, and the step; None for any other line."""
+    found = _TRACE.match(line)
+    if found is None:
+        return None
+    verdict = _VERDICTS.get(found["verdict"], found["verdict"])
+    return found["packet"], Step(found["table"], found["chain"], verdict, found["rule"].strip())
+
+
 def read_trace(text: str) -> list[Step]:
     """Read the way of the first packet that was traced; empty where none came."""
-    lines = [found for line in text.splitlines() if (found := _TRACE.match(line))]
-    return [
-        Step(
-            line["table"],
-            line["chain"],
-            _VERDICTS.get(line["verdict"], line["verdict"]),
-            line["rule"].strip(),
-        )
-        for line in lines
-        if line["packet"] == lines[0]["packet"] and line["table"] != "calico-lab-trace"
-    ]
+    steps = [found for line in text.splitlines() if (found := read_step(line))]
+    return [step for packet, step in steps if packet == steps[0][0] and step.table != OWN_TABLE]
 
 
 @dataclass(frozen=True)

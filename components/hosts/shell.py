@@ -6,8 +6,10 @@ Every call is a connection of its own with a bound in time; what stands in the w
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +63,10 @@ def run(ssh: str, script: str, variables: Mapping[str, str] | None = None, secon
         variables: Exported to it.
         seconds: How long it may take, the connection included.
     """
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in (variables or {}).items()]
     try:
         done = subprocess.run(
             [*shlex.split(ssh), _AS_ROOT],
-            input="\n".join([*exports, script]),
+            input=_with(variables or {}, script),
             cwd=PROJECT,
             capture_output=True,
             text=True,
@@ -76,3 +77,65 @@ def run(ssh: str, script: str, variables: Mapping[str, str] | None = None, secon
     except subprocess.TimeoutExpired:
         return Answer(124, "", f"no answer within {seconds:g} s")
     return Answer(done.returncode, done.stdout, done.stderr.strip())
+
+
+def watch(
+    ssh: str,
+    script: str,
+    variables: Mapping[str, str],
+    seconds: float,
+    *,
+    ready: Callable[[], object],
+    over: threading.Event,
+) -> Answer:
+    """Run a bash script as root on a host that says `ready` and goes on until its standard input ends.
+
+    Whatever ends this process or the connection ends the script's standard input too.
+
+    Args:
+        ssh: The ssh command that reaches it.
+        script: The script.
+        variables: Exported to it.
+        seconds: How long all of it may take.
+        ready: Called when the script is ready, or can no more become so.
+        over: Ends it.
+    """
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(
+            [*shlex.split(ssh), _AS_ROOT],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        late = threading.Timer(seconds, process.kill)
+        late.start()
+        assert process.stdin and process.stdout  # noqa: S101 - they are pipes
+        said = []
+        with suppress(BrokenPipeError):
+            process.stdin.write(_with(variables, script))
+            process.stdin.flush()
+        for line in process.stdout:
+            if line == "ready\n":
+                break
+            said.append(line)
+        ready()
+        over.wait(seconds)
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        said.extend(process.stdout)
+        status = process.wait()
+        late.cancel()
+        if status < 0:
+            return Answer(124, "".join(said), f"no answer within {seconds:g} s")
+        errors.seek(0)
+        return Answer(status, "".join(said), errors.read().strip())
+
+
+def _with(variables: Mapping[str, str], script: str) -> str:
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return "\n".join([*exports, script])

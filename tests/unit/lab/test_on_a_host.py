@@ -1,9 +1,12 @@
-"""`lab why --live` and `lab drift` with a real kernel: a host and a visitor in namespaces of their own."""
+"""The verbs that ask a kernel, with a real one: a host and a visitor in namespaces of their own."""
 
 import os
+import shlex
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,6 +18,7 @@ from components.firewall.resolve import resolve
 from components.firewall.why import Explanation, explain
 from lab import drift, remote, why
 from lab.stack import Outputs
+from lab.trace import side, walk
 from tests.live.waiting import eventually
 from tests.unit.firewall.firewall_cases import LAB
 from tests.unit.lab.lab_cases import outputs
@@ -41,6 +45,17 @@ POLICIES = resolve(
     FirewallConfig.model_validate({"policies": {"p": {"hosts": ["a0"], "rules": RULES}}}),
     LAB,
 )
+
+WATCH = {
+    "SOURCE": "172.16.6.66",
+    "SOURCES": "172.16.6.66",
+    "TARGET": "172.16.6.44",
+    "MATCH": walk.Flow("tcp", 81).match,
+    "CONNECTION": walk.Flow("tcp", 81).connection,
+    "CONTAINERS": "",
+    "NETWORK": "netv",
+    "LONGEST": "20",
+}
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +239,54 @@ def test_drift(lab: Outputs) -> None:
     assert list(rules.drift) == ["iptables: found: -A CALICO-LAB-INPUT -j ACCEPT"]
     [unknown] = drift.look(lab, [])
     assert f"iptables: found: {listing.splitlines()[-1]}" in unknown.drift
+
+
+def test_both_directions_of_a_walk_are_seen(lab: Outputs) -> None:
+    before = tables(lab)
+    ready, over = threading.Event(), threading.Event()
+    with ThreadPoolExecutor() as pool:
+        watch = pool.submit(
+            remote.watch, lab.ssh["a0"], walk.SIDE.read_text(), WATCH, 30, ready=ready.set, over=over
+        )
+        try:
+            assert ready.wait(10)
+            assert "calico-lab-trace" in tables(lab)
+            busy = remote.run(lab.ssh["a0"], walk.SIDE.read_text(), WATCH)
+            remote.run(lab.ssh["visitor"], "exec 3<>/dev/tcp/172.16.6.44/81")
+        finally:
+            over.set()
+        seen = side.parse("a0", watch.result())
+    assert (busy.status, busy.error) == (
+        1,
+        "trace: somebody else traces on this host; try again in some seconds",
+    )
+    assert seen.error == ""
+    assert seen.request
+    assert seen.answer
+    assert (seen.request.came, seen.request.reached) == ("eth0", {"delivered"})
+    assert (seen.answer.left, seen.answer.reached, seen.answer.says) == ("eth0", {"leaves"}, "ACK RST")
+    assert seen.here.by_address("172.16.6.44")
+    assert tables(lab) == before
+
+
+def test_a_walk_that_is_killed_leaves_nothing(lab: Outputs) -> None:
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in WATCH.items())
+    command = [*shlex.split(lab.ssh["a0"]), "exec bash -s"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(f"{exports}\n{walk.SIDE.read_text()}")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ready\n"
+        assert "calico-lab-trace" in tables(lab)
+        process.kill()
+        deadline = time.monotonic() + 10
+        while "calico-lab-trace" in tables(lab) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "calico-lab-trace" not in tables(lab)
+
+
+def test_a_table_that_the_kernel_refuses_is_said(lab: Outputs) -> None:
+    answer = remote.run(lab.ssh["a0"], walk.SIDE.read_text(), {**WATCH, "MATCH": "tcp dport nonsense"})
+    assert answer.status == 1
+    assert answer.error.startswith("trace: nft: Error:")

@@ -1,0 +1,260 @@
+"""What one host says of a packet's way: the lines of `side.sh` as typed facts. Pure; it judges nothing."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, ip_address
+from typing import Any
+
+from lab.remote import Answer
+from lab.trace import packets
+from lab.trace.packets import Passage
+
+# The first rule of such a chain names it: `--comment "Profile netv egress"` (felix/rules/policy.go).
+_NAMED = re.compile(r'-A (?P<chain>\S+) .*--comment "(?P<kind>Policy|Profile) (?P<name>.+?) (?:in|e)gress"')
+# BIRD 1.6: `192.168.7.0/26 via 172.16.6.218 on eth0 [Mesh_172_16_6_218 22:37:10] * (100/0) [i]`.
+_BIRD = re.compile(
+    r"(?P<prefix>\S+)\s+(?:via|dev|blackhole|unreachable).*\[(?P<protocol>\S+) (?P<since>[^\]\s]+)"
+)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface."""
+
+    name: str
+    index: int
+    peer: int | None
+    """The index of the other end of a veth pair, in the other end's namespace."""
+    mac: str
+    mtu: int
+    up: bool
+    addresses: tuple[str, ...] = ()
+    """Its IPv4 addresses, with the length of the prefix that it takes for its neighbourhood."""
+    vni: int | None = None
+    """The number of its VXLAN network; None where it is none of VXLAN."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route, as the kernel lists it."""
+
+    prefix: str
+    kind: str
+    """`unicast`, or what becomes of its packets: `blackhole`, `unreachable`, `prohibit`."""
+    via: str | None
+    interface: str | None
+    protocol: str
+    """Who put it there: `bird`, `kernel`, `boot`, `static`, or a number (Felix's is 80)."""
+    metric: int = 0
+
+    @property
+    def network(self) -> IPv4Network:
+        """The addresses that it is for."""
+        return IPv4Network("0.0.0.0/0" if self.prefix == "default" else self.prefix)
+
+    def __str__(self) -> str:
+        words = [self.kind] if self.kind != "unicast" else []
+        words += [self.prefix, *(["via", self.via] if self.via else [])]
+        words += ["dev", self.interface] if self.interface else []
+        return " ".join([*words, "proto", self.protocol])
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An entry of the neighbour (ARP) table."""
+
+    address: str
+    interface: str
+    mac: str | None
+    """None where nobody has answered."""
+    state: str
+
+    def __str__(self) -> str:
+        return f"{self.address} has {self.mac} ({self.state})" if self.mac else f"{self.address} {self.state}"
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A network namespace: a container's, or the host's."""
+
+    interfaces: Sequence[Interface] = ()
+    neighbours: Sequence[Neighbour] = ()
+    routes: Sequence[Route] = ()
+    """Those of the main table."""
+
+    def by_name(self, name: str | None) -> Interface | None:
+        """The interface of a name."""
+        return next((one for one in self.interfaces if one.name == name), None)
+
+    def by_address(self, address: str) -> Interface | None:
+        """The interface that has an address."""
+        return next(
+            (one for one in self.interfaces if address in [each.partition("/")[0] for each in one.addresses]),
+            None,
+        )
+
+    def neighbour(self, address: str | None, interface: str | None) -> Neighbour | None:
+        """What is known of a neighbour."""
+        return next(
+            (one for one in self.neighbours if (one.address, one.interface) == (address, interface)), None
+        )
+
+    def route(self, address: str) -> Route | None:
+        """The route that a packet to an address takes: the longest that matches, the cheapest of those."""
+        matching = [route for route in self.routes if ip_address(address) in route.network]
+        return min(matching, key=lambda route: (-route.network.prefixlen, route.metric), default=None)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A route in BIRD's table."""
+
+    prefix: str
+    protocol: str
+    """The protocol that it came from, `Mesh_172_16_6_218`."""
+    since: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Calico's WorkloadEndpoint: what policies select."""
+
+    labels: Mapping[str, str]
+    profiles: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one host said."""
+
+    host: str
+    error: str = ""
+    """Why it has no answer, or no whole one."""
+    request: Passage | None = None
+    """How the packet came through; None where it did not come."""
+    answer: Passage | None = None
+    """How the first answer to it came through."""
+    containers: Mapping[str, Namespace] = field(default_factory=dict)
+    """The network namespace of each container at this end."""
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    """What Calico has of each."""
+    here: Namespace = field(default_factory=Namespace)
+    """The host's own namespace."""
+    tunnels: Mapping[str, str] = field(default_factory=dict)
+    """Behind which host's address VXLAN finds a MAC address."""
+    learnt: Sequence[Learnt] = ()
+    """What BIRD knows of the way to the two addresses."""
+    proxy_arp: Mapping[str, bool] = field(default_factory=dict)
+    """Whether the host answers ARP for others, by interface."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The policy or profile that each of Felix's chains is of."""
+
+    def inside(self, container: str | None) -> Namespace:
+        """A container's namespace; an empty one for what it did not say."""
+        return self.containers.get(container or "", Namespace())
+
+    def outer(self, inner: Interface | None) -> Interface | None:
+        """The host's end of a container's veth pair."""
+        return next((one for one in self.here.interfaces if inner and one.index == inner.peer), None)
+
+
+def parse(host: str, said: Answer) -> Side:
+    """Read a host's answer to `side.sh`; what it did not say is not there."""
+    if said.status != 0:
+        return Side(host, error=said.error or f"exit status {said.status}")
+    traced, _, told = said.text.partition("[facts]\n")
+    lines: dict[str, list[str]] = defaultdict(list)
+    for line in told.splitlines():
+        name, _, value = line.partition(" ")
+        lines[name].append(value)
+    if "complete" not in lines:
+        return Side(host, error=said.error or "the answer broke off")
+    try:
+        passages = packets.read(traced)
+        return Side(
+            host,
+            request=passages.get("request"),
+            answer=passages.get("answer"),
+            containers={
+                name.removeprefix("/"): _namespace(lines, name)
+                for name, _ in map(_pair, lines["address"])
+                if name.startswith("/")
+            },
+            endpoints={
+                name.removeprefix("/"): _endpoint(json.loads(document))
+                for name, document in map(_pair, lines["endpoint"])
+            },
+            here=_namespace(lines, "host"),
+            tunnels={
+                one["mac"]: one["dst"]
+                for line in lines["tunnel"]
+                for one in json.loads(line)
+                if "mac" in one and "dst" in one
+            },
+            learnt=[Learnt(**found.groupdict()) for line in lines["bird"] if (found := _BIRD.match(line))],
+            proxy_arp={name: value == "1" for name, value in map(_pair, lines["proxy-arp"])},
+            names=dict(_name(found) for line in lines["rule"] if (found := _NAMED.search(line))),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return Side(host, error=f"the answer cannot be read: {error}")
+
+
+def _pair(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(" ")
+    return name, value
+
+
+def _name(found: re.Match[str]) -> tuple[str, str]:
+    return found["chain"], f"{found['kind'].lower()} {found['name']}"
+
+
+def _endpoint(document: Mapping[str, Any]) -> Endpoint:
+    labels = document["metadata"].get("labels", {})
+    own = {name: value for name, value in labels.items() if not name.startswith("projectcalico.org/")}
+    return Endpoint(own, document["spec"].get("profiles", []))
+
+
+def _namespace(lines: Mapping[str, Sequence[str]], name: str) -> Namespace:
+    def told(fact: str) -> list[dict[str, Any]]:
+        """Read what `ip -json` printed; for what it skips it prints empty objects."""
+        said = [value for whose, value in map(_pair, lines[fact]) if whose == name]
+        return [one for value in said for one in json.loads(value) if one]
+
+    vnis = {one["ifname"]: one["linkinfo"]["info_data"]["id"] for one in told("vxlan")}
+    return Namespace(
+        interfaces=[_interface(one, vnis) for one in told("address")],
+        neighbours=[
+            Neighbour(one["dst"], one["dev"], one.get("lladdr"), " ".join(one["state"]))
+            for one in told("neighbour")
+        ],
+        routes=[_route(one) for one in told("route")],
+    )
+
+
+def _interface(one: Mapping[str, Any], vnis: Mapping[str, int]) -> Interface:
+    return Interface(
+        name=one["ifname"],
+        index=one["ifindex"],
+        peer=one.get("link_index"),
+        mac=one.get("address", ""),
+        mtu=one["mtu"],
+        up="UP" in one["flags"],
+        addresses=tuple(
+            f"{each['local']}/{each['prefixlen']}" for each in one["addr_info"] if each["family"] == "inet"
+        ),
+        vni=vnis.get(one["ifname"]),
+    )
+
+
+def _route(one: Mapping[str, Any]) -> Route:
+    return Route(
+        prefix=one["dst"],
+        kind=one.get("type", "unicast"),
+        via=one.get("gateway"),
+        interface=one.get("dev"),
+        protocol=one.get("protocol", "boot"),
+        metric=one.get("metric", 0),
+    )

@@ -1,0 +1,335 @@
+"""`lab trace`: what machines said in a real lab, and what is told of it.
+
+Each folder of `trace/` is a walk: `<host>.probe.txt` and `<host>.side.txt` are what the hosts said,
+`sent.txt` is what the sender got, and `told.txt` is the command, its exit code and what it has to print.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.firewall.why import Step
+from lab import __main__ as command
+from lab import remote, stack
+from lab.trace import felix, packets, side, walk
+from tests.unit.lab import lab_cases
+
+HERE = Path(__file__).parent
+CASES = sorted((HERE / "trace").iterdir())
+ACROSS = HERE / "trace" / "across-hosts"
+_TOLD = re.compile(r"\$ lab trace (?P<ask>.*?) +# exit (?P<exit>\d)\n(?P<text>.*)", re.DOTALL)
+
+
+class Machines:
+    """Stands for the lab's machines, says what they said, and keeps what they were asked."""
+
+    def __init__(self, case: Path, changes: Callable[[str, str], str] = lambda name, text: text) -> None:
+        self.case = case
+        self.changes = changes
+        self.watched: dict[str, Mapping[str, str]] = {}
+        self.sent: Mapping[str, str] | None = None
+        self.over: list[threading.Event] = []
+
+    def said(self, name: str) -> remote.Answer:
+        """What a machine said, as a case changes it."""
+        text = self.changes(name, (self.case / name).read_text())
+        if failed := re.match(r"status (\d+)\n(.*)\n", text):
+            return remote.Answer(int(failed[1]), text[failed.end() :], failed[2])
+        return remote.Answer(0, text, "")
+
+    def ask(
+        self, ssh: Mapping[str, str], script: str, variables: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, remote.Answer]:
+        """Take the place of `remote.ask`."""
+        return {host: self.said(f"{host}.probe.txt") for host in ssh}
+
+    def watch(
+        self,
+        ssh: str,
+        script: str,
+        variables: Mapping[str, str],
+        seconds: float,
+        *,
+        ready: Callable[[], object],
+        over: threading.Event,
+    ) -> remote.Answer:
+        """Take the place of `remote.watch`."""
+        host = ssh.rsplit(maxsplit=1)[-1]
+        self.watched[host] = variables
+        self.over.append(over)
+        ready()
+        assert over.wait(5), "the watch is ended by nobody"
+        return self.said(f"{host}.side.txt")
+
+    def run(self, ssh: str, script: str, variables: Mapping[str, str], seconds: float) -> remote.Answer:
+        """Take the place of `remote.run`."""
+        assert self.watched
+        assert not any(over.is_set() for over in self.over), "it is sent while all watch"
+        self.sent = variables
+        return self.said("sent.txt")
+
+
+def trace(monkeypatch: pytest.MonkeyPatch, machines: Machines, *arguments: str) -> Result:
+    monkeypatch.setattr(stack, "read", lambda name: lab_cases.outputs())
+    for name in ("ask", "watch", "run"):
+        monkeypatch.setattr(remote, name, getattr(machines, name))
+    return CliRunner().invoke(command.main, ["trace", *arguments])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_told(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _TOLD.fullmatch((case / "told.txt").read_text())
+    assert told
+    result = trace(monkeypatch, Machines(case), *told["ask"].split())
+    assert result.output == told["text"]
+    assert result.exit_code == int(told["exit"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_json_tells_the_same(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _TOLD.fullmatch((case / "told.txt").read_text())
+    assert told
+    result = trace(monkeypatch, Machines(case), "--json", *told["ask"].split())
+    document = json.loads(result.output)
+    assert result.exit_code == int(told["exit"])
+    assert document["arrived"] == (result.exit_code == 0)
+    parts = [
+        value for hop in document["hops"] for value in (hop["where"], hop["what"], *hop["facts"].values())
+    ]
+    parts += list((document["finding"] or {}).values())
+    assert [part for part in parts if part not in told["text"]] == []
+    assert [hop["seen"] for hop in document["hops"]].count(False) <= 1
+
+
+def test_what_the_machines_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS)
+    trace(monkeypatch, machines, "web-a0", "web-a1")
+    assert {host: asked["CONTAINERS"] for host, asked in machines.watched.items()} == {
+        "a0": "web-a0",
+        "a1": "web-a1",
+    }
+    assert {asked["MATCH"] for asked in machines.watched.values()} == {"icmp type echo-request"}
+    assert {asked["SOURCES"] for asked in machines.watched.values()} == {machines.watched["a0"]["SOURCE"]}
+    assert machines.sent == {
+        "CONTAINER": "web-a0",
+        "TARGET": machines.watched["a0"]["TARGET"],
+        "PROTOCOL": "icmp",
+        "PORT": "",
+    }
+
+
+def test_a_host_knows_the_packet_although_it_hides_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS)
+    trace(monkeypatch, machines, "web-a0", "a1")
+    assert machines.watched["a1"]["SOURCES"] == f"{machines.watched['a0']['SOURCE']}, 172.16.6.44"
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (["nobody", "web-a1"], "nobody: is no container on the lab's hosts; on netv are a0/web-a0"),
+        (
+            ["web-a0", "nobody"],
+            "nobody: is neither an IPv4 address, nor a host (a0, a1, a2), nor a container",
+        ),
+        (["a9/web-a0", "web-a1"], "a9/web-a0: a9 is not a host of the lab; they are a0, a1, a2"),
+        (["a1/web-a0", "web-a1"], "a1/web-a0: is no container"),
+        (["web-a0", "fd00::1"], "fd00::1: is neither an IPv4 address"),
+        (["web-a0", "a0/web-a0"], "is a0/web-a0 itself"),
+        (["web-a0", "web-a1", "tcp"], "tcp: must be like tcp/8888, udp/53 or icmp"),
+        (["web-a0", "web-a1", "tcp/0"], "tcp/0: must be like"),
+        (["web-a0", "web-a1", "icmp/8"], "icmp/8: must be like"),
+        (["web-a0"], "Missing argument"),
+    ],
+)
+def test_wrong_usage(ask: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS)
+    result = trace(monkeypatch, machines, *ask)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+    assert machines.sent is None
+
+
+def test_a_name_on_two_hosts_needs_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS, lambda name, text: text.replace("/web-a1", "/web").replace("/web-a0", "/web"))
+    result = trace(monkeypatch, machines, "web", "sshbox")
+    assert result.exit_code == 2
+    assert "web: may be any of a0/web, a1/web" in " ".join(result.output.split())
+    trace(monkeypatch, machines, "a1/web", "a0/web")
+    assert machines.sent
+    assert machines.sent["CONTAINER"] == "web"
+
+
+def test_an_address_is_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = trace(monkeypatch, Machines(ACROSS), "192.168.0.101", "172.16.6.218")
+    assert result.output.startswith("icmp from a0/calico-lab-sshbox (192.168.0.101) to a1 (172.16.6.218)\n")
+
+
+def test_a_container_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS, lambda name, text: text.replace('"running"', '"exited"'))
+    result = trace(monkeypatch, machines, "web-a0", "web-a1")
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "a0/web-a0: is exited, and has no network without a process",
+        "    next: ssh -F .state/ssh/lab/config a0 docker start web-a0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("status 1\ntrace: somebody else traces on this host; try again in some seconds\n", "somebody else"),
+        ("status 255\nConnection refused\n", "Connection refused"),
+        ("PACKET: 2 08b6", "the answer broke off"),
+        ("[facts]\naddress host [{}\ncomplete yes\n", "the answer cannot be read"),
+    ],
+)
+def test_a_host_that_cannot_watch(said: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS, lambda name, text: said if name == "a1.side.txt" else text)
+    result = trace(monkeypatch, machines, "web-a0", "web-a1")
+    assert result.exit_code == 1
+    assert f"a1: trace: {told}" in result.output or told in result.output
+    assert "next: lab --stack lab status" in result.output
+
+
+def _changed_side(old: str, new: str) -> Callable[[str, str], str]:
+    return lambda name, text: text.replace(old, new) if name == "a0.side.txt" else text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "said"),
+    [
+        (
+            r'"lladdr":"ee:ee:ee:ee:ee:ee","state":\["\w+"\]',
+            '"state":["FAILED"]',
+            "nobody answers ARP for 169.254.1.1",
+        ),
+        (r"route /web-a0 .*", "route /web-a0 []", "it has no route to"),
+        (r"address /web-a0 .*", "address /web-a0 []", "its interface of Calico is down or gone"),
+        (r"nothing", "nothing", "the packet did not leave the container: no echo-request answered"),
+    ],
+)
+def test_a_packet_that_does_not_leave_the_container(
+    pattern: str, new: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(name: str, text: str) -> str:
+        if name == "sent.txt":
+            return "3 packets transmitted, 0 received, 100% packet loss"
+        if name == "a0.side.txt":
+            return re.sub(pattern, new, text[text.index("[facts]") :])
+        return text
+
+    result = trace(monkeypatch, Machines(ACROSS, change), "web-a0", "web-a1")
+    assert result.exit_code == 1
+    assert f"a0/web-a0: {said}" in result.output
+    assert result.output.count("<-- lost here") == 1
+    assert " 2  " not in result.output, "the way is told as far as the packet came"
+
+
+@given(cut=st.floats(0, 1), part=st.text(max_size=30))
+def test_an_answer_that_is_cut_or_garbled_is_an_error_and_no_crash(cut: float, part: str) -> None:
+    text = (ACROSS / "a0.side.txt").read_text()
+    place = int(cut * (len(text) - len("complete yes\n")))
+    assert side.parse("a0", remote.Answer(0, text[:place], "")).error == "the answer broke off"
+    side.parse("a0", remote.Answer(0, f"{text[:place]}{part}{text[place + len(part) :]}", ""))
+
+
+def test_the_longest_route_is_taken_and_the_cheapest_of_those() -> None:
+    routes = [
+        side.Route("default", "unicast", "10.0.0.1", "eth0", "boot"),
+        side.Route("192.168.0.0/16", "unreachable", None, None, "kernel", 65535),
+        side.Route("192.168.7.0/26", "unicast", "10.0.0.3", "eth0", "bird", 32),
+        side.Route("192.168.7.0/26", "blackhole", None, None, "bird"),
+        side.Route("192.168.7.9", "unicast", None, "cali1", "boot"),
+    ]
+    seen = side.Namespace(routes=routes)
+    for address, route in {"192.168.7.9": 4, "192.168.7.8": 3, "192.168.8.1": 1, "10.9.9.9": 0}.items():
+        assert seen.route(address) == routes[route]
+    assert side.Namespace().route("10.0.0.1") is None
+
+
+@pytest.mark.parametrize(
+    ("flow", "text", "answered", "words"),
+    [
+        ("icmp", "3 packets transmitted, 2 received, 33% packet loss", True, "2 of 3 answered"),
+        ("icmp", "3 packets transmitted, 0 received, 100% packet loss", False, "no echo-request answered"),
+        (
+            "icmp",
+            "From 10.0.0.1 icmp_seq=1 Destination Host Unreachable\n3 packets transmitted, 0 received, +1",
+            False,
+            "10.0.0.1 says: Destination Host Unreachable",
+        ),
+        ("tcp/80", "connected\n", True, "connected"),
+        ("tcp/80", "bash: connect: Connection refused\nstatus 1", True, "Connection refused"),
+        ("tcp/80", "bash: connect: No route to host\nstatus 1", False, "No route to host"),
+        ("tcp/80", "status 124", False, "no answer within 3 s"),
+        ("udp/53", "status 142", False, "no answer within 1 s, nor does UDP owe one"),
+        ("udp/53", "answered", True, "answered"),
+    ],
+)
+def test_outcomes(flow: str, text: str, answered: bool, words: str) -> None:
+    assert walk.outcome(walk.flow(flow), remote.Answer(0, text, "")) == walk.Outcome(answered, words)
+
+
+def test_sending_that_fails() -> None:
+    said = remote.Answer(1, "", "no such container")
+    assert walk.outcome(walk.flow("icmp"), said) == walk.Outcome(False, "no such container")
+
+
+def test_packets_that_are_not_ours_are_left_out() -> None:
+    text = (ACROSS / "a0.side.txt").read_text()
+    stray = text.replace("08b6aa16", "0")
+    assert packets.read("") == {}
+    assert packets.read(re.sub(r"^.*calico-lab-trace:(request|answer).*\n", "", stray, flags=re.M)) == {}
+    assert set(packets.read(text)) == {"request", "answer"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "passes", "by"),
+    [
+        ([("cali-fw-cali1", "ACCEPT", "-m conntrack -j ACCEPT")], True, "a connection that it knows"),
+        (
+            [("cali-fw-cali1", "DROP", '-m comment --comment "Drop if no profiles matched" -j DROP')],
+            False,
+            "Drop if no profiles matched",
+        ),
+        (
+            [
+                ("cali-fw-cali1", "JUMP", "-j cali-po-a"),
+                ("cali-fw-cali1", "JUMP", "-j cali-po-b"),
+                ("cali-fw-cali1", "DROP", '-m comment --comment "End of tier default. Drop" -j DROP'),
+            ],
+            False,
+            "no rule of policy one, cali-po-b lets it pass",
+        ),
+        (
+            [
+                ("cali-fw-cali1", "JUMP", "-j cali-po-a"),
+                ("cali-po-a", "CONTINUE", "-p tcp -j MARK --set-xmark 0x10000/0x10000"),
+                ("cali-fw-cali1", "RETURN", "-m mark --mark 0x10000/0x10000 -j RETURN"),
+            ],
+            True,
+            "policy one",
+        ),
+    ],
+)
+def test_what_felix_decides(rules: list[tuple[str, str, str]], passes: bool, by: str) -> None:
+    steps = [Step("filter", *rule) for rule in rules]
+    decided = felix.decision(steps, "egress", {"cali-po-a": "policy one"})
+    assert decided
+    assert (decided.passes, decided.by) == (passes, by)
+    assert felix.decision(steps, "ingress", {}) is None
+
+
+def test_help_says_what_it_does_to_a_host() -> None:
+    # Lines are broken at hyphens too.
+    text = "".join(CliRunner().invoke(command.main, ["trace", "--help"]).output.split())
+    assert "tablecalico-lab-trace" in text
+    assert "goeswiththeprocessthatmadeit" in text
