@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 from components.firewall import trace
 from components.firewall.evaluate import Packet
-from components.firewall.why import Step, read_trace
+from components.firewall.why import Step, read_step, read_trace
 from components.hosts.shell import Answer, run
 
 ANSWER_SECONDS = trace.SECONDS + 20
@@ -73,13 +73,18 @@ def judge(source: str, target: str, port: int, there: Answer, back: Answer) -> s
         return f"{target} stops it: {_advice(target, stop)}"
     if stop := _stop(way_back):
         return f"it gets to {target}, and {source} stops the answer: {_advice(source, stop)}"
-    if not way:
+    if not _came(there.text):
         return (
             f"nothing of it arrives on {target}; next: iptables -S OUTPUT on {source}, and what lies between"
         )
-    if not way_back:
+    if not _came(back.text):
         return f"{target} lets it in, and no answer comes; next: iptables -S OUTPUT on {target}"
     return f"no rule stops it; next: on {target}: ss -ltnp sport = :{port}"
+
+
+def _came(traced: str) -> bool:
+    """Whether a packet came at all; on a host without any rule it meets none but the trace's own."""
+    return any(read_step(line) for line in traced.splitlines())
 
 
 def _stop(steps: Sequence[Step]) -> Step | None:
