@@ -29,6 +29,12 @@ func TestPatience(t *testing.T) {
 		"a time-out":        {errors: []error{context.DeadlineExceeded, nil}, tries: 2},
 		"an election":       {errors: []error{errors.New("etcdserver: no leader"), nil}, tries: 2},
 		"a slow quorum":     {errors: []error{errors.New("etcdserver: request timed out"), nil}, tries: 2},
+		"an answer broken off": {
+			errors: []error{status.Error(codes.Unknown, "malformed header: missing HTTP content-type"), nil}, tries: 2,
+		},
+		"a member's own time-out": {
+			errors: []error{status.Error(codes.Unknown, "context deadline exceeded"), nil}, tries: 2,
+		},
 		"an answer": {
 			errors: []error{calicoerrors.ErrorResourceDoesNotExist{Identifier: "x"}},
 			tries:  1, want: "look: resource does not exist: x",
