@@ -15,6 +15,16 @@ until docker_answers; do
     fi
     sleep 0.2
 done
+# A restart of Docker, or its death, leaves containers running with their connections. An engine that has settings of
+# its own keeps them, and a swarm does not go together with it.
+settings=/etc/docker/daemon.json
+if [ ! -e "$settings" ] &&
+    [ "$(docker info --format '{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}')" = "false inactive" ]; then
+    mkdir -p /etc/docker
+    echo '{"live-restore": true}' >"$settings"
+    touch /var/lib/calico-lab/docker-live-restore
+    systemctl reload docker.service
+fi
 if [ "$LOGIN" != root ] && ! id -nG "$LOGIN" | grep -qw docker; then
     # The Docker provider comes as this user, who may sudo everything anyway.
     usermod --append --groups docker "$LOGIN"

@@ -4,6 +4,17 @@ set -eu
 if [ -e /var/lib/calico-lab/docker-group ]; then
     gpasswd --delete "$LOGIN" docker >/dev/null
 fi
+settings=/etc/docker/daemon.json
+if [ -e /var/lib/calico-lab/docker-live-restore ] && [ "$(cat "$settings" 2>/dev/null)" = '{"live-restore": true}' ]; then
+    # Docker keeps what it was told when the setting is only gone.
+    echo '{"live-restore": false}' >"$settings"
+    systemctl reload docker.service || true
+    for _ in $(seq 50); do
+        [ "$(timeout 10 docker info --format '{{.LiveRestoreEnabled}}')" = true ] || break
+        sleep 0.1
+    done
+    rm -f "$settings" /var/lib/calico-lab/docker-live-restore
+fi
 grep -qsx docker.io /var/lib/calico-lab/packages/docker || exit 0
 systemctl stop docker.socket docker.service containerd.service
 for family in iptables ip6tables; do
