@@ -37,6 +37,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"calico-lab/docker-driver/datastore"
+	"calico-lab/docker-driver/ipam"
 	"calico-lab/docker-driver/link"
 	"calico-lab/docker-driver/workload"
 )
@@ -433,6 +434,10 @@ func (h *host) problems() error {
 	if err != nil {
 		return err
 	}
+	handles, err := h.blocks.EmptyHandles(ctx, ipam.HandlePrefix)
+	if err != nil {
+		return err
+	}
 	owned, err := link.Host{}.Owned()
 	if err != nil {
 		return err
@@ -467,6 +472,9 @@ func (h *host) problems() error {
 			found = append(found, fmt.Errorf("address %s is allocated and no endpoint's", allocation.Address))
 		}
 		delete(used, allocation.Address)
+	}
+	for id := range handles {
+		found = append(found, fmt.Errorf("handle %s has no address", id))
 	}
 	for each, id := range used {
 		found = append(found, fmt.Errorf("address %s of endpoint %s is not allocated", each, id))

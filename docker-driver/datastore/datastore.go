@@ -180,6 +180,42 @@ func (b Blocks) Allocations(ctx context.Context, node string) ([]Allocation, err
 	return all, nil
 }
 
+// EmptyHandles returns the handles that start with the prefix and that no address has, by ID with their revisions. IPAM
+// writes a handle before the address that it is for, and removes it after: what is killed in between leaves it.
+func (b Blocks) EmptyHandles(ctx context.Context, prefix string) (map[string]string, error) {
+	// Before the blocks, so that one that gets its address in between is not taken for empty.
+	list, err := b.backend.List(ctx, model.IPAMHandleListOptions{}, "")
+	if err != nil {
+		return nil, err
+	}
+	empty := map[string]string{}
+	for _, pair := range list.KVPairs {
+		if key, ok := pair.Key.(model.IPAMHandleKey); ok && strings.HasPrefix(key.HandleID, prefix) {
+			empty[key.HandleID] = pair.Revision
+		}
+	}
+	if list, err = b.backend.List(ctx, model.BlockListOptions{}, ""); err != nil {
+		return nil, err
+	}
+	for _, pair := range list.KVPairs {
+		if block, ok := pair.Value.(*model.AllocationBlock); ok {
+			for _, allocation := range inBlock(block) {
+				delete(empty, allocation.Handle)
+			}
+		}
+	}
+	return empty, nil
+}
+
+// RemoveHandle removes the handle, unless it has changed since that revision or is gone.
+func (b Blocks) RemoveHandle(ctx context.Context, id, revision string) error {
+	_, err := b.backend.Delete(ctx, model.IPAMHandleKey{HandleID: id}, revision)
+	if Absent(err) || Conflict(err) {
+		return nil
+	}
+	return err
+}
+
 func inBlock(block *model.AllocationBlock) []Allocation {
 	var all []Allocation
 	for ordinal, index := range block.Allocations {

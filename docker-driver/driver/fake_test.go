@@ -31,7 +31,9 @@ type fake struct {
 	profiles    map[string]*v3.Profile
 	endpoints   map[string]*libapi.WorkloadEndpoint
 	allocations map[netip.Addr]datastore.Allocation
-	links       map[string]link.Pair
+	// emptyHandles are revisions by ID.
+	emptyHandles map[string]string
+	links        map[string]link.Pair
 	// docker are the engine's endpoints, networks its networks; nil when it does not run.
 	docker   map[string]engine.Endpoint
 	networks []string
@@ -335,6 +337,19 @@ func (f *fake) Allocations(_ context.Context, node string) ([]datastore.Allocati
 		}
 	}
 	return own, err
+}
+
+func (f *fake) EmptyHandles(context.Context, string) (map[string]string, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	return maps.Clone(f.emptyHandles), err
+}
+
+func (f *fake) RemoveHandle(_ context.Context, id, _ string) error {
+	unlock, err := f.lock()
+	defer unlock()
+	delete(f.emptyHandles, id)
+	return err
 }
 
 // fakeLinks is the host's side.

@@ -176,6 +176,27 @@ func TestReconcile(t *testing.T) {
 			},
 			failure: true, left: everything,
 		},
+		"a handle without an address": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.emptyHandles = map[string]string{"docker-x": "1"}
+			},
+			mended: map[string]int{"removed handle": 1},
+		},
+		"a handle that is getting its address": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.emptyHandles = map[string]string{"docker-x": "1"}
+				f.asked = func() { f.emptyHandles = nil }
+			},
+		},
+		"a handle that is used between the looks": {
+			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
+				f.emptyHandles = map[string]string{"docker-x": "1"}
+				f.asked = func() {
+					f.emptyHandles = map[string]string{"docker-x": "2"}
+					f.asked = func() { f.emptyHandles = nil }
+				}
+			},
+		},
 		"a network that Docker does not have": {
 			given: func(t *testing.T, _ *fake, _ *driver.Driver, records *store.Store) {
 				if _, err := records.PutNetwork("gone", store.Network{}); err != nil {

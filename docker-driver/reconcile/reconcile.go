@@ -50,9 +50,11 @@ type Pools interface {
 	LeavePool(ctx context.Context, cidr netip.Prefix) error
 }
 
-// Allocations lists what IPAM holds for a node.
+// Allocations lists what IPAM holds for a node, and the handles of any node that hold nothing.
 type Allocations interface {
 	Allocations(ctx context.Context, node string) ([]datastore.Allocation, error)
+	EmptyHandles(ctx context.Context, prefix string) (map[string]string, error)
+	RemoveHandle(ctx context.Context, id, revision string) error
 }
 
 // Addresses assigns and releases.
@@ -83,7 +85,8 @@ type Reconciler struct {
 	// Pending tells of addresses that are on their way to a container.
 	Pending   func(netip.Addr) bool
 	Datastore datastore.Patience
-	// Settle is the time between the two looks.
+	// Settle is the time between the two looks. It is longer than one try to assign an address may take: a handle that
+	// is empty and unchanged in both is not on its way to an address, on whichever host.
 	Settle time.Duration
 	// Every is the time between reconciliations that nothing asked for.
 	Every time.Duration
@@ -180,13 +183,15 @@ type Differences struct {
 	Unknown map[string]engine.Endpoint
 	// Unallocated are addresses of Docker's endpoints that IPAM takes for free.
 	Unallocated map[netip.Addr]bool
+	// Handles of this driver, on any node, that no address has: revisions by ID.
+	Handles map[string]string
 	// Underway is how many addresses are on their way to a container, which is no difference.
 	Underway int
 }
 
 func (d Differences) empty() bool {
 	return len(d.Endpoints)+len(d.Allocations)+len(d.Links)+len(d.Networks)+len(d.Pools)+len(d.Unknown)+
-		len(d.Unallocated) == 0
+		len(d.Unallocated)+len(d.Handles) == 0
 }
 
 // also keeps what the earlier look found as well.
@@ -200,6 +205,7 @@ func (d Differences) also(earlier Differences) Differences {
 	keep(d.Pools, func(cidr netip.Prefix, _ bool) bool { return has(earlier.Pools, cidr) })
 	keep(d.Unknown, func(id string, _ engine.Endpoint) bool { return has(earlier.Unknown, id) })
 	keep(d.Unallocated, func(address netip.Addr, _ bool) bool { return has(earlier.Unallocated, address) })
+	keep(d.Handles, func(id, revision string) bool { return earlier.Handles[id] == revision })
 	return d
 }
 
@@ -218,6 +224,7 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 	var stored []libapi.WorkloadEndpoint
 	var allocations []datastore.Allocation
 	var held []netip.Prefix
+	var handles map[string]string
 	none := Differences{}
 	err := r.Datastore.Do(ctx, "list this host's endpoints and addresses", func(ctx context.Context) (err error) {
 		if stored, err = r.Endpoints.OfNode(ctx); err != nil {
@@ -226,7 +233,10 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 		if allocations, err = r.Allocations.Allocations(ctx, r.Node); err != nil {
 			return err
 		}
-		held, err = r.Pools.HeldPools(ctx)
+		if held, err = r.Pools.HeldPools(ctx); err != nil {
+			return err
+		}
+		handles, err = r.Allocations.EmptyHandles(ctx, ipam.HandlePrefix)
 		return err
 	})
 	if err != nil {
@@ -249,6 +259,7 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 			found.Pools[cidr] = true
 		}
 	}
+	found.Handles = handles
 	return found, nil
 }
 
@@ -334,6 +345,11 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 				Address: address.String(), Handle: allocation.Handle, SequenceNumber: &allocation.Sequence,
 			})
 			return err
+		})
+	}
+	for id, revision := range found.Handles {
+		do("removed handle", id, func(ctx context.Context) error {
+			return r.Allocations.RemoveHandle(ctx, id, revision)
 		})
 	}
 	for id := range found.Networks {
