@@ -98,6 +98,7 @@ func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records 
 			}
 		},
 	})
+	addresses.Doubt = reconciler.Ask
 	return &Driver{
 		Endpoints: endpoints, Ports: ports, Reconciler: reconciler,
 		ipam: addresses, network: networks, observed: observed, log: log,

@@ -65,6 +65,11 @@ type Driver struct {
 	Take, Give datastore.Patience
 	Log        *slog.Logger
 	Pending    Pending
+	// Doubt wants a reconciliation, because it is not certain whose a release was.
+	Doubt func()
+	// adopted are the addresses that were taken over and may yet be released by who had them before.
+	adopted Pending
+	turns   turns
 }
 
 // Calls are the paths that this driver answers.
@@ -213,6 +218,7 @@ func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string
 	if !pool.CIDR.Contains(address) {
 		return address, fmt.Errorf("--ip %s: outside pool %s", wanted, pool)
 	}
+	defer d.turns.take(address)()
 	handle := NewHandle()
 	args := calico.AssignIPArgs{
 		IP:          cnet.MustParseIP(wanted),
@@ -278,6 +284,7 @@ func (d *Driver) adopt(ctx context.Context, address netip.Addr, handle string) e
 			return err
 		}
 	}
+	d.adopted.Add(address)
 	d.Log.Info("took over an address that nothing on this host used any more", "address", address, "handle", *held)
 	return nil
 }
@@ -290,6 +297,15 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r plugin.ReleaseAddressRequ
 	}
 	if address.IsUnspecified() {
 		// The gateway that RequestPool named, which was never allocated.
+		return plugin.Empty{}, nil
+	}
+	defer d.turns.take(address)()
+	if d.adopted.Has(address) {
+		// A container that is being removed gives its interface up first and its address last. Another may have got
+		// the address in between, and must not lose it to this call. Reconciliation finds out if it was its own.
+		d.adopted.Done(address)
+		d.Log.Info("not released: the address has gone over to another container", "address", address)
+		d.Doubt()
 		return plugin.Empty{}, nil
 	}
 	if err := d.removeLeftEndpoint(ctx, address); err != nil {
@@ -377,7 +393,7 @@ func orUnknown(text string) string {
 // The engine goes on at once; it forgets the address when that of the other family is refused.
 const settling = 15 * time.Second
 
-// Pending are the addresses that were handed out and whose container has not got them yet. Nothing in the datastore
+// Pending are addresses that were handed out and whose container has not got them yet. Nothing in the datastore
 // tells these from addresses that a crash left behind.
 type Pending struct {
 	mutex sync.Mutex
@@ -411,4 +427,36 @@ func (p *Pending) Has(address netip.Addr) bool {
 		return false
 	}
 	return there
+}
+
+// turns lets calls about one address follow each other: of one that takes it over and one that gives it back, the
+// second has to see what the first did.
+type turns struct {
+	mutex sync.Mutex
+	taken map[netip.Addr]chan struct{}
+}
+
+// take waits for the address's turn, and returns what ends it.
+func (t *turns) take(address netip.Addr) func() {
+	for {
+		t.mutex.Lock()
+		ended, busy := t.taken[address]
+		if !busy {
+			break
+		}
+		t.mutex.Unlock()
+		<-ended
+	}
+	defer t.mutex.Unlock()
+	if t.taken == nil {
+		t.taken = map[netip.Addr]chan struct{}{}
+	}
+	mine := make(chan struct{})
+	t.taken[address] = mine
+	return func() {
+		t.mutex.Lock()
+		defer t.mutex.Unlock()
+		delete(t.taken, address)
+		close(mine)
+	}
 }
