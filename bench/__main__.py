@@ -1,4 +1,7 @@
-"""`python -m bench`: take the lab down, time its way up, measure its network, and time its way down again."""
+"""`python -m bench`: take the lab down, time its way up, measure its network, and time its way down again.
+
+Each subject has a module with `measure`, which asks the lab, and `table`, which shows what it was told.
+"""
 
 import json
 import os
@@ -9,13 +12,13 @@ from statistics import median
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bench import lifecycle, path
+from bench import addresses, encapsulation, lifecycle, path, start, tables
+from bench.bare import BareError
+from bench.guests import GuestError
 from bench.lifecycle import Part, Run
-from bench.path import Comparison
 from lab import stack
 
 UNCHANGED_RUNS = 3
@@ -30,8 +33,7 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
     answers = up.seconds + lifecycle.until_notebook_answers(name)
     say.print("an up that changes nothing")
     unchanged = [lifecycle.run("up", name).seconds for _ in range(UNCHANGED_RUNS)]
-    say.print("the network between containers, and between their hosts")
-    comparisons = path.measure(stack.read(name))
+    network, network_tables = measure_network(name, say)
     say.print("taking the lab down")
     destroy = lifecycle.run("destroy", name)
 
@@ -39,7 +41,7 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
              f"up without changes (median of {UNCHANGED_RUNS})": median(unchanged),
              "destroy": destroy.seconds}  # fmt: skip
     document = {
-        "machine": {"cpus": os.cpu_count(), "kernel": platform.release()},
+        "machine": machine(),
         "seconds": {
             "notebook": answers,
             "up": up.seconds,
@@ -48,30 +50,50 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
         },
         "up": [asdict(step) for step in up.steps],
         "destroy": [asdict(step) for step in destroy.steps],
-        "network": [
-            {**asdict(one), "host": one.host, "container": one.container, "ratio": one.ratio}
-            for one in comparisons
-        ],
+        "network": network,
     }
-    return document, [_times(times), _parts("up", up), _parts("destroy", destroy), _network(comparisons)]
+    return document, [_times(times), _parts("up", up), _parts("destroy", destroy), *network_tables]
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
+def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+    """Measure the network of a lab that is up, and leave it as it was."""
+    outputs = stack.read(name)
+    own = encapsulation.configured(encapsulation.file_of(name))
+    say.print("the paths of the network")
+    plain = path.measure(outputs, own)
+    say.print("the start of a container")
+    starts = start.measure(outputs)
+    say.print("addresses")
+    assigned = addresses.measure(outputs)
+    document = {
+        "paths": {own: plain.document()},
+        "start": starts.document(start.REFERENCE),
+        "addresses": assigned.document(addresses.ALONE),
+    }
+    shown = [path.table(plain)]
+    if own != "vxlan":
+        say.print("the network with VXLAN, and back")
+        with encapsulation.switched(name, "vxlan"):
+            tunnelled = path.measure(outputs, "vxlan", all_paths=False)
+        document["paths"]["vxlan"] = tunnelled.document()
+        shown.append(path.table(tunnelled))
+    return document, [*shown, start.table(starts), addresses.table(assigned)]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {"cpus": os.cpu_count(), "kernel": platform.release()}
 
 
 def _times(times: dict[str, float]) -> Table:
-    table = _table("Times", "what", "seconds")
+    table = tables.table("Times", "what", "seconds")
     for what, seconds in times.items():
         table.add_row(what, f"{seconds:.1f}")
     return table
 
 
 def _parts(verb: str, run: Run) -> Table:
-    table = _table(
+    table = tables.table(
         f"Parts of {verb} ({run.seconds:.1f} s)", "component", "begins", "ends", "slowest", "seconds"
     )
     parts: Sequence[Part] = lifecycle.parts(run.steps)
@@ -83,30 +105,26 @@ def _parts(verb: str, run: Run) -> Table:
     return table
 
 
-def _network(comparisons: Sequence[Comparison]) -> Table:
-    table = _table(
-        f"Between two hosts (medians of {path.TURNS} turns)", "what", "unit", "host", "container", "ratio"
-    )
-    for one in comparisons:
-        table.add_row(one.what, one.unit, f"{one.host:.2f}", f"{one.container:.2f}", f"{one.ratio:.2f}")
-    return table
-
-
 @click.command()
 @click.option("--stack", "name", default="lab", show_default=True, help="The Pulumi stack of the lab.")
+@click.option("--network", "network_only", is_flag=True, help="Only the network, of a lab that is up.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def main(name: str, as_json: bool) -> None:
+def main(name: str, network_only: bool, as_json: bool) -> None:
     """Measure the lab of a stack. It is taken down before and after."""
     progress = Console(stderr=True, highlight=False)
     try:
-        document, tables = measure(name, progress)
-    except (lifecycle.BenchError, stack.StackError) as error:
+        if network_only:
+            network, shown = measure_network(name, progress)
+            document = {"machine": machine(), "network": network}
+        else:
+            document, shown = measure(name, progress)
+    except (lifecycle.BenchError, stack.StackError, GuestError, BareError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
     console = Console(highlight=False)
-    for table in tables:
+    for table in shown:
         console.print(table)
 
 

@@ -44,11 +44,20 @@ class Guest:
 
 
 @contextmanager
-def guests(outputs: Outputs, hosts: list[str]) -> Iterator[dict[str, Guest]]:
-    """Start a guest on each host, and remove them at the end."""
+def guests(
+    outputs: Outputs, hosts: list[str], *, name: str = "guest", network: str | None = None
+) -> Iterator[dict[str, Guest]]:
+    """Start a guest on each host, and remove them at the end.
+
+    Args:
+        outputs: The lab.
+        hosts: Where.
+        name: Tells these guests from others on the same hosts.
+        network: The Docker network that they are on; the lab's, when it is not given.
+    """
     ssh = {host: outputs.ssh[host] for host in hosts}
-    names = {host: f"calico-lab-guest-{host}" for host in hosts}
-    variables = {host: {"NAME": names[host], "NETWORK": outputs.network} for host in hosts}
+    names = {host: f"calico-lab-{name}-{host}" for host in hosts}
+    variables = {host: {"NAME": names[host], "NETWORK": network or outputs.network} for host in hosts}
     try:
         started = remote.ask(ssh, _START.read_text(), variables, seconds=90)
         for host, answer in started.items():

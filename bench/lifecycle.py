@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab import stack, web
 from lab.stack import PROJECT
@@ -54,13 +55,20 @@ class BenchError(Exception):
     """A run failed; the message has the last that it said."""
 
 
-def run(verb: str, name: str) -> Run:
+def run(verb: str, name: str, config: Path | None = None) -> Run:
     """Run `up` or `destroy` and time its steps.
+
+    Args:
+        verb: Which.
+        name: The stack.
+        config: A file that stands for the stack's own.
 
     Raises:
         BenchError: It failed.
     """
     command = ["pulumi", verb, "--yes", "--skip-preview", "--non-interactive", "--json", "--stack", name]
+    if config:
+        command += ["--config-file", str(config)]
     started = time.monotonic()
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         lines: list[tuple[float, str]] = []

@@ -1,62 +1,66 @@
-"""Throughput and latency between containers on two hosts, beside those of the hosts themselves.
+"""Throughput and latency of the paths that a container's packets take, beside the limit of such a path.
 
-Host and containers take turns, so that what else the machine does meets both; a ratio is taken within a turn,
-and the median of the ratios is told. The containers use the host's own iperf3 and ping.
+The limit is a veth pair and a route on hosts without any rule (`bench.bare`). Where such hosts cannot be
+made, the hosts' own path is the reference. Between the limit and the lab lies what a packet meets on each of
+the two hosts: the tracking of its connection, which the path `bare, tracked` shows alone, and the chains of
+Calico and Docker.
+
+All programs are the hosts' own iperf3 and ping, whichever namespace they run in.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
+from statistics import mean
+from typing import Any
 
+from rich.table import Table
+
+from bench import bare, tables, turns
 from bench.guests import Guest, guests
+from bench.turns import Series
 from lab import remote
 from lab.stack import Outputs
 
 TURNS = 5
 SECONDS = 3
-PINGS = 300
+PINGS = 400
 PORT = 5201
+
+HOST = "host to host"
+LIMIT = "bare"
+TRACKED = "bare, tracked"
+BRIDGE = "Docker's bridge, one host"
 
 Shell = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One measurement of both paths."""
+class Path:
+    """Two ends, and the address of the second."""
 
-    host: float
-    container: float
-
-    @property
-    def ratio(self) -> float:
-        """The containers' value as a part of the hosts'."""
-        return self.container / self.host
+    client: Shell
+    server: Shell
+    address: str
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A quantity on both paths, in several turns."""
+class Paths:
+    """All paths that were there at the same time, in the same turns."""
 
-    what: str
-    unit: str
-    turns: tuple[Turn, ...]
+    reference: str
+    throughput: Series
+    latency: Series
 
-    @property
-    def host(self) -> float:
-        """The hosts' median."""
-        return median(turn.host for turn in self.turns)
-
-    @property
-    def container(self) -> float:
-        """The containers' median."""
-        return median(turn.container for turn in self.turns)
-
-    @property
-    def ratio(self) -> float:
-        """The median of the turns' ratios."""
-        return median(turn.ratio for turn in self.turns)
+    def document(self) -> dict[str, Any]:
+        """The figures for machines."""
+        return {
+            "throughput": self.throughput.document(self.reference),
+            "latency": self.latency.document(self.reference),
+        }
 
 
 def on_host(ssh: str) -> Shell:
@@ -71,47 +75,101 @@ def on_host(ssh: str) -> Shell:
     return run
 
 
-def in_guest(guest: Guest) -> Shell:
-    """A shell in a container."""
-    return guest.run
+def between(client: Guest, server: Guest) -> Path:
+    """The path between two containers."""
+    return Path(client.run, server.run, server.address)
 
 
-def throughput(server: Shell, client: Shell, address: str) -> float:
+def throughput(path: Path) -> float:
     """Gbit/s of one TCP connection."""
-    server(f"iperf3 --server --one-off --daemon --bind {address} --port {PORT}")
-    server(f"for _ in $(seq 50); do ss -Hltn sport = :{PORT} | grep -q . && exit; sleep 0.1; done; exit 1")
-    told = json.loads(client(f"iperf3 --client {address} --port {PORT} --time {SECONDS} --json"))
+    path.server(f"iperf3 --server --one-off --daemon --bind {path.address} --port {PORT}")
+    path.server(
+        f"for _ in $(seq 50); do ss -Hltn sport = :{PORT} | grep -q . && exit; sleep 0.1; done; exit 1"
+    )
+    told = json.loads(path.client(f"iperf3 --client {path.address} --port {PORT} --time {SECONDS} --json"))
     return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def latency(client: Shell, address: str) -> float:
-    """Microseconds there and back, on average over many pings."""
-    told = client(f"ping -q -n -c {PINGS} -i 0.002 {address}")
-    match = re.search(r"= [\d.]+/([\d.]+)/", told)
-    if not match:
-        raise ValueError(f"ping to {address} told no times: {told}")
-    return float(match[1]) * 1000
+def latency(path: Path) -> float:
+    """Microseconds there and back: the mean of the middle half of many pings.
+
+    The slowest tell of what else the machine did, and the quickest of ping's own rounding.
+    """
+    told = path.client(f"ping -n -c {PINGS} -i 0.002 {path.address}")
+    times = sorted(float(one) for one in re.findall(r"time=([\d.]+) ms", told))
+    if len(times) < PINGS / 2:
+        raise ValueError(f"ping to {path.address} told of {len(times)} answers to {PINGS}: {told[-500:]}")
+    quarter = len(times) // 4
+    return mean(times[quarter : len(times) - quarter]) * 1000
 
 
-def measure(outputs: Outputs) -> list[Comparison]:
-    """Measure between the first two hosts, and between a container on each."""
+def measure(outputs: Outputs, encapsulation: str, *, all_paths: bool = True) -> Paths:
+    """Measure between the first two hosts.
+
+    Args:
+        outputs: The lab.
+        encapsulation: What the lab's network has, to name its path by.
+        all_paths: Also those to which encapsulation is nothing: the bridge, and what the limit is made of.
+    """
+    with _paths(outputs, encapsulation, all_paths=all_paths) as paths:
+        for path in paths.values():
+            # A path's first packets also find it: neighbours, routes, tracking.
+            path.client(f"ping -n -q -c 5 -i 0.2 {path.address}")
+        return Paths(
+            reference=LIMIT if LIMIT in paths else HOST,
+            throughput=turns.take("throughput", "Gbit/s", TURNS, _each(throughput, paths)),
+            latency=turns.take("round trip", "µs", TURNS, _each(latency, paths)),
+        )
+
+
+def _each(what: Callable[[Path], float], paths: Mapping[str, Path]) -> dict[str, Callable[[], float]]:
+    return {name: partial(what, path) for name, path in paths.items()}
+
+
+@contextmanager
+def _paths(outputs: Outputs, encapsulation: str, *, all_paths: bool) -> Iterator[dict[str, Path]]:
     here, there = list(outputs.hosts)[:2]
-    with guests(outputs, [here, there]) as guest:
-        host_client, host_server = on_host(outputs.ssh[here]), on_host(outputs.ssh[there])
-        guest_client, guest_server = in_guest(guest[here]), in_guest(guest[there])
-        host_address, guest_address = outputs.hosts[there], guest[there].address
-        rates = [
-            Turn(
-                throughput(host_server, host_client, host_address),
-                throughput(guest_server, guest_client, guest_address),
+    with ExitStack() as stack:
+        found: dict[str, Path] = {}
+        if bare.possible():
+            client, server = stack.enter_context(bare.hosts("limit", here))
+            found[LIMIT] = Path(client, server, bare.GUESTS[1])
+        if bare.possible() and all_paths:
+            client, server = stack.enter_context(bare.hosts("tracked", here, tracked=True))
+            found[TRACKED] = Path(client, server, bare.GUESTS[1])
+        found[HOST] = Path(on_host(outputs.ssh[here]), on_host(outputs.ssh[there]), outputs.hosts[there])
+        on_network = stack.enter_context(guests(outputs, [here, there]))
+        found[network_path(encapsulation)] = between(on_network[here], on_network[there])
+        if all_paths:
+            one, other = (
+                stack.enter_context(guests(outputs, [here], name=f"bridge-{end}", network="bridge"))[here]
+                for end in (1, 2)
             )
-            for _ in range(TURNS)
-        ]
-        times = [
-            Turn(latency(host_client, host_address), latency(guest_client, guest_address))
-            for _ in range(TURNS)
-        ]
-    return [
-        Comparison("throughput", "Gbit/s", tuple(rates)),
-        Comparison("round trip", "µs", tuple(times)),
-    ]
+            found[BRIDGE] = between(one, other)
+        yield found
+
+
+def network_path(encapsulation: str) -> str:
+    """What the lab's own path is called."""
+    return f"Calico, {'no encapsulation' if encapsulation == 'none' else encapsulation}"
+
+
+def table(measured: Paths) -> Table:
+    """Show the figures; the best throughput and the shortest time are those of the reference, mostly."""
+    made = tables.table(
+        f"Paths (medians of {TURNS} turns; ratios to: {measured.reference})",
+        "path",
+        measured.throughput.unit,
+        "ratio",
+        measured.latency.unit,
+        "ratio",
+    )
+    for path in measured.throughput.values:
+        made.add_row(
+            path,
+            f"{measured.throughput.median(path):.2f}",
+            f"{measured.throughput.ratio(path, measured.reference):.3f}",
+            f"{measured.latency.median(path):.1f}",
+            f"{measured.latency.ratio(path, measured.reference):.3f}",
+        )
+    return made

@@ -1,19 +1,29 @@
-"""What is read from iperf3 and ping, and how turns become one number."""
+"""What is read from iperf3 and ping."""
 
 import pytest
 
 from bench import path
-from bench.path import Comparison, Turn
+from bench.path import Path
 
 
-def test_latency_is_read_from_ping() -> None:
-    told = "300 packets transmitted, 300 received\nrtt min/avg/max/mdev = 0.031/0.052/0.4/0.02 ms"
-    assert path.latency(lambda command: told, "172.16.6.218") == pytest.approx(52)
+def pings(*milliseconds: float) -> str:
+    answers = (f"64 bytes from 10.0.0.1: icmp_seq=1 ttl=62 time={one:.3f} ms" for one in milliseconds)
+    return "\n".join(answers)
 
 
-def test_ping_without_times_is_an_error() -> None:
-    with pytest.raises(ValueError, match="told no times: 100% packet loss"):
-        path.latency(lambda command: "100% packet loss", "172.16.6.218")
+def silent(_command: str) -> str:
+    return ""
+
+
+def test_latency_is_that_of_the_middle_half() -> None:
+    told = pings(*[0.050] * 100, *[0.052, 0.054] * 100, *[9] * 100)
+    assert path.latency(Path(lambda _: told, silent, "10.0.0.1")) == pytest.approx(53)
+
+
+def test_pings_that_get_no_answer_are_an_error() -> None:
+    told = pings(*[0.05] * 10) + "\n400 packets transmitted, 10 received"
+    with pytest.raises(ValueError, match="told of 10 answers to 400"):
+        path.latency(Path(lambda _: told, silent, "10.0.0.1"))
 
 
 def test_throughput_is_what_the_receiver_got() -> None:
@@ -24,11 +34,12 @@ def test_throughput_is_what_the_receiver_got() -> None:
         return ""
 
     told = '{"end": {"sum_received": {"bits_per_second": 9.5e9}, "sum_sent": {"bits_per_second": 9.9e9}}}'
-    assert path.throughput(server, lambda command: told, "192.168.1.1") == pytest.approx(9.5)
+    assert path.throughput(Path(lambda _: told, server, "192.168.1.1")) == pytest.approx(9.5)
     assert "--bind 192.168.1.1" in said[0]
 
 
-def test_ratios_are_taken_within_a_turn() -> None:
-    one = Comparison("throughput", "Gbit/s", (Turn(10, 9), Turn(5, 4), Turn(20, 19)))
-    assert (one.host, one.container) == (10, 9)
-    assert one.ratio == pytest.approx(0.9)
+@pytest.mark.parametrize(
+    ("encapsulation", "name"), [("none", "Calico, no encapsulation"), ("vxlan", "Calico, vxlan")]
+)
+def test_the_labs_path_is_named_by_its_encapsulation(encapsulation: str, name: str) -> None:
+    assert path.network_path(encapsulation) == name

@@ -1,0 +1,74 @@
+"""Bare hosts: the limit of what a container's packets can do between two machines of the lab.
+
+They stand on the same network as the lab's machines and have neither Docker nor Calico, so that no packet
+filter is in the way. Rules that let packets pass early would not be the same: a packet that meets a table
+costs something even there. They can be made where the lab's machines are containers, and nowhere else.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NETWORK = "calico-lab"
+IMAGE = "calico-lab/host:latest"
+GUESTS = ("198.18.0.1", "198.18.0.2")
+"""Addresses for benchmarks (RFC 2544)."""
+_MAKE = Path(__file__).with_name("bare.sh")
+
+Shell = Callable[[str], str]
+
+
+class BareError(Exception):
+    """A bare host could not be made, or a command on it failed."""
+
+
+def possible() -> bool:
+    """Whether the lab's machines are containers of an engine that answers here."""
+    command = ["docker", "network", "inspect", NETWORK]
+    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
+
+
+@contextmanager
+def hosts(name: str, machine: str, *, tracked: bool = False) -> Iterator[tuple[Shell, Shell]]:
+    """Make two bare hosts; give a shell in the guest of each, and remove them at the end.
+
+    Args:
+        name: Tells these hosts from others.
+        machine: A machine of the lab. They get its labels, so that what a crash leaves is known as the lab's.
+        tracked: Whether they keep track of connections.
+    """
+    names = [f"calico-lab-bare-{name}-{number}" for number in (1, 2)]
+    labels = json.loads(_docker("inspect", "--format", "{{json .Config.Labels}}", f"calico-lab-{machine}"))
+    flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
+    # `ip netns` mounts; the settings of a router lie in a part of /proc that Docker covers.
+    flags += ["--cap-add", "NET_ADMIN", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined"]
+    flags += ["--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"]
+    try:
+        addresses = []
+        for one in names:
+            run = ["run", "--detach", "--name", one, "--network", NETWORK, *flags]
+            _docker(*run, "--entrypoint", "sleep", IMAGE, "infinity")
+            format_ = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
+            addresses.append(_docker("inspect", "--format", format_, one).strip())
+        for one, address, peer, via in zip(names, GUESTS, GUESTS[::-1], addresses[::-1], strict=True):
+            settings = {"ADDRESS": address, "PEER": peer, "VIA": via, "TRACKED": "yes" if tracked else ""}
+            environment = [flag for key, value in settings.items() for flag in ("--env", f"{key}={value}")]
+            _docker("exec", "--interactive", *environment, one, "bash", "-s", stdin=_MAKE.read_text())
+        yield _guest(names[0]), _guest(names[1])
+    finally:
+        subprocess.run(["docker", "rm", "--force", *names], capture_output=True, check=False, timeout=60)
+
+
+def _guest(name: str) -> Shell:
+    return lambda command: _docker("exec", name, "ip", "netns", "exec", "guest", "sh", "-c", command)
+
+
+def _docker(*arguments: str, stdin: str = "") -> str:
+    done = subprocess.run(
+        ["docker", *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60
+    )
+    if done.returncode != 0:
+        raise BareError(f"docker {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout

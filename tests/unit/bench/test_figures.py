@@ -1,0 +1,32 @@
+"""What the hosts' scripts print, as figures."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import addresses, encapsulation, start
+
+
+def test_the_first_start_on_each_network_does_not_count() -> None:
+    lines = ["bridge 900000", "netv 990000", "netv 440000", "bridge 400000", "bridge 500000", "netv 600000"]
+    measured = start.read(lines)
+    assert measured.values == {"bridge": (400, 500), "netv": (440, 600)}
+    assert measured.ratio("netv", start.REFERENCE) == pytest.approx(1.15)
+
+
+def test_addresses_are_counted_until_the_last_worker_is_done() -> None:
+    assert addresses.rate(["15 500000", "15 400000", "30 600000"]) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("config: {'calico-lab:network': {encapsulation: vxlan}}", "vxlan"),
+        ("config: {'calico-lab:network': {name: netv}}", "none"),
+        ("config: {'calico-lab:hosts': {}}", "none"),
+    ],
+)
+def test_the_configured_encapsulation(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "Pulumi.lab.yaml"
+    file.write_text(text)
+    assert encapsulation.configured(file) == expected
