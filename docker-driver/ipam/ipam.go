@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,7 +66,7 @@ type Driver struct {
 	Take, Give datastore.Patience
 	Log        *slog.Logger
 	Pending    Pending
-	// Doubt wants a reconciliation, because it is not certain whose a release was.
+	// Doubt wants a reconciliation, because it is not certain what a call has left.
 	Doubt func()
 	// adopted are the addresses that were taken over and may yet be released by who had them before.
 	adopted Pending
@@ -169,9 +170,7 @@ func (d *Driver) pools(ctx context.Context) (datastore.Pools, error) {
 
 // any takes the next free address of the pool.
 func (d *Driver) any(ctx context.Context, pool datastore.Pool) (netip.Addr, error) {
-	handle := NewHandle()
 	args := calico.AutoAssignArgs{
-		HandleID: &handle,
 		Attrs:    Attributes(d.Node),
 		Hostname: d.Node,
 		// Without the use no pool matches.
@@ -184,8 +183,12 @@ func (d *Driver) any(ctx context.Context, pool datastore.Pool) (netip.Addr, erro
 		args.Num4, args.IPv4Pools = 1, cidr
 	}
 	var assigned []cnet.IPNet
-	var reasons []string
+	var reasons, handles []string
+	defer func() { d.triedMoreThanOnce(handles) }()
 	err := d.Take.Do(ctx, "assign an address of pool "+pool.String(), func(ctx context.Context) error {
+		handle := NewHandle()
+		handles = append(handles, handle)
+		args.HandleID = &handle
 		v4, v6, err := d.Addresses.AutoAssign(ctx, args)
 		for _, part := range []*calico.IPAMAssignments{v4, v6} {
 			if part != nil {
@@ -219,15 +222,18 @@ func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string
 		return address, fmt.Errorf("--ip %s: outside pool %s", wanted, pool)
 	}
 	defer d.turns.take(address)()
-	handle := NewHandle()
 	args := calico.AssignIPArgs{
 		IP:          cnet.MustParseIP(wanted),
-		HandleID:    &handle,
 		Attrs:       Attributes(d.Node),
 		Hostname:    d.Node,
 		IntendedUse: v3.IPPoolAllowedUseWorkload,
 	}
+	var handles []string
+	defer func() { d.triedMoreThanOnce(handles) }()
 	err = d.Take.Do(ctx, "assign address "+wanted, func(ctx context.Context) error {
+		handle := NewHandle()
+		handles = append(handles, handle)
+		args.HandleID = &handle
 		err := d.Addresses.AssignIP(ctx, args)
 		if blockClaimed(err) {
 			// The block is there now, and an address can be taken from another host's block as well.
@@ -236,9 +242,17 @@ func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string
 		return err
 	})
 	if datastore.Present(err) {
-		return address, d.adopt(ctx, address, handle)
+		return address, d.adopt(ctx, address, handles)
 	}
 	return address, err
+}
+
+// triedMoreThanOnce has reconciliation look for what the tries before the last one have left. Each has a handle of its
+// own: IPAM counts a handle's addresses before it assigns them, so that one used twice would outlive its address.
+func (d *Driver) triedMoreThanOnce(handles []string) {
+	if len(handles) > 1 {
+		d.Doubt()
+	}
 }
 
 // blockClaimed tells that another host has made the address's block at the same moment. The library means to try again
@@ -250,7 +264,7 @@ func blockClaimed(err error) bool {
 
 // adopt decides on an address that is already allocated: it is accepted when it is this driver's own and nothing uses
 // it any more, as after a crash of the engine or a release that etcd did not hear of.
-func (d *Driver) adopt(ctx context.Context, address netip.Addr, handle string) error {
+func (d *Driver) adopt(ctx context.Context, address netip.Addr, handles []string) error {
 	var attributes map[string]string
 	var held *string
 	var endpoint *libapi.WorkloadEndpoint
@@ -267,7 +281,7 @@ func (d *Driver) adopt(ctx context.Context, address netip.Addr, handle string) e
 	}
 	node := attributes[calico.AttributeNode]
 	switch {
-	case held != nil && *held == handle:
+	case held != nil && slices.Contains(handles, *held):
 		// The answer to an earlier try was lost, not the allocation.
 		return nil
 	case endpoint != nil && (endpoint.Spec.Node != d.Node || d.Attached(endpoint.Spec.InterfaceName)):
