@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import addresses, encapsulation, lifecycle, path, start, tables
+from bench import addresses, encapsulation, firewall, lifecycle, path, start, tables
 from bench.bare import BareError
 from bench.guests import GuestError
 from bench.lifecycle import Part, Run
@@ -34,6 +34,7 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
     say.print("an up that changes nothing")
     unchanged = [lifecycle.run("up", name).seconds for _ in range(UNCHANGED_RUNS)]
     network, network_tables = measure_network(name, say)
+    rules, rules_tables = measure_firewall(name, say)
     say.print("taking the lab down")
     destroy = lifecycle.run("destroy", name)
 
@@ -51,8 +52,10 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
         "up": [asdict(step) for step in up.steps],
         "destroy": [asdict(step) for step in destroy.steps],
         "network": network,
+        "firewall": rules,
     }
-    return document, [_times(times), _parts("up", up), _parts("destroy", destroy), *network_tables]
+    shown = [_times(times), _parts("up", up), _parts("destroy", destroy), *network_tables, *rules_tables]
+    return document, shown
 
 
 def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
@@ -78,6 +81,16 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
         document["paths"]["vxlan"] = tunnelled.document()
         shown.append(path.table(tunnelled))
     return document, [*shown, start.table(starts), addresses.table(assigned)]
+
+
+def measure_firewall(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+    """Measure the firewall of a lab that is up, and leave it as it was."""
+    say.print(f"a firewall with {firewall.SOURCES} sources")
+    costs = firewall.measure(name, stack.read(name))
+    return costs.document(), [firewall.table(costs)]
+
+
+OF_A_LAB_THAT_IS_UP = {"network": measure_network, "firewall": measure_firewall}
 
 
 def machine() -> dict[str, Any]:
@@ -107,15 +120,15 @@ def _parts(verb: str, run: Run) -> Table:
 
 @click.command()
 @click.option("--stack", "name", default="lab", show_default=True, help="The Pulumi stack of the lab.")
-@click.option("--network", "network_only", is_flag=True, help="Only the network, of a lab that is up.")
+@click.option("--only", type=click.Choice(list(OF_A_LAB_THAT_IS_UP)), help="Only this, of a lab that is up.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def main(name: str, network_only: bool, as_json: bool) -> None:
+def main(name: str, only: str | None, as_json: bool) -> None:
     """Measure the lab of a stack. It is taken down before and after."""
     progress = Console(stderr=True, highlight=False)
     try:
-        if network_only:
-            network, shown = measure_network(name, progress)
-            document = {"machine": machine(), "network": network}
+        if only:
+            figures, shown = OF_A_LAB_THAT_IS_UP[only](name, progress)
+            document = {"machine": machine(), only: figures}
         else:
             document, shown = measure(name, progress)
     except (lifecycle.BenchError, stack.StackError, GuestError, BareError) as error:

@@ -1,0 +1,170 @@
+"""Ten thousand sources on a host: how long it takes to have them, and what they cost what is let through.
+
+Three things take turns: no rules at all, the sources as a set (one rule), and as a flat list (a rule each).
+The rules go the whole way of the lab's own, from the policy to the confirmation over a new connection; only
+Pulumi stands aside, since ten thousand rules have no room in a config.
+"""
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from rich.table import Table
+
+from bench import path, tables
+from bench.lifecycle import BenchError
+from bench.path import Path
+from bench.turns import Series, rotated
+from components.firewall import FirewallConfig, Lab, lab_of
+from components.firewall.compile import compile_policies
+from components.firewall.host_firewall import HostFirewallProvider, program_digest
+from components.firewall.resolve import resolve
+from lab import remote
+from lab.stack import Outputs
+from lab.why import read_config
+
+TURNS = 5
+SOURCES = 10_000
+CONNECTIONS = 2000
+# Nobody listens there: the kernel's own refusal is the answer, and no program takes part.
+CLOSED_PORT = 5999
+NOTHING = "no rules"
+SET = "one set"
+FLAT = "flat list"
+# RFC 6598: addresses that no lab has. Every other one, so that they make no ranges.
+_FIRST = int(ip_address("100.64.0.0"))
+ADDRESSES = [str(ip_address(_FIRST + 2 * number)) for number in range(SOURCES)]
+RULES: dict[str, list[dict[str, Any]]] = {
+    NOTHING: [],
+    SET: [{"action": "drop", "source": "many"}],
+    FLAT: [{"action": "drop", "source": address} for address in ADDRESSES],
+}
+# bash opens each connection itself, so that no process is started for it.
+_CONNECT = """
+began=$(date +%s%N)
+for ((i = 0; i < COUNT; i++)); do
+    true 3<>"/dev/tcp/$ADDRESS/$PORT"
+done 2>/dev/null
+echo $((($(date +%s%N) - began) / 1000))
+"""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured, in the same turns."""
+
+    applied: Series
+    throughput: Series
+    connections: Series
+
+    def document(self) -> dict[str, Any]:
+        """The figures for machines."""
+        return {
+            "applied": self.applied.document(FLAT),
+            "throughput": self.throughput.document(NOTHING),
+            "connections": self.connections.document(NOTHING),
+        }
+
+
+def properties(kind: str, host: str, lab: Lab, ssh_config: str) -> dict[str, Any]:
+    """The properties of a host's firewall that has the sources in one of the two ways."""
+    policy = {"hosts": [host], "rules": RULES[kind]}
+    config = FirewallConfig.model_validate({"sets": {"many": ADDRESSES}, "policies": {"bench": policy}})
+    return {
+        "host": host,
+        "machine": "",
+        "ssh_config": ssh_config,
+        **vars(compile_policies(resolve(config, lab)[host])),
+        "operator": [str(address) for address in lab.operator],
+        "undo_seconds": config.undo_seconds,
+        "allow_lockout": False,
+        "program": program_digest(),
+    }
+
+
+def measure(name: str, outputs: Outputs) -> Costs:
+    """Measure on the first host, with the second as the sender.
+
+    Raises:
+        BenchError: The host has policies of its own.
+    """
+    host, sender = list(outputs.hosts)[:2]
+    if outputs.firewall.get(host):
+        raise BenchError(f"{host} has firewall policies; switch them off to measure what rules cost")
+    config = read_config(name)
+    lab = lab_of(config.hosts, config.firewall)
+    ssh_config = shlex.split(outputs.ssh[host])[2]
+    way = Path(path.on_host(outputs.ssh[sender]), path.on_host(outputs.ssh[host]), outputs.hosts[host])
+    loads = {kind: properties(kind, host, lab, ssh_config) for kind in (SET, FLAT)}
+    applied: dict[str, list[float]] = {kind: [] for kind in loads}
+    rates: dict[str, list[float]] = {kind: [] for kind in RULES}
+    connections: dict[str, list[float]] = {kind: [] for kind in RULES}
+    for turn in range(TURNS):
+        for kind in rotated(list(RULES), turn):
+            with _loaded(loads.get(kind)) as seconds:
+                if kind in applied:
+                    applied[kind].append(seconds)
+                rates[kind].append(path.throughput(way))
+                connections[kind].append(_connections(outputs.ssh[sender], outputs.hosts[host]))
+    return Costs(
+        _series("applied and confirmed", "s", applied),
+        _series("throughput", "Gbit/s", rates),
+        _series("new connections", "1/s", connections),
+    )
+
+
+def _series(what: str, unit: str, values: dict[str, list[float]]) -> Series:
+    return Series(what, unit, {thing: tuple(measured) for thing, measured in values.items()})
+
+
+@contextmanager
+def _loaded(props: dict[str, Any] | None) -> Iterator[float]:
+    """Have rules on a host for a while; how many seconds they took to get there."""
+    if props is None:
+        yield 0.0
+        return
+    provider = HostFirewallProvider()
+    began = time.monotonic()
+    made = provider.create(props)
+    seconds = time.monotonic() - began
+    try:
+        yield seconds
+    finally:
+        provider.delete(made.id, made.outs or {})
+
+
+def _connections(ssh: str, address: str) -> float:
+    """New connections per second, one after the other, each with its own first packet."""
+    variables = {"ADDRESS": address, "PORT": str(CLOSED_PORT), "COUNT": str(CONNECTIONS)}
+    answer = remote.run(ssh, _CONNECT, variables, seconds=60)
+    if answer.status != 0:
+        raise BenchError(f"{ssh}: {answer.error}")
+    return CONNECTIONS / (int(answer.text) / 1e6)
+
+
+def table(measured: Costs) -> Table:
+    """Show the figures."""
+    made = tables.table(
+        f"A firewall with {SOURCES:,} sources (medians of {TURNS} turns; ratios to: {NOTHING})",
+        "the sources are",
+        measured.applied.what + ", s",
+        measured.throughput.unit,
+        "ratio",
+        measured.connections.what + ", 1/s",
+        "ratio",
+    )
+    for kind in RULES:
+        seconds = f"{measured.applied.median(kind):.2f}" if kind in measured.applied.values else ""
+        made.add_row(
+            kind,
+            seconds,
+            f"{measured.throughput.median(kind):.2f}",
+            f"{measured.throughput.ratio(kind, NOTHING):.3f}",
+            f"{measured.connections.median(kind):.0f}",
+            f"{measured.connections.ratio(kind, NOTHING):.3f}",
+        )
+    return made
