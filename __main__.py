@@ -42,6 +42,8 @@ network = CalicoNetwork(
     etcd,
     authority=authority,
     dist=Path(".toolchain/dist/calico.tar.gz"),
+    reserved=sections.reserved(config),
+    names=sections.names(config, lab),
 )
 
 
@@ -77,7 +79,7 @@ proxy = HttpProxy("proxy", config.proxy, proxy_host, image=image("proxy", proxy_
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
 pulumi.export("etcdEndpoints", etcd.endpoints)
-pulumi.export("network", {"name": network.name, "cidr": network.cidr})
+pulumi.export("network", network.told)
 pulumi.export("notebookUrl", Output.all(proxy.url, notebook.url).apply(lambda urls: f"{urls[0]}/lab"))
 pulumi.export("notebookToken", notebook.token)
 pulumi.export("proxyUrl", proxy.url)

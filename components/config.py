@@ -7,18 +7,27 @@ checked here.
 
 import json
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from pulumi import RunError
 from pydantic import Field, ValidationError
 
-from components.calico import CalicoConfig
+from components.calico import CalicoConfig, Names
+from components.calico.policies import (
+    HOST_LABEL,
+    SERVICE_LABEL,
+    Connection,
+    NetworkPolicyError,
+    cut_off,
+    render_policies,
+)
 from components.etcd import EtcdConfig
 from components.firewall import FirewallConfig, Flow, Lab, PolicyError, guarded, lab_flows, lab_of
 from components.hosts import DockerHosts, HostsConfig
 from components.lines import line_of
+from components.notebook import PORT as NOTEBOOK_PORT
 from components.notebook import NotebookConfig
 from components.proxy import ProxyConfig
 from components.section import Section
@@ -70,7 +79,10 @@ def load(values: Mapping[str, Any], file: str) -> LabConfig:
         problems = [_sentence(detail) for detail in error.errors()]
     else:
         # A policy can be judged only once the machines and addresses that it names are right.
-        problems = list(_across_sections(config)) or list(_policies_are_safe(config))
+        problems = list(_across_sections(config)) or [
+            *_policies_are_safe(config),
+            *_network_policies_are_safe(config),
+        ]
         if not problems:
             return config
     raise ConfigError(file, [_with_line(problem, file, document) for problem in problems])
@@ -81,9 +93,27 @@ def flows(config: LabConfig, lab: Lab) -> list[Flow]:
     return lab_flows(
         lab,
         etcd_members=config.etcd.members,
-        vxlan=config.network.encapsulation == "vxlan",
+        vxlan=config.network.encapsulation != "none",
         proxy=(config.proxy.host, config.proxy.port),
     )
+
+
+def names(config: LabConfig, lab: Lab) -> Names:
+    """What names in network policies stand for."""
+    others = {name: [machine.address] for name, machine in lab.others.items()}
+    operator = [str(address) for address in lab.operator if address.version == 4]
+    return Names(
+        services=("notebook", "sshBox"),
+        hosts=tuple(config.hosts.members),
+        proxy=config.proxy.host,
+        others={**others, "operator": operator},
+    )
+
+
+def reserved(config: LabConfig) -> list[str]:
+    """The addresses of the network that the lab's services have."""
+    fixed = (config.notebook.address, config.ssh_box.address)
+    return [str(address) for address in fixed if address is not None]
 
 
 def _with_line(problem: str, file: str, document: Mapping[str, Any]) -> str:
@@ -125,6 +155,10 @@ def _hosts_are_known(config: LabConfig) -> Iterator[str]:
     known = list(config.hosts.members)
     named = [(f"etcd.members[{index}]", host) for index, host in enumerate(config.etcd.members)]
     named += [(f"network.hosts[{index}]", host) for index, host in enumerate(config.network.hosts or ())]
+    named += [
+        (f"network.routeReflectors[{index}]", host)
+        for index, host in enumerate(config.network.route_reflectors)
+    ]
     named += [("notebook.host", config.notebook.host), ("sshBox.host", config.ssh_box.host)]
     named += [("proxy.host", config.proxy.host)]
     for path, host in named:
@@ -134,7 +168,10 @@ def _hosts_are_known(config: LabConfig) -> Iterator[str]:
 
 def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:
     hosts = config.network.hosts or tuple(config.hosts.members)
-    for path, host in {"notebook.host": config.notebook.host, "sshBox.host": config.ssh_box.host}.items():
+    named = {"notebook.host": config.notebook.host, "sshBox.host": config.ssh_box.host}
+    for index, host in enumerate(config.network.route_reflectors):
+        named[f"network.routeReflectors[{index}]"] = host
+    for path, host in named.items():
         if host in config.hosts.members and host not in hosts:
             yield f"{path}: {host!r} is not one of network.hosts ({', '.join(hosts)})"
 
@@ -170,3 +207,35 @@ def _policies_are_safe(config: LabConfig) -> Iterator[str]:
         guarded(config.firewall, lab, flows(config, lab))
     except PolicyError as error:
         yield from error.problems
+
+
+def _network_policies_are_safe(config: LabConfig) -> Iterator[str]:
+    network, lab = config.network, lab_of(config.hosts, config.firewall)
+    named = names(config, lab)
+    try:
+        render_policies(network.policies, named)
+    except NetworkPolicyError as error:
+        yield from error.problems
+        return
+    proxy, notebook = config.proxy.host, config.notebook
+    if proxy == notebook.host:
+        # Felix lets a host reach its own containers whatever policies say.
+        return
+    # As the end of a tunnel the proxy's host has an address of the pool.
+    tunnelled = [network.cidr] if network.encapsulation != "none" or network.wireguard else []
+    own = [IPv4Network(lab.hosts[proxy].address)] if network.encapsulation != "vxlan" else []
+    connection = Connection(
+        labels={
+            SERVICE_LABEL: "notebook",
+            "org.projectcalico.pool": network.name,
+            "projectcalico.org/namespace": "libnetwork",
+            "projectcalico.org/orchestrator": "libnetwork",
+        },
+        source_labels={HOST_LABEL: proxy},
+        source=[*own, *tunnelled],
+        destination=IPv4Network(notebook.address),
+        protocol="tcp",
+        port=NOTEBOOK_PORT,
+    )
+    purpose = f"the proxy on {proxy} from the notebook, tcp/{NOTEBOOK_PORT}"
+    yield from cut_off(network.policies, named, connection, purpose)

@@ -34,6 +34,8 @@ class Outputs:
     """Name of the containers' network."""
     cidr: str
     """Its addresses."""
+    route_reflectors: tuple[str, ...]
+    """The hosts with which alone the others have BGP sessions; none where each has one with every other."""
     notebook_url: str
     """The notebook through the proxy, without its token."""
     proxy_url: str
@@ -64,6 +66,8 @@ def parse(document: Mapping[str, Any], stack: str) -> Outputs:
             etcd_endpoints=tuple(document["etcdEndpoints"]),
             network=document["network"]["name"],
             cidr=document["network"]["cidr"],
+            # A lab of an earlier version has none.
+            route_reflectors=tuple(document["network"].get("routeReflectors", ())),
             notebook_url=document["notebookUrl"],
             proxy_url=document["proxyUrl"],
             firewall={host: tuple(policies) for host, policies in document["firewall"].items()},

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.calico import peers_of
 from lab import facts, remote, web
 from lab.facts import HostFacts, Session
 from lab.stack import Outputs
@@ -61,10 +62,11 @@ class Status:
         """Each BGP session that has to be, seen from each of its ends: host, peer, session."""
         for host in self.networked:
             sessions = self.hosts[host].sessions
-            for peer, address in self.outputs.hosts.items():
+            for peer in peers_of(host, list(self.outputs.hosts), self.outputs.route_reflectors):
+                address = self.outputs.hosts[peer]
                 # A host that did not answer, or that has lost Calico, still has to be heard by the others.
                 expected = peer in self.networked or not self.hosts[peer].reached or address in sessions
-                if peer != host and expected:
+                if expected:
                     yield host, peer, sessions.get(address, UNKNOWN_SESSION)
 
     def rules(self, host: str) -> int:

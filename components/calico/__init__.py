@@ -4,15 +4,20 @@ On each host Felix programs routes and policy, BIRD tells the other hosts over B
 lie there, confd writes BIRD's configuration from etcd, and the lab's Docker driver gives each container its
 interface and address. All are systemd services that come back with the host, before Docker.
 
-Owes: the Docker network is there only when the host's Felix is ready and its BGP sessions with all other
-hosts are established; a host that does not get there says what is missing; deletion leaves no interface,
-route, rule, set or file of Calico behind.
+Owes: the Docker network is there only when the host's Felix is ready and its BGP sessions are established; a
+host that does not get there says what is missing; deletion leaves no interface, route, rule, set or file of
+Calico behind. Network policies are in force exactly while the config says so.
+
+The way of a network policy: `policy.py` is the language in the config, `selector.py` reads Calico's
+selectors, `policies.py` turns names into what Calico knows and refuses what cuts the proxy off, and here
+they are resources.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
@@ -20,11 +25,17 @@ from pulumi import ComponentResource, Output, Resource, ResourceOptions, RunErro
 from pulumi_command import remote
 
 from components.calico.config import CalicoConfig
+from components.calico.mode import Mode
+from components.calico.policies import HOST_LABEL, Names, render_policies
 from components.calico.rendering import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
+    CLUSTER_ID,
     FOLDER,
     KEY_FILE,
+    REFLECTOR_LABEL,
+    REFLECTORS,
+    RESERVATION,
     render_confd,
     render_datastore,
     render_environment,
@@ -36,7 +47,7 @@ from components.hosts import Host
 from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
 
-__all__ = ["CalicoConfig", "CalicoNetwork"]
+__all__ = ["CalicoConfig", "CalicoNetwork", "Names", "peers_of"]
 
 PACKAGES = ["bird", "nftables", "conntrack", "iproute2", "procps"]
 SECONDS_UNTIL_READY = 90
@@ -51,6 +62,9 @@ UNITS = [
     "calico-lab-bird.service",
     "calico-lab-docker-driver.service",
 ]
+OPTION_MTU = "com.docker.network.driver.mtu"
+POOL_LABEL = "calico-lab.pool"
+"""Label of the Docker network; it says what the network's containers have to be made anew for."""
 _HERE = Path(__file__).parent
 
 
@@ -75,6 +89,22 @@ def archive_digest(archive: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def digest_of(commands: Iterable[remote.Command]) -> Output[str]:
+    """What changes when one of some commands runs anew."""
+    return Output.all(*[command.create for command in commands]).apply(
+        lambda texts: digest([str(text) for text in texts])
+    )
+
+
+def peers_of(host: str, members: Sequence[str], reflectors: Sequence[str]) -> list[str]:
+    """The members with which a host has BGP sessions: where there are reflectors, only with those."""
+    return [
+        peer
+        for peer in members
+        if peer != host and (not reflectors or host in reflectors or peer in reflectors)
+    ]
+
+
 class CalicoNetwork(ComponentResource):
     """A Docker network of one name on every host, its containers reachable from all of them."""
 
@@ -86,6 +116,9 @@ class CalicoNetwork(ComponentResource):
     """The Docker network by host: what a container on that host is attached to."""
     network_ids: Output[dict[str, str]]
     """Docker's ID of the network by host."""
+    told: Output[dict[str, Any]]
+    """What the stack tells of the network: its name and addresses, and the hosts that are route
+    reflectors."""
 
     def __init__(
         self,
@@ -96,6 +129,8 @@ class CalicoNetwork(ComponentResource):
         *,
         authority: CertificateAuthority,
         dist: Path,
+        reserved: Sequence[str] = (),
+        names: Names,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Make the network.
@@ -107,6 +142,8 @@ class CalicoNetwork(ComponentResource):
             etcd: Calico's datastore.
             authority: What etcd trusts.
             dist: The archive of Calico's programs and the Docker driver, as the toolchain makes it.
+            reserved: Addresses that nobody gets who does not ask for them.
+            names: What names in network policies stand for.
             opts: More resource options.
         """
         super().__init__("calico-lab:index:CalicoNetwork", name, None, opts)
@@ -117,18 +154,21 @@ class CalicoNetwork(ComponentResource):
         self._archive_digest = archive_digest(dist)
         self._child = ResourceOptions(parent=self)
         members = [hosts[host] for host in config.hosts or hosts]
-        installed = {host.name: self._install(host) for host in members}
-        datastore = self._fill_datastore(members, installed)
+        mode = Mode(f"{name}-mode", config, members, opts=self._child)
+        installed = {host.name: self._install(host, mode) for host in members}
+        datastore = self._fill_datastore(members, installed, mode, reserved)
         started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
         self.networks = {
-            host.name: self._network(host, self._gate(host, members, started)) for host in members
+            host.name: self._network(host, self._gate(host, members, started), datastore) for host in members
         }
+        self._apply_policies(list(hosts.values()), members[0], started, datastore, names)
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
         self.cidr = Output.from_input(str(config.cidr))
+        self.told = Output.all(name=self.name, cidr=self.cidr, routeReflectors=list(config.route_reflectors))
         self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
 
-    def _install(self, host: Host) -> _Installed:
+    def _install(self, host: Host, mode: Resource) -> _Installed:
         """Bring programs, credentials and settings to a host; nothing runs yet."""
         packages = host.packages("calico-packages", PACKAGES, mask=MASKED_UNITS, opts=self._child)
         archive = remote.CopyToRemote(
@@ -165,11 +205,19 @@ class CalicoNetwork(ComponentResource):
             **render_confd(),
             **{f"/etc/systemd/system/{unit}": (_HERE / unit).read_text() for unit in UNITS},
         }
-        settings = host.files("calico-settings", files, opts=self._child)
-        running = [*files.values(), self._config.encapsulation, self._archive_digest, certificate.certificate]
+        settings = host.files("calico-settings", files, opts=ResourceOptions(parent=self, depends_on=[mode]))
+        # An end of a tunnel takes its address, and gives it back, when services start.
+        started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
+        running = [*files.values(), *started_for, self._archive_digest, certificate.certificate]
         return _Installed([packages, programs, pki, settings], Output.all(*running).apply(digest))
 
-    def _fill_datastore(self, members: Sequence[Host], installed: Mapping[str, _Installed]) -> Resource:
+    def _fill_datastore(
+        self,
+        members: Sequence[Host],
+        installed: Mapping[str, _Installed],
+        mode: Resource,
+        reserved: Sequence[str],
+    ) -> remote.Command:
         """Write the pool and the settings of all hosts into etcd, from the first of them."""
         first = members[0]
         return first.run(
@@ -180,13 +228,19 @@ class CalicoNetwork(ComponentResource):
                 "HOST": first.name,
                 "POOL": self._config.name,
                 "NODES": " ".join(host.name for host in members),
+                "REFLECTORS": " ".join(self._config.route_reflectors),
+                "REFLECTOR_LABEL": REFLECTOR_LABEL,
+                "CLUSTER_ID": CLUSTER_ID,
+                "PEERING": REFLECTORS,
+                "RESERVATION": RESERVATION,
+                "ABSENT": "" if self._config.route_reflectors else f"bgppeer/{REFLECTORS}",
             },
-            stdin=render_datastore(self._config),
+            stdin=render_datastore(self._config, reserved),
             # The addresses of a pool cannot be changed: it is given up and made anew.
             triggers=[self._config.name, str(self._config.cidr), self._config.block_size],
             opts=ResourceOptions(
                 parent=self,
-                depends_on=[*installed[first.name].resources, *self._etcd.ready],
+                depends_on=[mode, *installed[first.name].resources, *self._etcd.ready],
                 delete_before_replace=True,
             ),
         )
@@ -207,8 +261,9 @@ class CalicoNetwork(ComponentResource):
         )
 
     def _gate(self, host: Host, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Gate:
-        """Wait until a host is ready and has heard from every other; all have been started by then."""
-        peers = [peer for peer in members if peer.name != host.name]
+        """Wait until a host is ready and has heard from its peers; all have been started by then."""
+        names = peers_of(host.name, [member.name for member in members], self._config.route_reflectors)
+        peers = [member for member in members if member.name in names]
         return Gate(
             "calico-ready",
             host,
@@ -216,21 +271,73 @@ class CalicoNetwork(ComponentResource):
             peers=peers,
             port=BGP_PORT,
             seconds=SECONDS_UNTIL_READY,
-            variables={"PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers)},
+            variables={
+                "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
+                # So the sessions of the mesh are not taken for those that take their place, or the other way.
+                "SESSION": "Node" if self._config.route_reflectors else "Mesh",
+            },
             # Services that were started anew have to show that they are ready anew.
-            triggers=[started[host.name].create.apply(lambda command: digest([str(command)]))],
+            triggers=[digest_of([started[host.name]])],
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )
 
-    def _network(self, host: Host, gate: Resource) -> docker.Network:
-        """Make the Docker network on a host; its driver has local scope, so each host is told of it."""
+    def _network(self, host: Host, gate: Resource, datastore: remote.Command) -> docker.Network:
+        """Make the Docker network on a host; its driver has local scope, so each host is told of it.
+
+        A pool that is made anew must find no container with an address of the old one. So the network takes
+        something from the datastore that only a new pool changes: then Pulumi removes the containers first,
+        the network next and the pool last, and makes them in the other order.
+        """
         return docker.Network(
             f"{host.name}-{self._config.name}",
             name=self._config.name,
             driver="calico",
             ipam_driver="calico-ipam",
             ipam_configs=[docker.NetworkIpamConfigArgs(subnet=str(self._config.cidr))],
+            options={OPTION_MTU: str(self._config.mtu)} if self._config.mtu else None,
+            labels=[
+                docker.NetworkLabelArgs(
+                    label=POOL_LABEL, value=datastore.id.apply(lambda _: self._config.pool)
+                )
+            ],
             opts=host.docker_options(
                 ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True)
             ),
         )
+
+    def _apply_policies(
+        self,
+        hosts: Sequence[Host],
+        first: Host,
+        started: Mapping[str, remote.Command],
+        datastore: Resource,
+        names: Names,
+    ) -> None:
+        """Write the enabled network policies into the datastore, from the first host; each is a resource."""
+        documents = render_policies(self._config.policies, names)
+        if not documents:
+            return
+        told = first.run(
+            "calico-hosts",
+            _HERE / "hosts.sh",
+            delete=_HERE / "remove-hosts.sh",
+            variables={
+                "HOST": first.name,
+                "HOSTS": " ".join(f"{host.name}={host.address}" for host in hosts),
+                "HOST_LABEL": HOST_LABEL,
+                # Services that were started anew may have other ends of tunnels. (A trigger would do as
+                # well, but
+                # for the old resource, which would take away at last what the new one has written.)
+                "SERVICES": digest_of(started.values()),
+            },
+            opts=ResourceOptions(parent=self, depends_on=list(started.values())),
+        )
+        for policy, document in documents.items():
+            first.run(
+                f"network-policy-{policy}",
+                _HERE / "policy.sh",
+                delete=_HERE / "remove-policy.sh",
+                variables={"HOST": first.name, "POLICY": policy},
+                stdin=document,
+                opts=ResourceOptions(parent=self, depends_on=[datastore, told]),
+            )

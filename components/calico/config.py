@@ -5,7 +5,13 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.calico.policy import Policy, PolicyName
 from components.section import HostName, Network, Section
+
+VXLAN_OVERHEAD = 50
+"""Bytes of the headers around a packet: Ethernet, IPv4, UDP, VXLAN (RFC 7348, section 5)."""
+WIREGUARD_OVERHEAD = 60
+"""Bytes around a packet: IPv4, UDP, and WireGuard's own header and tag."""
 
 
 class CalicoConfig(Section):
@@ -17,22 +23,59 @@ class CalicoConfig(Section):
         description="The name of the Docker network and of Calico's pool of addresses.",
     )
     cidr: Network = Field(IPv4Network("192.168.0.0/16"), description="The containers' addresses.")
-    encapsulation: Literal["none", "vxlan"] = Field(
+    encapsulation: Literal["none", "vxlan", "vxlan-cross-subnet"] = Field(
         "none",
-        description="`none`: hosts route to each other, on one L2 segment; `vxlan`: over any IP network.",
+        description="`none`: hosts route to each other, on one L2 segment; `vxlan`: over any IP network; "
+        "`vxlan-cross-subnet`: VXLAN only between hosts that are not on one subnet. Containers keep running.",
+    )
+    wireguard: bool = Field(
+        False,
+        description="Encrypt what goes between hosts; refused where a host's kernel has no WireGuard.",
+    )
+    mtu: int | None = Field(
+        None,
+        ge=1280,
+        le=65535,
+        description="The MTU of containers' interfaces; a change makes the network and its containers "
+        f"anew. Left out: that of the hosts' link, less {VXLAN_OVERHEAD} with VXLAN and "
+        f"{WIREGUARD_OVERHEAD} with WireGuard.",
     )
     block_size: int = Field(
-        26, ge=20, le=32, description="Prefix length of the blocks of addresses that a host takes at a time."
+        26,
+        ge=20,
+        le=32,
+        description="Prefix length of the blocks of addresses that a host takes at a time; a change makes "
+        "the network and its containers anew.",
     )
     nat_outgoing: bool = Field(
         True, description="Give packets that leave the network the address of their host."
     )
     as_number: int = Field(64512, ge=1, le=4294967295, description="The BGP autonomous system of all hosts.")
+    route_reflectors: tuple[HostName, ...] = Field(
+        (),
+        description="The hosts that pass on the routes of all others (RFC 4456), which then peer with "
+        "these alone; without any, each host peers with every other.",
+    )
     hosts: tuple[HostName, ...] | None = Field(
         None, min_length=1, description="The hosts on the network; all, when it is not given."
     )
+    policies: dict[PolicyName, Policy] = Field(
+        default_factory=dict,
+        description="The network policies, by name; each is switched by its `enabled`.",
+    )
 
-    @field_validator("hosts")
+    @property
+    def overhead(self) -> int:
+        """Bytes that the mode puts around a packet at the most."""
+        vxlan = 0 if self.encapsulation == "none" else VXLAN_OVERHEAD
+        return max(vxlan, WIREGUARD_OVERHEAD if self.wireguard else 0)
+
+    @property
+    def pool(self) -> str:
+        """What of the pool of addresses cannot be changed while containers have some of them."""
+        return f"{self.name}: {self.cidr} in blocks of /{self.block_size}"
+
+    @field_validator("hosts", "route_reflectors")
     @classmethod
     def _hosts_differ(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if hosts and (twice := sorted({host for host in hosts if hosts.count(host) > 1})):

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Wait until this host's part of the network works: Felix and the Docker driver are ready, and BIRD
-# has a session with each of $PEERS ("<name>=<address> ..."). If not within $SECONDS_ALLOWED, say what is missing.
+# has a session with each of $PEERS ("<name>=<address> ..."), which confd calls "$SESSION_<address>". If not within
+# $SECONDS_ALLOWED, say what is missing.
 set -eu
 
 # Whether the service at a local port says that it is ready. (A host has no HTTP client.)
@@ -16,7 +17,7 @@ is_ready() {
 # The state of the session with a peer, in BIRD's words: "up 12:00:00 Established", "start ... Connect ...".
 session() {
     birdc -s /run/calico/bird.ctl show protocols 2>/dev/null |
-        awk -v name="Mesh_${1//./_}" '$1 == name { $1 = $2 = $3 = ""; print }'
+        awk -v name="${SESSION}_${1//./_}" '$1 == name { $1 = $2 = $3 = ""; print }'
 }
 
 missing() {

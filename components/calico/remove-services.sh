@@ -19,8 +19,15 @@ systemctl stop $UNITS 2>/dev/null || true
 # shellcheck disable=SC2086
 systemctl reset-failed $UNITS 2>/dev/null || true
 
-# Interfaces of containers, and of the tunnel.
-ip -o link show | sed -nE 's/^[0-9]+: (cali[0-9a-f]{11}|vxlan\.calico)[@:].*/\1/p' | while read -r link; do
+# The rule by which Felix sends packets to WireGuard (its wireguardRoutingRulePriority), and the table it names.
+if ip link show wireguard.cali >/dev/null 2>&1; then
+    ip rule show priority 99 | sed -n 's/.* lookup \([^ ]*\).*/\1/p' | while read -r table; do
+        ip route flush table "$table"
+        ip rule delete priority 99
+    done
+fi
+# Interfaces of containers, and of tunnels.
+ip -o link show | sed -nE 's/^[0-9]+: (cali[0-9a-f]{11}|vxlan\.calico|wireguard\.cali)[@:].*/\1/p' | while read -r link; do
     ip link delete "$link"
 done
 # Blocks of this host and of the others, then the address space as a whole.

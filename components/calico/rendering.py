@@ -6,9 +6,17 @@ from components.calico.config import CalicoConfig
 
 FOLDER = "/etc/calico-lab/calico"
 BIRD_FOLDER = "/var/lib/calico-lab/calico/bird"
+CLUSTER_ID = "244.0.0.1"
+"""The route reflectors' cluster (RFC 4456); written like an address, and none."""
+REFLECTOR_LABEL = "calico-lab.route-reflector"
+"""Label of the nodes that are route reflectors."""
+REFLECTORS = "route-reflectors"
+RESERVATION = "calico-lab-services"
 AUTHORITY_FILE = "/etc/calico-lab/pki/calico-ca.crt"
 CERTIFICATE_FILE = "/etc/calico-lab/pki/calico.crt"
 KEY_FILE = "/etc/calico-lab/pki/calico.key"
+
+VXLAN_MODES = {"none": "Never", "vxlan": "Always", "vxlan-cross-subnet": "CrossSubnet"}
 
 # What confd watches for each of BIRD's three files: the lists of Calico's own confd/etc/calico/confd/conf.d.
 _WATCHED: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -72,9 +80,35 @@ FELIX_DebugSkipCTLBCleanup=true
 """
 
 
-def render_datastore(config: CalicoConfig) -> str:
-    """Render the resources that the network consists of, as `calicoctl apply` takes them."""
-    vxlan = "Always" if config.encapsulation == "vxlan" else "Never"
+def render_datastore(config: CalicoConfig, reserved: Sequence[str] = ()) -> str:
+    """Render the resources that the network consists of, as `calicoctl apply` takes them.
+
+    Args:
+        config: The network's section.
+        reserved: Addresses that only who asks for them by name gets: those of the lab's services.
+    """
+    documents = [_route_reflectors()] if config.route_reflectors else []
+    documents += [_bgp(config), _felix(config), _pool(config)]
+    if reserved:
+        documents.append(_reservation(reserved))
+    return "---\n".join(documents)
+
+
+def _route_reflectors() -> str:
+    # The other direction, which gives a reflector its clients, is Calico's own doing (confd's client.go,
+    # automaticReversePeering).
+    return f"""\
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata:
+  name: {REFLECTORS}
+spec:
+  nodeSelector: all()
+  peerSelector: has({REFLECTOR_LABEL})
+"""
+
+
+def _bgp(config: CalicoConfig) -> str:
     return f"""\
 apiVersion: projectcalico.org/v3
 kind: BGPConfiguration
@@ -82,9 +116,17 @@ metadata:
   name: default
 spec:
   asNumber: {config.as_number}
-  nodeToNodeMeshEnabled: true
+  nodeToNodeMeshEnabled: {str(not config.route_reflectors).lower()}
   logSeverityScreen: Info
----
+"""
+
+
+def _felix(config: CalicoConfig) -> str:
+    lines = [f"  vxlanMTU: {config.mtu}", f"  wireguardMTU: {config.mtu}"] if config.mtu else []
+    lines += ["  wireguardEnabled: true"] if config.wireguard else []
+    return "\n".join(
+        [
+            """\
 apiVersion: projectcalico.org/v3
 kind: FelixConfiguration
 metadata:
@@ -93,8 +135,15 @@ spec:
   # What a container sends to its own host meets the host's rules, as what it sends to another host does.
   defaultEndpointToHostAction: Return
   ipv6Support: false
-  usageReportingEnabled: false
----
+  usageReportingEnabled: false""",
+            *lines,
+            "",
+        ]
+    )
+
+
+def _pool(config: CalicoConfig) -> str:
+    return f"""\
 apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata:
@@ -103,9 +152,22 @@ spec:
   cidr: {config.cidr}
   blockSize: {config.block_size}
   ipipMode: Never
-  vxlanMode: {vxlan}
+  vxlanMode: {VXLAN_MODES[config.encapsulation]}
   natOutgoing: {str(config.nat_outgoing).lower()}
   nodeSelector: all()
+"""
+
+
+def _reservation(addresses: Sequence[str]) -> str:
+    cidrs = "\n".join(f"  - {address}/32" for address in addresses)
+    return f"""\
+apiVersion: projectcalico.org/v3
+kind: IPReservation
+metadata:
+  name: {RESERVATION}
+spec:
+  reservedCIDRs:
+{cidrs}
 """
 
 

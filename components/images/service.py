@@ -16,6 +16,7 @@ from pulumi import Input, Output, Resource, ResourceOptions
 from pulumi_command import remote
 from pydantic import Field
 
+from components.calico.policies import SERVICE_LABEL
 from components.hosts import Host
 from components.section import HostName, Section
 
@@ -23,6 +24,8 @@ FILES = "/run/secrets"
 """Where a service finds its files."""
 SECONDS_ALLOWED = 60
 STACK_LABEL = "calico-lab.stack"
+ENDPOINT_LABEL = f"org.projectcalico.label.{SERVICE_LABEL}"
+"""It becomes a label of the service's endpoint, by which network policies know it."""
 FILES_LABEL = "calico-lab.files"
 """Its value changes with the contents of the service's files."""
 _HERE = Path(__file__).parent
@@ -76,6 +79,7 @@ class Service:
         capabilities: Sequence[str] = (),
         networks: Sequence[docker.ContainerNetworksAdvancedArgs] | None = None,
         network_mode: str | None = None,
+        policy_name: str | None = None,
         read_only: bool = False,
     ) -> None:
         """Run the service.
@@ -92,6 +96,7 @@ class Service:
             capabilities: What it needs of root's powers; it has no others.
             networks: The Docker networks that it is attached to.
             network_mode: `host`, for a service without a network of its own.
+            policy_name: What network policies call it; None for one that is not on the lab's network.
             read_only: Whether its image is all that there is to its file system.
         """
         self._name = name
@@ -129,6 +134,11 @@ class Service:
             labels=[
                 docker.ContainerLabelArgs(label=STACK_LABEL, value=pulumi.get_stack()),
                 docker.ContainerLabelArgs(label=FILES_LABEL, value=_digest(files)),
+                *(
+                    [docker.ContainerLabelArgs(label=ENDPOINT_LABEL, value=policy_name)]
+                    if policy_name
+                    else []
+                ),
             ],
             # Its name and its address are fixed: the old one has to go first.
             opts=host.docker_options(

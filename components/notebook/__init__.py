@@ -72,6 +72,7 @@ class NotebookService(ComponentResource):
             files=[ServiceFile("token", token.value, USER)],
             volume=ServiceVolume("work", "/home/notebook/work"),
             networks=[docker.ContainerNetworksAdvancedArgs(name=network, ipv4_address=str(config.address))],
+            policy_name="notebook",
         )
         self.target = f"http://{config.address}:{PORT}"
         self.url = service.ready.stdout.apply(lambda _: self.target)

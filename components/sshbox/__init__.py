@@ -86,6 +86,7 @@ class SshBox(ComponentResource):
                     name=network, ipv4_address=str(config.address) if config.address else None
                 )
             ],
+            policy_name="sshBox",
         )
         given = service.container.network_datas.apply(lambda attached: str(attached[0].ip_address))
         self.address = Output.all(

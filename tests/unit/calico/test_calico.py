@@ -33,7 +33,22 @@ def test_texts_are_those_of_the_files(case: Path) -> None:
     config = CalicoConfig.model_validate(spec["network"])
     environment = render_environment(config, spec["host"], spec["address"], spec["endpoints"])
     assert environment == case.with_suffix(".env").read_text()
-    assert render_datastore(config) == case.with_suffix(".yaml").read_text()
+    rendered = render_datastore(config, spec.get("reserved", []))
+    assert rendered == case.with_suffix(".yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "overhead"),
+    [
+        ({}, 0),
+        ({"encapsulation": "vxlan"}, 50),
+        ({"encapsulation": "vxlan-cross-subnet"}, 50),
+        ({"wireguard": True}, 60),
+        ({"wireguard": True, "encapsulation": "vxlan"}, 60),
+    ],
+)
+def test_a_mode_has_its_overhead(values: dict[str, Any], overhead: int) -> None:
+    assert CalicoConfig.model_validate(values).overhead == overhead
 
 
 def pool(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - values of the config file

@@ -110,3 +110,65 @@ def test_no_change_of_config_replaces_the_services(lab: Program) -> None:
     # A replacement would run the script that removes every interface and rule of Calico.
     for host in HOSTS:
         assert "triggers" not in lab.named(f"{host}-calico").inputs
+
+
+def test_a_pool_that_is_made_anew_finds_no_network_on_it(lab: Program) -> None:
+    # A property of the network is the datastore's, so Pulumi removes it, and the containers on it, first.
+    moved = with_network(blockSize=27)
+    for host in HOSTS:
+        network = lab.named(f"{host}-netv")
+        assert lab.named("a0-calico-datastore").urn in network.dependencies
+        assert network.inputs["labels"] == [
+            {"label": "calico-lab.pool", "value": "netv: 192.168.0.0/16 in blocks of /26"}
+        ]
+        assert moved.named(f"{host}-netv").inputs["labels"] != network.inputs["labels"]
+    assert not changed(lab, with_network(encapsulation="vxlan"), "a0-netv")
+
+
+def test_nothing_of_the_network_is_touched_before_the_mode_is_known_to_be_possible(lab: Program) -> None:
+    mode = lab.named("network-mode")
+    assert urns(lab, "engine") <= mode.dependencies
+    for host in HOSTS:
+        assert mode.urn in lab.named(f"{host}-calico-settings").dependencies
+    assert mode.urn in lab.named("a0-calico-datastore").dependencies
+
+
+def test_an_mtu_is_an_option_of_the_network(lab: Program) -> None:
+    assert "options" not in lab.named("a0-netv").inputs
+    narrow = with_network(mtu=1400).named("a0-netv").inputs
+    assert narrow["options"] == {"com.docker.network.driver.mtu": "1400"}
+
+
+def test_gates_wait_for_the_sessions_that_there_will_be(lab: Program) -> None:
+    reflected = with_network(routeReflectors=["a1"])
+    addresses = {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"}
+    for host, peers in {"a0": ["a1"], "a1": ["a0", "a2"], "a2": ["a1"]}.items():
+        variables = reflected.named(f"{host}-calico-ready").inputs["variables"]
+        assert variables["PEERS"] == " ".join(f"{peer}={addresses[peer]}" for peer in peers)
+        assert variables["SESSION"] == "Node"
+        assert lab.named(f"{host}-calico-ready").inputs["variables"]["SESSION"] == "Mesh"
+
+
+def test_services_have_reserved_addresses_and_a_name_for_policies(lab: Program) -> None:
+    datastore = lab.named("a0-calico-datastore").inputs["stdin"]
+    assert "  reservedCIDRs:\n  - 192.168.0.100/32\n  - 192.168.0.101/32\n" in datastore
+    for name, service in (("notebook", "notebook"), ("sshbox", "sshBox")):
+        labels = {one["label"]: one["value"] for one in lab.named(name).inputs["labels"]}
+        assert labels["org.projectcalico.label.calico-lab.service"] == service
+    assert "projectcalico" not in str(lab.named("proxy").inputs["labels"])
+
+
+def test_a_network_policy_is_one_resource_and_gone_with_its_switch(lab: Program) -> None:
+    before = {resource.name for resource in lab.resources}
+    assert not [name for name in before if "network-policy" in name or "calico-hosts" in name]
+    config = copy.deepcopy(config_of("lab"))
+    config["calico-lab:network"]["policies"]["sshbox-stays-in"]["enabled"] = True
+    switched = run(config)
+    new = {resource.name for resource in switched.resources} - before
+    assert new == {"a0-calico-hosts", "a0-network-policy-sshbox-stays-in"}
+    policy = switched.named("a0-network-policy-sshbox-stays-in")
+    assert "kind: GlobalNetworkPolicy" in policy.inputs["stdin"]
+    assert policy.inputs["delete"]
+    # A replacement would apply first and remove last, and so remove what it has applied.
+    assert "triggers" not in policy.inputs
+    assert "triggers" not in switched.named("a0-calico-hosts").inputs

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components import calico
 from tests.unit.pretend_host import PretendHost
@@ -88,30 +89,130 @@ def test_no_program_is_left(host: PretendHost) -> None:
 # ---- datastore
 
 
-def test_resources_are_applied_and_strangers_dropped(host: PretendHost) -> None:
+DATASTORE = {
+    "HOST": "a0",
+    "POOL": "netv",
+    "NODES": "a0 a1",
+    "REFLECTORS": "",
+    "REFLECTOR_LABEL": "reflects",
+    "CLUSTER_ID": "244.0.0.1",
+    "PEERING": "route-reflectors",
+    "RESERVATION": "services",
+    "ABSENT": "",
+}
+
+
+def nodes(host: PretendHost, *names: str, reflectors: str = "") -> None:
+    """Put a calicoctl on the host that knows some nodes, and keeps what is applied and created."""
+    there = "\\n".join(["NAME", *names, ""])
     calicoctl(
         host,
-        f'case "$*" in *apply*) cat >"{host.root}/applied" ;; *get*) printf "NAME\\na0\\ngone\\n" ;; esac',
+        f"""case "$*" in
+        *apply*) cat >"{host.root}/applied" ;;
+        *create*) cat >>"{host.root}/created" ;;
+        *"get nodes"*template*) printf '%s' '{reflectors}' ;;
+        *"get nodes"*) printf '{there}' ;;
+        esac""",
     )
-    variables = {"HOST": "a0", "POOL": "netv", "NODES": "a0 a1"}
-    assert host.run(HERE / "datastore.sh", variables, "kind: IPPool\n").returncode == 0
+
+
+def test_resources_are_applied_and_strangers_dropped(host: PretendHost) -> None:
+    nodes(host, "a0", "gone")
+    assert host.run(HERE / "datastore.sh", DATASTORE, "kind: IPPool\n").returncode == 0
     assert (host.root / "applied").read_text() == "kind: IPPool\n"
     deleted = [call for call in host.calls if " delete " in call]
     assert deleted == ["calicoctl --allow-version-mismatch delete node gone"]
+    assert not [call for call in host.calls if " patch " in call]
+
+
+def test_hosts_become_route_reflectors_before_the_mesh_ends(host: PretendHost) -> None:
+    nodes(host, "a0")
+    variables = {**DATASTORE, "REFLECTORS": "a0 a1"}
+    assert host.run(HERE / "datastore.sh", variables, "kind: BGPPeer\n").returncode == 0
+    patches = [call for call in host.calls if " patch " in call]
+    merged = (
+        '{"metadata":{"labels":{"reflects":"true"}},"spec":{"bgp":{"routeReflectorClusterID":"244.0.0.1"}}}'
+    )
+    assert patches == [
+        f"calicoctl --allow-version-mismatch patch node {node} --patch={merged}" for node in ("a0", "a1")
+    ]
+    assert "metadata: {name: a1}" in (host.root / "created").read_text()
+    assert "a0" not in (host.root / "created").read_text()
+    applied = next(index for index, call in enumerate(host.calls) if " apply " in call)
+    assert host.calls.index(patches[-1]) < applied
+
+
+def test_hosts_that_reflect_no_more_are_told_so(host: PretendHost) -> None:
+    nodes(host, "a0", "a1", reflectors="a0 ")
+    variables = {**DATASTORE, "ABSENT": "bgppeer/route-reflectors"}
+    assert host.run(HERE / "datastore.sh", variables, "kind: BGPConfiguration\n").returncode == 0
+    [patch] = [call for call in host.calls if " patch " in call]
+    merged = '{"metadata":{"labels":{"reflects":null}},"spec":{"bgp":{"routeReflectorClusterID":""}}}'
+    assert patch.endswith(f"node a0 --patch={merged}")
+    delete = "calicoctl --allow-version-mismatch delete --skip-not-exists bgppeer route-reflectors"
+    assert host.calls.index(delete) > host.calls.index(patch)
 
 
 def test_a_refused_resource_is_an_error_that_says_why(host: PretendHost) -> None:
-    calicoctl(host, "echo 'IPPool(netv) CIDR overlaps with another'; exit 1")
-    done = host.run(HERE / "datastore.sh", {"HOST": "a0", "POOL": "netv", "NODES": "a0"})
+    refusal = "echo 'IPPool(netv) CIDR overlaps with another'; exit 1"
+    calicoctl(host, f'case "$*" in *apply*) {refusal} ;; esac')
+    done = host.run(HERE / "datastore.sh", {**DATASTORE, "NODES": ""})
     assert done.returncode == 1
     assert "a0: calico: the settings of the network were not taken: IPPool(netv) CIDR overlaps" in done.stderr
 
 
 def test_a_datastore_that_does_not_answer_does_not_keep_the_lab(host: PretendHost) -> None:
     calicoctl(host, "exit 1")
-    done = host.run(HERE / "remove-datastore.sh", {"HOST": "a0", "POOL": "netv", "NODES": "a0"})
+    done = host.run(HERE / "remove-datastore.sh", DATASTORE)
     assert done.returncode == 0
-    assert "a0: calico: ippool netv stays in the datastore, which does not answer" in done.stderr
+    for kind in ("ippool netv", "ipreservation services", "bgppeer route-reflectors"):
+        assert f"a0: calico: {kind} stays in the datastore, which does not answer" in done.stderr
+
+
+def test_ends_of_tunnels_give_their_addresses_back_before_the_pool_goes(host: PretendHost) -> None:
+    nodes(host, "a0", reflectors="a0 192.168.7.1\na1 \n")
+    assert host.run(HERE / "remove-datastore.sh", DATASTORE).returncode == 0
+    calls = [call.removeprefix("calicoctl --allow-version-mismatch ") for call in host.calls]
+    calls = [call for call in calls if call.startswith(("ipam", "patch", "delete"))]
+    assert calls[:3] == [
+        "ipam release --ip=192.168.7.1",
+        'patch node a0 --patch={"spec":{"ipv4VXLANTunnelAddr":null}}',
+        "delete --skip-not-exists ippool netv",
+    ]
+
+
+# ---- network policies
+
+
+def test_hosts_are_told_with_their_ends_of_tunnels(host: PretendHost) -> None:
+    nodes(host, "a0", reflectors="a0=192.168.7.1\na0=\n\na1=\na1=\n")
+    variables = {"HOST": "a0", "HOSTS": "a0=172.16.6.44 a1=172.16.6.218", "HOST_LABEL": "host"}
+    assert host.run(HERE / "hosts.sh", variables).returncode == 0
+    sets = list(yaml.safe_load_all((host.root / "applied").read_text()))
+    assert [one["metadata"]["labels"] for one in sets] == [{"host": "a0"}, {"host": "a1"}]
+    assert [one["spec"]["nets"] for one in sets] == [
+        ["172.16.6.44/32", "192.168.7.1/32"],
+        ["172.16.6.218/32"],
+    ]
+
+
+def test_a_policy_that_is_not_taken_is_named(host: PretendHost) -> None:
+    calicoctl(host, "echo unknown selector; exit 1")
+    done = host.run(HERE / "policy.sh", {"HOST": "a0", "POLICY": "web"}, "kind: GlobalNetworkPolicy\n")
+    assert done.returncode == 1
+    assert done.stderr == "a0: calico: network policy web was not taken: unknown selector\n"
+
+
+def test_a_policy_that_stays_is_an_error(host: PretendHost) -> None:
+    calicoctl(host)
+    assert host.run(HERE / "remove-policy.sh", {"HOST": "a0", "POLICY": "web"}).returncode == 0
+    assert host.calls == [
+        "calicoctl --allow-version-mismatch delete --skip-not-exists globalnetworkpolicy web"
+    ]
+    calicoctl(host, "echo no quorum; exit 1")
+    done = host.run(HERE / "remove-policy.sh", {"HOST": "a0", "POLICY": "web"})
+    assert done.returncode == 1
+    assert "network policy web stays in the datastore: no quorum" in done.stderr
 
 
 # ---- services
@@ -190,7 +291,7 @@ def not_ready() -> Iterator[int]:
     yield from serve(_NotReady)
 
 
-GATE = {"HOST": "a0", "PEERS": "a1=127.0.0.1 a2=172.16.6.231", "SECONDS_ALLOWED": "0"}
+GATE = {"HOST": "a0", "PEERS": "a1=127.0.0.1 a2=172.16.6.231", "SESSION": "Mesh", "SECONDS_ALLOWED": "0"}
 SESSIONS = """cat <<'END'
 BIRD 1.6.8 ready.
 name     proto    table    state  since       info
@@ -218,6 +319,14 @@ def test_the_gate_waits_for_the_last_session(host: PretendHost, ready: int) -> N
     )
     assert gate(host, ready, ready, SECONDS_ALLOWED="30") == (0, "")
     assert len([call for call in host.calls if call.startswith("birdc")]) >= 4
+
+
+def test_a_session_with_a_route_reflector_is_one(host: PretendHost, ready: int) -> None:
+    sessions = SESSIONS.format(first="up     10:00:01    Established")
+    host.program("birdc", sessions.replace("Mesh_", "Node_"))
+    assert gate(host, ready, ready, SESSION="Node") == (0, "")
+    # Sessions of a mesh that is about to end are none.
+    assert gate(host, ready, ready)[0] == 1
 
 
 def test_a_host_without_peers_needs_no_session(host: PretendHost, ready: int) -> None:
@@ -292,7 +401,7 @@ def test_only_calicos_rules_go(host: PretendHost, case: Path) -> None:
 
 def test_only_calicos_interfaces_and_sets_go(host: PretendHost) -> None:
     links = ["1: lo:", "2: eth0@if9:", "3: cali0123456789a@if3:", "4: vxlan.calico:"]
-    links += ["5: calibre0:", "6: br-calico-lab:"]
+    links += ["5: calibre0:", "6: br-calico-lab:", "7: wireguard.cali:"]
     shown = " ".join(f"'{link} <UP> mtu 1500'" for link in links)
     host.program("ip", f"[ \"$*\" != '-o link show' ] || printf '%s\\n' {shown}")
     host.program("ipset", "[ \"$1\" != list ] || printf '%s\\n' mine cali40all-ipam-pools cali60this-host")
@@ -300,12 +409,25 @@ def test_only_calicos_interfaces_and_sets_go(host: PretendHost) -> None:
     assert [call for call in host.calls if "link delete" in call] == [
         "ip link delete cali0123456789a",
         "ip link delete vxlan.calico",
+        "ip link delete wireguard.cali",
     ]
     assert [call for call in host.calls if "ipset destroy" in call] == [
         "ipset destroy cali40all-ipam-pools",
         "ipset destroy cali60this-host",
     ]
     assert "ip route flush root 192.168.0.0/16" in host.calls
+
+
+def test_what_steers_packets_into_wireguard_goes_with_it(host: PretendHost) -> None:
+    rule = "99:\\tnot from all fwmark 0x100000/0x100000 lookup 1"
+    host.program("ip", f"case \"$*\" in 'rule show priority 99') printf '{rule}\\n' ;; esac")
+    assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+    assert "ip route flush table 1" in host.calls
+    assert "ip rule delete priority 99" in host.calls
+    host.program("ip", "case \"$*\" in 'link show wireguard.cali') exit 1 ;; esac")
+    (host.root / "calls").unlink()
+    assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+    assert not [call for call in host.calls if call.startswith("ip rule")], "somebody else's rule stays"
 
 
 def test_removal_leaves_nothing_and_may_be_repeated(host: PretendHost) -> None:

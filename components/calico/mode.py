@@ -1,0 +1,168 @@
+"""The mode of the network, kept so that a change of it is told, and refused where a host cannot have it.
+
+Owes: a mode that a host's kernel or link cannot have, or that would take the network from under containers
+that are not the lab's, is refused before anything changes, and in the preview already where the hosts are
+there to be asked; a preview says what a change does to containers that run.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pulumi import ResourceOptions, dynamic
+
+from components.calico.config import CalicoConfig
+from components.hosts import Host
+from components.hosts.shell import HostError, messages_without_traceback, run
+
+_SCRIPT = Path(__file__).with_name("check-mode.sh")
+_CANNOT = 3
+"""The status of check-mode.sh on a host that cannot have the mode."""
+LOOK_SECONDS = 5
+"""What a preview waits for a host that may not be there."""
+ASK_SECONDS = 30
+
+
+REMAKING = {"pool": "the pool", "mtu": "the containers' MTU"}
+"""What of a mode cannot change without the Docker network being made anew, and the containers on it."""
+
+
+def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """Say what a change of the mode does to containers that run, a sentence each."""
+    told = []
+    for key, what in REMAKING.items():
+        if olds[key] != news[key]:
+            before, after = (_value(props[key]) for props in (olds, news))
+            told.append(
+                f"{what} changes from {before} to {after}: the network and the lab's containers on it are "
+                "made anew"
+            )
+    if not told and any(olds[key] != news[key] for key in ("encapsulation", "wireguard")):
+        told.append(
+            f"the mode changes from {_mode(olds)} to {_mode(news)}: containers keep running, with their "
+            "addresses. Connections between hosts pause for some seconds; an interface has its new MTU only "
+            "when its container is started anew"
+        )
+    if olds["reflectors"] != news["reflectors"]:
+        told.append(
+            f"BGP changes from {_topology(olds)} to {_topology(news)}: containers keep running. Connections "
+            "between hosts pause for some seconds while the sessions are made anew"
+        )
+    return told
+
+
+def _value(value: str | float) -> str:
+    # A number of a resource comes back as one with a fraction.
+    return value if isinstance(value, str) else str(int(value) or "that of the link")
+
+
+def _mode(props: Mapping[str, Any]) -> str:
+    return f"{props['encapsulation']}{' with WireGuard' if props['wireguard'] else ''}"
+
+
+def _topology(props: Mapping[str, Any]) -> str:
+    return f"route reflectors on {', '.join(props['reflectors'])}" if props["reflectors"] else "a full mesh"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a host cannot have a mode."""
+
+    key: str
+    """What of the mode; empty where the host could not be asked."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"network: {self.why}. Nothing was changed"
+
+
+def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -> Refusal | None:
+    kinds = ["vxlan"] if props["encapsulation"] != "none" else []
+    variables = {
+        "HOST": host,
+        "ADDRESS": str(props["hosts"][host]["address"]),
+        "KINDS": " ".join([*kinds, *(["wireguard"] if props["wireguard"] else [])]),
+        "MTU": str(int(props["mtu"]) or ""),
+        "OVERHEAD": str(int(props["overhead"])),
+        "REMADE": remade,
+    }
+    answer = run(str(props["hosts"][host]["ssh"]), _SCRIPT.read_text(), variables, seconds)
+    if answer.status == 0:
+        return None
+    if answer.status == _CANNOT:
+        key, _, why = answer.error.partition(" ")
+        return Refusal(key, why)
+    return Refusal("", answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}")
+
+
+def _refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
+    """What hosts have against a mode."""
+    anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
+    if news["encapsulation"] == "none" and not news["wireguard"] and not news["mtu"] and not anew:
+        return []
+    remade = str(olds["pool"]).partition(":")[0] if anew else ""
+    hosts = list(news["hosts"])
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
+        answers = pool.map(lambda host: _refusal(news, remade, host, seconds), hosts)
+        return [refusal for refusal in answers if refusal]
+
+
+def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
+    with messages_without_traceback():
+        for refusal in _refusals(olds, news, ASK_SECONDS):
+            raise HostError(str(refusal))
+
+
+class _ModeProvider(dynamic.ResourceProvider):
+    def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
+        changed = any(olds.get(key) != news[key] for key in news)
+        refusals = _refusals(olds, news, LOOK_SECONDS) if changed else []
+        # A host that does not answer may not be there yet; the update asks again.
+        failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refusals if refusal.key]
+        if "pool" in olds and not failures:
+            for sentence in consequences(olds, news):
+                # Pulumi shows what a provider writes here with the diagnostics.
+                print(f"network: {sentence}", file=sys.stderr, flush=True)
+        return dynamic.CheckResult(dict(news), failures)
+
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        _require({}, props)
+        return dynamic.CreateResult("mode", dict(props))
+
+    def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        _require(olds, news)
+        return dynamic.UpdateResult(dict(news))
+
+
+class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
+    """How the network carries packets between the hosts."""
+
+    def __init__(
+        self,
+        name: str,
+        config: CalicoConfig,
+        hosts: Sequence[Host],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Remember the mode.
+
+        Args:
+            name: The resource's name.
+            config: The network's section.
+            hosts: The hosts on the network.
+            opts: More resource options, usually the parent.
+        """
+        props = {
+            "pool": config.pool,
+            "mtu": config.mtu or 0,
+            "encapsulation": config.encapsulation,
+            "wireguard": config.wireguard,
+            "overhead": config.overhead,
+            "reflectors": list(config.route_reflectors),
+            "hosts": {host.name: {"address": host.address, "ssh": host.ssh} for host in hosts},
+        }
+        ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])
+        super().__init__(_ModeProvider(), name, props, ResourceOptions.merge(ready, opts))

@@ -1,0 +1,171 @@
+"""The network's mode: what a change of it is said to do, and what hosts have against it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import calico
+from components.calico import mode
+from components.calico.mode import consequences
+from components.hosts.shell import HostError
+from tests.unit.pretend_host import PretendHost
+
+SCRIPT = Path(calico.__file__).parent / "check-mode.sh"
+MODE: dict[str, Any] = {
+    "pool": "netv: 192.168.0.0/16 in blocks of /26",
+    "mtu": 0.0,
+    "encapsulation": "none",
+    "wireguard": False,
+    "overhead": 0.0,
+    "reflectors": [],
+    "hosts": {
+        "a0": {"address": "172.16.6.44", "ssh": "ssh a0"},
+        "a1": {"address": "172.16.6.218", "ssh": "ssh a1"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, []),
+        ({"hosts": {}}, []),
+        (
+            {"pool": "netv: 10.1.0.0/16 in blocks of /26"},
+            [
+                "the pool changes from netv: 192.168.0.0/16 in blocks of /26 to netv: 10.1.0.0/16 in "
+                "blocks of /26: "
+            ],
+        ),
+        ({"mtu": 1400.0}, ["the containers' MTU changes from that of the link to 1400: "]),
+        ({"encapsulation": "vxlan"}, ["the mode changes from none to vxlan: containers keep running"]),
+        ({"wireguard": True}, ["the mode changes from none to none with WireGuard: containers keep running"]),
+        ({"encapsulation": "vxlan", "mtu": 1400.0}, ["the containers' MTU changes"]),
+        ({"reflectors": ["a0", "a1"]}, ["BGP changes from a full mesh to route reflectors on a0, a1: "]),
+    ],
+)
+def test_a_change_says_what_it_does_to_containers(change: dict[str, Any], told: list[str]) -> None:
+    sentences = consequences(MODE, {**MODE, **change})
+    assert len(sentences) == len(told)
+    assert all(sentence.startswith(start) for sentence, start in zip(sentences, told, strict=True))
+
+
+class Answers:
+    """Hosts that answer SSH with a status and a text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status, self.text = status, text
+        self.asked: list[str] = []
+
+    def run(self, command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
+        """Stand in for `subprocess.run`."""
+        self.asked.append(command[-2])
+        if self.status < 0:
+            raise subprocess.TimeoutExpired(command, how["timeout"])
+        return subprocess.CompletedProcess(command, self.status, "", self.text)
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    answers = Answers(0, "")
+    monkeypatch.setattr(subprocess, "run", answers.run)
+    # What a refusal sets for Pulumi's server stays within its test.
+    monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)
+    yield answers
+
+
+def check(olds: dict[str, Any], news: dict[str, Any]) -> list[tuple[str, str]]:
+    failures = mode._ModeProvider().check(olds, news).failures
+    return [(failure.property, failure.reason) for failure in failures]
+
+
+def test_hosts_are_asked_only_of_what_they_may_refuse(hosts: Answers) -> None:
+    for olds, news, asked in (
+        ({}, MODE, 0),
+        (MODE, MODE, 0),
+        (MODE, {**MODE, "reflectors": ["a0"]}, 0),
+        (MODE, {**MODE, "encapsulation": "vxlan"}, 2),
+        ({}, {**MODE, "wireguard": True}, 2),
+        (MODE, {**MODE, "mtu": 1400.0}, 2),
+        (MODE, {**MODE, "pool": "netv: other"}, 2),
+    ):
+        hosts.asked.clear()
+        assert check(olds, news) == []
+        assert len(hosts.asked) == asked
+
+
+def test_a_host_that_cannot_is_a_failure_of_the_preview(
+    hosts: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hosts.status, hosts.text = 3, "wireguard a0: its kernel makes no wireguard interface\n"
+    reason = "network: a0: its kernel makes no wireguard interface. Nothing was changed"
+    assert check(MODE, {**MODE, "wireguard": True}) == [("wireguard", reason)] * 2
+    assert capsys.readouterr().err == "", "what does not happen is not told"
+
+
+@pytest.mark.parametrize("status", [255, -1])
+def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answers, status: int) -> None:
+    hosts.status, hosts.text = status, "a0: no route to host"
+    news = {**MODE, "encapsulation": "vxlan"}
+    assert check(MODE, news) == []
+    provider = mode._ModeProvider()
+    with pytest.raises(HostError, match=r"network: a[01]: no .*Nothing was changed"):
+        provider.update("mode", MODE, news)
+    with pytest.raises(HostError):
+        provider.create(news)
+
+
+CHECK = {"HOST": "a0", "ADDRESS": "172.16.6.44", "KINDS": "", "MTU": "", "OVERHEAD": "0", "REMADE": ""}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> PretendHost:
+    return PretendHost(tmp_path)
+
+
+def test_a_kind_of_interface_is_tried_and_leaves_nothing(host: PretendHost) -> None:
+    host.program("ip", "")
+    assert host.run(SCRIPT, {**CHECK, "KINDS": "vxlan wireguard"}).returncode == 0
+    assert [call for call in host.calls if " link " in call] == [
+        "ip link add calico-lab-try type vxlan id 4094 dstport 14789",
+        "ip link delete calico-lab-try",
+        "ip link add calico-lab-try type wireguard",
+        "ip link delete calico-lab-try",
+    ]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("wireguard", "wireguard"), ("vxlan", "encapsulation")])
+def test_a_kind_that_the_kernel_lacks_is_named(host: PretendHost, kind: str, key: str) -> None:
+    host.program("ip", 'echo "Error: Unknown device type." >&2; exit 2')
+    done = host.run(SCRIPT, {**CHECK, "KINDS": kind})
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"{key} a0: its kernel, ")
+    assert done.stderr.endswith(f"makes no {kind} interface (Unknown device type)\n")
+
+
+@pytest.mark.parametrize(("mtu", "status"), [("1450", 0), ("1451", 3)])
+def test_an_mtu_has_to_fit_the_link(host: PretendHost, mtu: str, status: int) -> None:
+    host.program("ip", "echo '3: eth0    inet 172.16.6.44/24 brd 172.16.6.255 scope global eth0'")
+    link = host.root / "link"
+    link.mkdir()
+    (link / "mtu").write_text("1500\n")
+    done = host.run(
+        SCRIPT, {**CHECK, "MTU": mtu, "OVERHEAD": "50"}, instead={"/sys/class/net/$link": str(link)}
+    )
+    assert done.returncode == status
+    assert ("mtu a0: its link eth0 leaves 1450 bytes" in done.stderr) == (status == 3)
+
+
+def test_containers_of_others_keep_their_network(host: PretendHost) -> None:
+    host.program("docker", "printf 'calico-lab-sshbox lab\\nmine \\nhers \\n'")
+    done = host.run(SCRIPT, {**CHECK, "REMADE": "netv"})
+    assert done.returncode == 3
+    assert done.stderr == (
+        "pool a0: netv is made anew, and containers that are not the lab's are attached to it: mine, hers\n"
+    )
+    host.program("docker", "printf 'calico-lab-sshbox lab\\n'")
+    assert host.run(SCRIPT, {**CHECK, "REMADE": "netv"}).returncode == 0
