@@ -58,7 +58,8 @@ class Machine:
                 ).splitlines()
             ),
             "links": set(self.shell("ls /sys/class/net").split()),
-            "routes": set(self.shell("ip route").splitlines()),
+            "routes": set(self.shell("ip route show table all").splitlines()),
+            "routing rules": set(self.shell("ip rule").splitlines()),
             "listeners": set(self.shell("cat /proc/net/tcp | awk '$4 == \"0A\" {print $2}'").split()),
             "forwarding": set(self.shell("cat /proc/sys/net/ipv4/ip_forward").split()),
             "rules": self.rules(),
@@ -128,7 +129,14 @@ def config(machine: Machine) -> dict[str, object]:
             "privateKey": str(machine.key),
         },
         "calico-lab:etcd": {"members": ["vm"], "token": "etcd-vms"},
-        "calico-lab:network": {"name": "netv", "cidr": "10.97.0.0/16"},
+        # What can leave most behind.
+        "calico-lab:network": {
+            "name": "netv",
+            "cidr": "10.97.0.0/16",
+            "encapsulation": "vxlan",
+            "routeReflectors": ["vm"],
+            "policies": {"box-stays-in": {"appliesTo": "sshBox", "egress": []}},
+        },
         "calico-lab:notebook": {"host": "vm", "address": "10.97.0.100"},
         "calico-lab:sshBox": {"host": "vm", "address": "10.97.0.101"},
         "calico-lab:proxy": {"host": "vm", "port": 8888},

@@ -1,0 +1,87 @@
+"""A crowd: nine containers on the network, one of each team on each host, and who reaches whom."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import permutations, product
+from pathlib import Path
+
+from bench.guests import GuestError
+from lab import remote
+from lab.stack import PROJECT, Outputs
+
+HERE = Path(__file__).parent
+GUEST = (PROJECT / "bench" / "guest.sh").read_text()
+PROBE = (HERE / "crowd.sh").read_text()
+HEARD = (HERE / "heard.sh").read_text()
+REMOVE = "docker rm --force $NAMES >/dev/null && docker rmi calico-lab-guest >/dev/null 2>&1 || true"
+TEAMS = ("red", "green", "blue")
+PROTOCOLS = ("ping", "tcp", "udp")
+
+Reach = frozenset[tuple[str, str, str]]
+"""Who reaches whom by what: sender, target, protocol."""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The containers, by name `<team>-<host>`."""
+
+    outputs: Outputs
+    addresses: Mapping[str, str]
+
+    @property
+    def everything(self) -> Reach:
+        """Each reaches each other by everything."""
+        return frozenset(
+            (one, other, protocol)
+            for (one, other), protocol in product(permutations(self.addresses, 2), PROTOCOLS)
+        )
+
+    def reach(self) -> Reach:
+        """Try it, in both directions between any two."""
+        self._ask(HEARD)
+        targets = " ".join(f"{name}={address}" for name, address in self.addresses.items())
+        told = [*self._ask(PROBE, TARGETS=targets), *self._ask(HEARD)]
+        return frozenset(
+            (words[0], words[1], words[2]) for words in told if words[3] == "open" and words[0] != words[1]
+        )
+
+    def _ask(self, script: str, **variables: str) -> list[list[str]]:
+        by_host = {
+            host: {"NAMES": " ".join(f"{team}-{host}" for team in TEAMS), **variables}
+            for host in self.outputs.hosts
+        }
+        ssh = {host: self.outputs.ssh[host] for host in by_host}
+        lines = []
+        for host, answer in remote.ask(ssh, script, by_host, seconds=60).items():
+            if answer.status != 0:
+                raise GuestError(f"{host}: {answer.error or answer.text}")
+            lines += [line.split() for line in answer.text.splitlines()]
+        return lines
+
+
+@contextmanager
+def crowd(outputs: Outputs) -> Iterator[Crowd]:
+    """Start the containers, and remove them at the end."""
+    ssh = {host: outputs.ssh[host] for host in outputs.hosts}
+    addresses: dict[str, str] = {}
+    try:
+        for team in TEAMS:
+            variables = {
+                host: {
+                    "NAME": f"{team}-{host}",
+                    "NETWORK": outputs.network,
+                    "LABEL": f"org.projectcalico.label.team={team}",
+                }
+                for host in ssh
+            }
+            for host, answer in remote.ask(ssh, GUEST, variables, seconds=60).items():
+                if answer.status != 0:
+                    raise GuestError(f"{host}: {team}-{host} did not start: {answer.error}")
+                addresses[f"{team}-{host}"] = answer.text.strip()
+        people = Crowd(outputs, addresses)
+        people._ask(HEARD)
+        yield people
+    finally:
+        names = {host: {"NAMES": " ".join(f"{team}-{host}" for team in TEAMS)} for host in ssh}
+        remote.ask(ssh, REMOVE, names)

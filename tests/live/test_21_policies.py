@@ -1,0 +1,174 @@
+"""Who reaches whom: everybody, and with policies exactly those who may, and then everybody again."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import remote, status
+from lab.stack import Outputs
+from tests.live import calico
+from tests.live.crowd import Crowd, Reach, crowd
+from tests.live.program import Program, ProgramError
+from tests.live.waiting import eventually
+
+# In the config: the two examples, and two for the crowd.
+SWITCHED = {
+    "network.policies.notebook-from-proxy.enabled": "true",
+    "network.policies.sshbox-stays-in.enabled": "true",
+    "network.policies.red-serves-tcp.appliesTo": "team == 'red'",
+    "network.policies.red-serves-tcp.ingress[0].action": "allow",
+    "network.policies.red-serves-tcp.ingress[0].protocol": "tcp",
+    "network.policies.red-serves-tcp.ingress[0].ports": "5000",
+    "network.policies.red-serves-tcp.ingress[0].source": "team in {'red', 'green'}",
+    "network.policies.blue-pings.appliesTo": "team == 'blue'",
+    "network.policies.blue-pings.egress[0].action": "allow",
+    "network.policies.blue-pings.egress[0].protocol": "icmp",
+}
+POLICIES = {"notebook-from-proxy", "sshbox-stays-in", "red-serves-tcp", "blue-pings"}
+# By hand, as an operator would: one of the endpoints' namespace.
+BY_HAND: dict[str, Any] = {
+    "apiVersion": "projectcalico.org/v3",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "green-hears-green", "namespace": "libnetwork"},
+    "spec": {
+        "selector": "team == 'green'",
+        "types": ["Ingress"],
+        "ingress": [
+            {"action": "Deny", "protocol": "UDP", "source": {"selector": "team != 'green'"}},
+            {"action": "Allow"},
+        ],
+    },
+}
+NOTEBOOK, SSHBOX = "192.168.0.100/8888", "192.168.0.101/22"
+
+
+@pytest.fixture(scope="module")
+def people(outputs: Outputs) -> Iterator[Crowd]:
+    with crowd(outputs) as running:
+        yield running
+
+
+def allowed(people: Crowd) -> Reach:
+    """What the policies say, in the words of this test."""
+
+    def may(one: str, other: str, protocol: str) -> bool:
+        sender, target = one.partition("-")[0], other.partition("-")[0]
+        if sender == "blue" and protocol != "ping":
+            return False
+        if target == "red":
+            return protocol == "tcp" and sender in ("red", "green")
+        return not (target == "green" and protocol == "udp" and sender != "green")
+
+    return frozenset(flow for flow in people.everything if may(*flow))
+
+
+def differ(found: Reach, expected: Reach) -> str:
+    return f"closed: {sorted(expected - found)}; open: {sorted(found - expected)}"
+
+
+def reaches(people: Crowd, expected: Reach) -> None:
+    found = people.reach()
+    assert found == expected, differ(found, expected)
+
+
+def connects(ssh: str, place: str, inside: str = "") -> bool:
+    """Whether TCP to a place is answered, from a host or from a container on it."""
+    return (
+        remote.run(ssh, f"{inside} bash -c 'exec 3<>/dev/tcp/{place.replace(' ', '/')}'", seconds=10).status
+        == 0
+    )
+
+
+def tried(outputs: Outputs) -> dict[str, bool]:
+    """Who reaches the notebook and the SSH box, and whom the SSH box reaches."""
+    box = "timeout 3 docker exec calico-lab-sshbox"
+    return {
+        "proxy's host to notebook": connects(outputs.ssh["a2"], NOTEBOOK, "timeout 5"),
+        "another host to notebook": connects(outputs.ssh["a0"], NOTEBOOK, "timeout 3"),
+        "container to notebook": connects(outputs.ssh["a0"], NOTEBOOK, "timeout 3 docker exec red-a0"),
+        "container to ssh box": connects(outputs.ssh["a2"], SSHBOX, "timeout 5 docker exec red-a2"),
+        "ssh box to its host": connects(outputs.ssh["a0"], f"{outputs.hosts['a0']}/22", box),
+        "ssh box to notebook": connects(outputs.ssh["a0"], NOTEBOOK, box),
+    }
+
+
+def kernel_rules(outputs: Outputs) -> dict[str, set[str]]:
+    """Calico's rules and sets on each host, without counters, and the names of sets without their members."""
+    told = {}
+    for host in outputs.hosts:
+        answer = remote.run(outputs.ssh[host], "iptables-save 2>/dev/null | grep cali; ipset list -name")
+        told[host] = {re.sub(r"\[\d+:\d+\]", "", line).strip() for line in answer.text.splitlines()}
+    return told
+
+
+@pytest.mark.timeout(240)
+def test_policies_hold_exactly_while_they_are_switched_on(
+    people: Crowd, outputs: Outputs, program: Program, tmp_path: Path
+) -> None:
+    eventually(lambda: reaches(people, people.everything), seconds=20)
+    before = kernel_rules(outputs)
+    assert all(tried(outputs).values())
+    config = program.changed_config(tmp_path, SWITCHED)
+    changes = program.preview(config)
+    hosts = {"a0-calico-hosts"}
+    assert {change.name for change in changes} == {f"a0-network-policy-{name}" for name in POLICIES} | hosts
+    try:
+        program.up(config)
+        calico.apply(outputs, BY_HAND)
+        assert calico.names(outputs, "globalnetworkpolicy") == POLICIES
+        eventually(lambda: reaches(people, allowed(people)), seconds=20)
+        assert tried(outputs) == {
+            "proxy's host to notebook": True,
+            "another host to notebook": False,
+            "container to notebook": False,
+            "container to ssh box": True,
+            "ssh box to its host": False,
+            "ssh box to notebook": False,
+        }
+        assert status.findings(status.look(outputs, program.stack)) == []
+        told = program.pulumi("preview", "--diff", "--non-interactive", "--color", "never")
+        for name in POLICIES:
+            assert f'"{name}"' in told, "the preview shows what goes"
+    finally:
+        calico.calicoctl(outputs, "delete --skip-not-exists networkpolicy green-hears-green -n libnetwork")
+        program.up()
+    assert calico.names(outputs, "globalnetworkpolicy") == set()
+    assert calico.names(outputs, "globalnetworkset") == set()
+    eventually(lambda: reaches(people, people.everything), seconds=20)
+    assert all(tried(outputs).values())
+
+    def as_before() -> None:
+        assert kernel_rules(outputs) == before
+
+    eventually(as_before, seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {
+                "network.policies.notebook-from-proxy.enabled": "true",
+                "network.policies.notebook-from-proxy.ingress[0].source": "a0",
+            },
+            "network.policies.notebook-from-proxy.ingress: cuts the proxy on a2 from the notebook, tcp/8888",
+        ),
+        (
+            {"network.policies.sshbox-stays-in.appliesTo": "role = 'web'"},
+            "must be a service (notebook, sshBox) or a selector of containers",
+        ),
+        (
+            {"network.policies.notebook-from-proxy.ingress[0].source": "notebok"},
+            "'notebok': is not known; names are notebook, sshBox, proxy, a0, a1, a2, visitor, operator",
+        ),
+    ],
+)
+def test_a_policy_that_is_wrong_is_refused_by_the_preview(
+    program: Program, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ProgramError) as refused:
+        program.preview(program.changed_config(tmp_path, changes))
+    assert message in str(refused.value)

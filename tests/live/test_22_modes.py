@@ -1,0 +1,197 @@
+"""The modes of the network, one after the other on the running lab, and back.
+
+What goes over the wire, who hears routes from whom, what becomes of containers; and what is refused.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.guests import Guest, guests
+from lab import remote, stack, status
+from lab.stack import Outputs
+from tests.live import calico
+from tests.live.crowd import Crowd, crowd
+from tests.live.program import Program, ProgramError
+from tests.live.waiting import eventually
+
+WIRE = Path(__file__).with_name("wire.sh").read_text()
+CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
+
+
+@pytest.fixture
+def back(program: Program) -> Iterator[None]:
+    """The tracked config again, whatever has become of the test."""
+    yield
+    program.up(seconds=180)
+
+
+def everywhere(outputs: Outputs, script: str) -> dict[str, str]:
+    """What a script prints on each host."""
+    answers = {host: remote.run(outputs.ssh[host], script) for host in outputs.hosts}
+    assert all(answer.status == 0 for answer in answers.values()), answers
+    return {host: answer.text for host, answer in answers.items()}
+
+
+def healthy(program: Program) -> Outputs:
+    outputs = stack.read(program.stack)
+    assert status.findings(status.look(outputs, program.stack)) == []
+    return outputs
+
+
+def all_reach_all(guest: dict[str, Guest]) -> None:
+    for one, other in itertools.permutations(guest.values(), 2):
+        assert "2 received" in one.run(f"ping -c 2 -i 0.2 -W 2 {other.address}")
+
+
+@pytest.mark.timeout(300)
+def test_vxlan_and_back(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+    before = everywhere(outputs, CONTAINERS)
+    changes = {"encapsulation": "vxlan", "policies.notebook-from-proxy.enabled": "true"}
+    config = program.changed_config(tmp_path, {f"network.{path}": value for path, value in changes.items()})
+    told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
+    assert "the mode changes from none to vxlan: containers keep running, with their addresses" in told
+    program.up(config)
+    healthy(program)
+    assert everywhere(outputs, CONTAINERS) == before
+    # As the end of a tunnel the proxy's host has another address, and is known by its name all the same;
+    # `healthy`
+    # has gone by way of the proxy.
+    refused = remote.run(outputs.ssh["a0"], "timeout 3 bash -c 'exec 3<>/dev/tcp/192.168.0.100/8888'")
+    assert refused.status != 0
+    mtu = everywhere(outputs, "cat /var/lib/calico/mtu")
+    with guests(outputs, list(outputs.hosts)) as guest:
+        all_reach_all(guest)
+        one, other = list(guest.values())[:2]
+        assert " mtu 1450 " in one.run("ip link show cali0 2>/dev/null || ip link show eth0")
+        variables = {
+            "NAME": one.name,
+            "PEER": other.address,
+            "VIA": outputs.hosts[other.host],
+            "CIDR": outputs.cidr,
+        }
+        seen = remote.run(outputs.ssh[one.host], WIRE, variables).text
+    here, there = outputs.hosts[one.host], outputs.hosts[other.host]
+    tunnelled = re.findall(r"IP (\S+)\.\d+ > (\S+)\.4789: VXLAN.*\n\s*IP (\S+) > (\S+): ICMP echo", seen)
+    assert len(tunnelled) == 6, seen
+    assert {pair[:2] for pair in tunnelled} == {(here, there), (there, here)}
+    assert {pair[2:] for pair in tunnelled} == {(one.address, other.address), (other.address, one.address)}
+    assert set(mtu.values()) == {"1450"}
+
+
+def sessions(outputs: Outputs, program: Program) -> dict[tuple[str, str], str]:
+    """The sessions that BIRD has on each host, expected or not: state by host and peer."""
+    names = {address: host for host, address in outputs.hosts.items()}
+    seen = status.look(outputs, program.stack)
+    return {
+        (host, names[peer]): session.state
+        for host in outputs.hosts
+        for peer, session in seen.hosts[host].sessions.items()
+    }
+
+
+@pytest.mark.timeout(300)
+def test_a_route_reflector_and_back(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+    # This is the way back from VXLAN too: of it, nothing is left.
+    left = everywhere(outputs, "ip -o link; ip rule; cat /var/lib/calico/mtu")
+    assert not [text for text in left.values() if "vxlan" in text]
+    assert {text.rpartition("\n")[2] for text in left.values()} == {"1500"}
+    before = everywhere(outputs, CONTAINERS)
+    reflector, *clients = outputs.hosts
+    program.up(program.changed_config(tmp_path, {"network.routeReflectors[0]": reflector}))
+    now = healthy(program)
+    assert now.route_reflectors == (reflector,)
+    pairs = {(reflector, client) for client in clients} | {(client, reflector) for client in clients}
+    assert sessions(now, program) == dict.fromkeys(pairs, "Established")
+    with guests(now, list(now.hosts)) as guest:
+        all_reach_all(guest)
+        # The clients know each other's blocks from the reflector, and send straight to each other.
+        one, other = clients
+        route = remote.run(now.ssh[one], f"ip route get {guest[other].address}")
+        assert f"via {now.hosts[other]} " in route.text
+    assert everywhere(outputs, CONTAINERS) == before
+    program.up()
+    again = healthy(program)
+    assert set(sessions(again, program)) == set(itertools.permutations(again.hosts, 2))
+    assert "route-reflectors" not in calico.names(outputs, "bgppeer")
+    assert "route-reflector" not in calico.calicoctl(outputs, "get nodes --output yaml")
+
+
+@pytest.mark.timeout(300)
+def test_another_pool_and_back(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+    changes = {
+        "network.cidr": "10.98.0.0/16",
+        "network.blockSize": "31",
+        "network.mtu": "1400",
+        "notebook.address": "10.98.0.100",
+        "sshBox.address": "10.98.0.96",
+    }
+    config = program.changed_config(tmp_path, changes)
+    with guests(outputs, ["a2"]) as guest:
+        with pytest.raises(ProgramError) as refused:
+            program.preview(config)
+        reason = "a2: netv is made anew, and containers that are not the lab's are attached to it"
+        assert f"{reason}: {guest['a2'].name}" in str(refused.value)
+    replaced = {change.name for change in program.preview(config) if "replace" in change.operation}
+    assert {"notebook", "sshbox", *(f"{host}-netv" for host in outputs.hosts)} <= replaced
+    program.up(config, seconds=180)
+    now = healthy(program)
+    # A service gives its address back when it stops. Nobody is given it who does not ask for it, though the
+    # first container on its host takes the only other address of its block.
+    assert remote.run(now.ssh["a0"], "docker stop --time 1 calico-lab-sshbox").status == 0
+    with crowd(now) as people:
+        given = set(people.addresses.values())
+        assert "10.98.0.97" in given, "its block is that of the host"
+        assert not given & {"10.98.0.96", "10.98.0.100"}
+        assert all(address.startswith("10.98.") for address in given)
+        assert remote.run(now.ssh["a0"], "docker start calico-lab-sshbox").status == 0
+        eventually(lambda: everybody(people), seconds=20)
+        links = everywhere(
+            now,
+            "ip -o link show; for id in $(docker ps -q --filter network=netv); do "
+            "nsenter -n -t $(docker inspect -f '{{.State.Pid}}' $id) ip -o link show; done",
+        )
+        for text in links.values():
+            assert set(re.findall(r": cali\S+ .*? mtu (\d+)", text)) == {"1400"}
+    assert healthy(program).hosts == now.hosts
+    box = program.resource("SshBox")["outputs"]["address"]
+    assert f"{box} dev cali" in remote.run(now.ssh["a0"], "ip route").text
+    blocks = calico.calicoctl(now, "ipam show --show-blocks")
+    assert "192.168." not in blocks
+    assert set(re.findall(r"Block +\| [0-9.]+/(\d+)", blocks)) == {"31"}
+
+
+def everybody(people: Crowd) -> None:
+    assert people.reach() == people.everything
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network.wireguard": "true"}, "makes no wireguard interface"),
+        (
+            {"network.encapsulation": "vxlan", "network.mtu": "1451"},
+            "leaves 1450 bytes",
+        ),
+    ],
+)
+def test_what_a_host_cannot_do_is_refused_before_anything_changes(
+    outputs: Outputs, program: Program, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    before = settings(outputs)
+    config = program.changed_config(tmp_path, changes)
+    for attempt in (program.preview, program.up):
+        with pytest.raises(ProgramError) as refused:
+            attempt(config)
+        for host in outputs.hosts:
+            assert re.search(rf"network: {host}: .*{message}.*Nothing was changed", str(refused.value))
+    assert settings(outputs) == before
+
+
+def settings(outputs: Outputs) -> list[dict[str, Any]]:
+    """What the datastore says of the mode."""
+    return [*calico.resources(outputs, "felixconfiguration"), *calico.resources(outputs, "ippool")]
