@@ -94,6 +94,7 @@ def flows(config: LabConfig, lab: Lab) -> list[Flow]:
         lab,
         etcd_members=config.etcd.members,
         vxlan=config.network.encapsulation != "none",
+        wireguard=config.network.wireguard,
         proxy=(config.proxy.host, config.proxy.port),
     )
 

@@ -325,9 +325,8 @@ class CalicoNetwork(ComponentResource):
                 "HOST": first.name,
                 "HOSTS": " ".join(f"{host.name}={host.address}" for host in hosts),
                 "HOST_LABEL": HOST_LABEL,
-                # Services that were started anew may have other ends of tunnels. (A trigger would do as
-                # well, but
-                # for the old resource, which would take away at last what the new one has written.)
+                # Services that were started anew may have other ends of tunnels. (A trigger would do as well,
+                # but for the old resource, which would take away at last what the new one has written.)
                 "SERVICES": digest_of(started.values()),
             },
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),

@@ -18,6 +18,7 @@ ETCD_CLIENT_PORT = 2379
 ETCD_PEER_PORT = 2380
 BGP_PORT = 179
 VXLAN_PORT = 4789
+WIREGUARD_PORT = 51820
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def lab_flows(
     *,
     etcd_members: Sequence[str] = (),
     vxlan: bool = False,
+    wireguard: bool = False,
     proxy: tuple[str, int] | None = None,
 ) -> list[Flow]:
     """List the flows that the lab needs.
@@ -53,6 +55,7 @@ def lab_flows(
         lab: The machines and where the operator comes from.
         etcd_members: The hosts with an etcd member; every host of the lab is a client of each.
         vxlan: Whether containers' traffic between hosts is encapsulated.
+        wireguard: Whether what goes between hosts is encrypted.
         proxy: The host and the published port of the HTTP proxy.
     """
     flows = []
@@ -71,6 +74,8 @@ def lab_flows(
             between.append(("etcd's peers", "tcp", ETCD_PEER_PORT))
         if vxlan:
             between.append(("VXLAN", "udp", VXLAN_PORT))
+        if wireguard:
+            between.append(("WireGuard", "udp", WIREGUARD_PORT))
         machine = lab.hosts[origin]
         for purpose, protocol, port in between:
             flows.append(Flow(purpose, origin, machine.address, host, protocol, port, machine.mac))

@@ -52,12 +52,13 @@ def test_guard(name: str) -> None:
     assert cuts == document["cuts"]
 
 
-def test_the_guard_knows_vxlan() -> None:
-    drop = {"p": {"hosts": ["a0"], "rules": [{"action": "drop", "protocol": "udp", "ports": 4789}]}}
+@pytest.mark.parametrize(("port", "flow"), [(4789, "VXLAN"), (51820, "WireGuard")])
+def test_the_guard_knows_the_tunnels_in_use(port: int, flow: str) -> None:
+    drop = {"p": {"hosts": ["a0"], "rules": [{"action": "drop", "protocol": "udp", "ports": port}]}}
     config = FirewallConfig.model_validate({"policies": drop})
     guarded(config, LAB, lab_flows(LAB))
-    with pytest.raises(PolicyError, match="VXLAN, udp/4789 from a1"):
-        guarded(config, LAB, lab_flows(LAB, vxlan=True))
+    with pytest.raises(PolicyError, match=f"{flow}, udp/{port} from a1"):
+        guarded(config, LAB, lab_flows(LAB, vxlan=flow == "VXLAN", wireguard=flow == "WireGuard"))
 
 
 def test_a_host_without_an_active_policy_has_no_rules() -> None:
