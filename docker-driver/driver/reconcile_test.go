@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/projectcalico/calico/libcalico-go/lib/options"
 
@@ -283,4 +284,30 @@ func TestRunAsksForLabelsOfEndpointsThatItStored(t *testing.T) {
 	whole.Reconciler.Ask()
 	whole.Reconciler.Run(ctx)
 	equal(t, "running", f.has(running, runningAddress), everything)
+}
+
+// What appears between the two looks, as an address does that was on its way until then, must not wait for the next
+// regular reconciliation, which is an hour away here.
+func TestRunLooksAgainForWhatOnlyTheSecondLookFound(t *testing.T) {
+	f, whole, _ := consistent(t)
+	f.links["califirst"] = link.Pair{EndpointID: "first", Host: "califirst"}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	looks := 0
+	f.asked = func() {
+		looks++
+		if looks == 1 {
+			fakeAddresses{f}.allocate(leftAddress, "docker-"+left, f.node)
+		}
+	}
+	whole.Reconciler.Done = func(map[string]int, error) {
+		if _, there := f.allocations[leftAddress]; !there {
+			cancel()
+		}
+	}
+	whole.Reconciler.Ask()
+	whole.Reconciler.Run(ctx)
+	if _, there := f.allocations[leftAddress]; there {
+		t.Errorf("the address is still allocated after %d looks", looks)
+	}
 }

@@ -151,7 +151,7 @@ func (r *Reconciler) Once(ctx context.Context) (map[string]int, error) {
 		return nil, err
 	}
 	r.unsettled = first.Underway > 0
-	if first.empty() {
+	if first.count() == 0 {
 		return nil, nil
 	}
 	select {
@@ -163,8 +163,11 @@ func (r *Reconciler) Once(ctx context.Context) (map[string]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.unsettled = second.Underway > 0
-	return r.mend(ctx, second.also(first))
+	seen := second.count()
+	agreed := second.also(first)
+	// What only the second look found is looked at again soon: it may be something that was on its way before.
+	r.unsettled = second.Underway > 0 || agreed.count() < seen
+	return r.mend(ctx, agreed)
 }
 
 // Differences are what one look found.
@@ -189,9 +192,9 @@ type Differences struct {
 	Underway int
 }
 
-func (d Differences) empty() bool {
-	return len(d.Endpoints)+len(d.Allocations)+len(d.Links)+len(d.Networks)+len(d.Pools)+len(d.Unknown)+
-		len(d.Unallocated)+len(d.Handles) == 0
+func (d Differences) count() int {
+	return len(d.Endpoints) + len(d.Allocations) + len(d.Links) + len(d.Networks) + len(d.Pools) + len(d.Unknown) +
+		len(d.Unallocated) + len(d.Handles)
 }
 
 // also keeps what the earlier look found as well.
