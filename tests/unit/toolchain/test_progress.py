@@ -55,6 +55,8 @@ def test_a_long_command_shows_that_it_lives(
 
 
 def test_an_interrupt_ends_the_whole_build(step: Step, tmp_path: Path) -> None:
+    # What runs in a shell's background ignores interrupts, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     child = tmp_path / "child"
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
