@@ -307,6 +307,15 @@ func (f fakeAddresses) GetAssignmentAttributes(_ context.Context, ip cnet.IP) (m
 	return map[string]string{calico.AttributeNode: allocation.Node}, &allocation.Handle, nil
 }
 
+func (f fakeAddresses) IPsByHandle(_ context.Context, handle string) ([]cnet.IP, error) {
+	unlock, err := f.lock()
+	defer unlock()
+	if _, left := f.emptyHandles[handle]; left {
+		return nil, err
+	}
+	return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: handle}
+}
+
 func (f fakeAddresses) GetUtilization(
 	_ context.Context, args calico.GetUtilizationArgs,
 ) ([]*calico.PoolUtilization, error) {

@@ -311,3 +311,21 @@ func TestRunLooksAgainForWhatOnlyTheSecondLookFound(t *testing.T) {
 		t.Errorf("the address is still allocated after %d looks", looks)
 	}
 }
+
+// Calico's library says nothing when a handle did not go with its address.
+func TestAReleaseThatLeavesItsHandleWantsAReconciliation(t *testing.T) {
+	f, whole, _ := consistent(t)
+	handle := "docker-" + left
+	fakeAddresses{f}.allocate(leftAddress, handle, f.node)
+	f.emptyHandles = map[string]string{handle: "1"}
+	body := []byte(`{"PoolID": "192.168.0.0/16", "Address": "` + leftAddress.String() + `"}`)
+	request := httptest.NewRequest("POST", "/IpamDriver.ReleaseAddress", bytes.NewReader(body))
+	whole.Handlers()[driver.IPAMName].ServeHTTP(httptest.NewRecorder(), request)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	whole.Reconciler.Done = func(map[string]int, error) { cancel() }
+	whole.Reconciler.Run(ctx)
+	if len(f.emptyHandles) > 0 {
+		t.Errorf("handles left: %v", f.emptyHandles)
+	}
+}

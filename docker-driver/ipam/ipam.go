@@ -41,6 +41,7 @@ type Addresses interface {
 	AutoAssign(ctx context.Context, args calico.AutoAssignArgs) (*calico.IPAMAssignments, *calico.IPAMAssignments, error)
 	ReleaseIPs(ctx context.Context, ips ...calico.ReleaseOptions) ([]cnet.IP, []calico.ReleaseOptions, error)
 	GetAssignmentAttributes(ctx context.Context, address cnet.IP) (map[string]string, *string, error)
+	IPsByHandle(ctx context.Context, handle string) ([]cnet.IP, error)
 	GetUtilization(ctx context.Context, args calico.GetUtilizationArgs) ([]*calico.PoolUtilization, error)
 }
 
@@ -352,6 +353,8 @@ func (d *Driver) removeLeftEndpoint(ctx context.Context, address netip.Addr) err
 func (d *Driver) release(ctx context.Context, address netip.Addr) error {
 	attributes, handle, err := d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
 	if datastore.Absent(err) {
+		// By an earlier try, it may be, of which only the answer was lost, or else the handle's turn.
+		d.Doubt()
 		return nil
 	}
 	if err != nil {
@@ -363,7 +366,14 @@ func (d *Driver) release(ctx context.Context, address netip.Addr) error {
 		return nil
 	}
 	_, _, err = d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{Address: address.String(), Handle: *handle})
-	return err
+	if err != nil {
+		return err
+	}
+	// The library tells nobody when the handle did not go with the address, as when etcd is late with that answer.
+	if _, left := d.Addresses.IPsByHandle(ctx, *handle); !datastore.Absent(left) {
+		d.Doubt()
+	}
+	return nil
 }
 
 // Attributes are what an allocation of the node tells about itself.
