@@ -16,7 +16,7 @@ import yaml
 from components.config import LabConfig, load
 from components.firewall import lab_of, trace
 from components.firewall.resolve import OPERATOR, resolve
-from components.firewall.why import Counter, Explanation, Step, explain, read_counters, read_trace
+from components.firewall.why import Counter, Explanation, Step, end_of, explain, read_counters, read_trace
 from lab import remote
 from lab.stack import PROJECT, Outputs, StackError
 
@@ -42,7 +42,7 @@ class Live:
     @property
     def end(self) -> Step | None:
         """The rule that ended the packet's way; None where it came through."""
-        return next((step for step in self.steps if step.verdict in ("DROP", "REJECT")), None)
+        return end_of(self.steps)
 
     @property
     def verdict(self) -> str | None:

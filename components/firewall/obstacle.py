@@ -6,14 +6,13 @@ hand is found like what a policy says.
 """
 
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from components.firewall import trace
 from components.firewall.evaluate import Packet
-from components.firewall.why import Step, read_step, read_trace
+from components.firewall.why import Step, end_of, read_step, read_trace
 from components.hosts.shell import Answer, run
 
 ANSWER_SECONDS = trace.SECONDS + 20
@@ -69,9 +68,9 @@ def judge(source: str, target: str, port: int, there: Answer, back: Answer) -> s
                 f"{host} cannot say why: {traced.error}; next: iptables -S INPUT on {source} and on {target}"
             )
     way, way_back = read_trace(there.text), read_trace(back.text)
-    if stop := _stop(way):
+    if stop := end_of(way):
         return f"{target} stops it: {_advice(target, stop)}"
-    if stop := _stop(way_back):
+    if stop := end_of(way_back):
         return f"it gets to {target}, and {source} stops the answer: {_advice(source, stop)}"
     if not _came(there.text):
         return (
@@ -85,10 +84,6 @@ def judge(source: str, target: str, port: int, there: Answer, back: Answer) -> s
 def _came(traced: str) -> bool:
     """Whether a packet came at all; on a host without any rule it meets none but the trace's own."""
     return any(read_step(line) for line in traced.splitlines())
-
-
-def _stop(steps: Sequence[Step]) -> Step | None:
-    return next((step for step in steps if step.verdict in ("DROP", "REJECT")), None)
 
 
 def _advice(host: str, stop: Step) -> str:

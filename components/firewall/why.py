@@ -6,7 +6,7 @@ itself, where the rules of Calico, Docker and everybody else have their say too,
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -23,6 +23,8 @@ _TRACE = re.compile(
 )
 # It has no word for NFT_RETURN (-5 in linux/netfilter/nf_tables.h).
 _VERDICTS = {"0xfffffffb": "RETURN"}
+ENDS = ("DROP", "REJECT")
+"""The verdicts with which a packet goes no further."""
 OWN_TABLE = "calico-lab-trace"
 """What marks the packets that are traced; it decides nothing."""
 # A comment without a space is printed without quotes by some versions of iptables.
@@ -165,6 +167,11 @@ def read_trace(text: str) -> list[Step]:
     """Read the way of the first packet that was traced; empty where none came."""
     steps = [found for line in text.splitlines() if (found := read_step(line))]
     return [step for packet, step in steps if packet == steps[0][0] and step.table != OWN_TABLE]
+
+
+def end_of(steps: Iterable[Step]) -> Step | None:
+    """The rule that ended a packet's way; None where none did."""
+    return next((step for step in steps if step.verdict in ENDS), None)
 
 
 @dataclass(frozen=True)

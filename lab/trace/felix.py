@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from components.firewall.why import Step
+from components.firewall.why import ENDS, Step
 
 Direction = Literal["egress", "ingress"]
 
@@ -59,7 +59,7 @@ def decision(steps: Sequence[Step], direction: Direction, names: Mapping[str, st
     asked = [chain for chain in chains if chain.startswith(of_policies)]
     called = [names.get(chain, chain) for chain in asked]
     last = met[-1]
-    passes = last.verdict not in ("DROP", "REJECT")
+    passes = last.verdict not in ENDS
     decisive = [step for step in met if step.chain == (asked[-1] if passes and asked else last.chain)]
     if last.chain in asked or (passes and asked):
         by = names.get(decisive[-1].chain, decisive[-1].chain) if decisive else called[-1]

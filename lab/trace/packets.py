@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from components.firewall.why import OWN_TABLE, Step, read_step
+from components.firewall.why import OWN_TABLE, Step, end_of, read_step
 
 _PACKET = re.compile(r"PACKET: \d+ (?P<packet>\S+) (?P<fields>.*)")
 _FIELD = re.compile(r"(\w+)=(\S*)")
@@ -34,7 +34,7 @@ class Passage:
     @property
     def end(self) -> Step | None:
         """The rule that ended its way; None where none did."""
-        return next((step for step in self.steps if step.verdict in ("DROP", "REJECT")), None)
+        return end_of(self.steps)
 
 
 def read(text: str) -> Mapping[str, Passage]:
