@@ -5,6 +5,7 @@ The rules go the whole way of the lab's own, from the policy to the confirmation
 Pulumi stands aside, since ten thousand rules have no room in a config.
 """
 
+import pathlib
 import shlex
 import time
 from collections.abc import Iterator
@@ -43,14 +44,7 @@ RULES: dict[str, list[dict[str, Any]]] = {
     SET: [{"action": "drop", "source": "many"}],
     FLAT: [{"action": "drop", "source": address} for address in ADDRESSES],
 }
-# bash opens each connection itself, so that no process is started for it.
-_CONNECT = """
-began=$(date +%s%N)
-for ((i = 0; i < COUNT; i++)); do
-    true 3<>"/dev/tcp/$ADDRESS/$PORT"
-done 2>/dev/null
-echo $((($(date +%s%N) - began) / 1000))
-"""
+_CONNECT = pathlib.Path(__file__).with_name("connections.sh")
 
 
 @dataclass(frozen=True)
@@ -140,7 +134,7 @@ def _loaded(props: dict[str, Any] | None) -> Iterator[float]:
 def _connections(ssh: str, address: str) -> float:
     """New connections per second, one after the other, each with its own first packet."""
     variables = {"ADDRESS": address, "PORT": str(CLOSED_PORT), "COUNT": str(CONNECTIONS)}
-    answer = remote.run(ssh, _CONNECT, variables, seconds=60)
+    answer = remote.run(ssh, _CONNECT.read_text(), variables, seconds=60)
     if answer.status != 0:
         raise BenchError(f"{ssh}: {answer.error}")
     return CONNECTIONS / (int(answer.text) / 1e6)
