@@ -22,7 +22,7 @@ from bench.path import Path
 from bench.turns import Series, rotated
 from components.firewall import FirewallConfig, Lab, lab_of
 from components.firewall.compile import compile_policies
-from components.firewall.host_firewall import HostFirewallProvider, program_digest
+from components.firewall.host_firewall import HostFirewallProvider, inputs
 from components.firewall.resolve import resolve
 from lab import remote
 from lab.stack import Outputs
@@ -68,16 +68,15 @@ def properties(kind: str, host: str, lab: Lab, ssh_config: str) -> dict[str, Any
     """The properties of a host's firewall that has the sources in one of the two ways."""
     policy = {"hosts": [host], "rules": RULES[kind]}
     config = FirewallConfig.model_validate({"sets": {"many": ADDRESSES}, "policies": {"bench": policy}})
-    return {
-        "host": host,
-        "machine": "",
-        "ssh_config": ssh_config,
-        **vars(compile_policies(resolve(config, lab)[host])),
-        "operator": [str(address) for address in lab.operator],
-        "undo_seconds": config.undo_seconds,
-        "allow_lockout": False,
-        "program": program_digest(),
-    }
+    return inputs(
+        host=host,
+        machine="",
+        ssh_config=ssh_config,
+        compiled=compile_policies(resolve(config, lab)[host]),
+        operator=[str(address) for address in lab.operator],
+        undo_seconds=config.undo_seconds,
+        allow_lockout=False,
+    )
 
 
 def measure(name: str, outputs: Outputs) -> Costs:

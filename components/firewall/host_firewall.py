@@ -261,6 +261,29 @@ def _confirm(connection: _Connection, change: str, deadline: float) -> str:
     )
 
 
+def inputs(
+    *,
+    host: str,
+    machine: Input[str],
+    ssh_config: Input[str],
+    compiled: Compiled,
+    operator: Sequence[str],
+    undo_seconds: int,
+    allow_lockout: bool,
+) -> dict[str, Any]:
+    """What the provider is given of a host's firewall."""
+    return {
+        "host": host,
+        "machine": machine,
+        "ssh_config": ssh_config,
+        **vars(compiled),
+        "operator": list(operator),
+        "undo_seconds": undo_seconds,
+        "allow_lockout": allow_lockout,
+        "program": program_digest(),
+    }
+
+
 COMPARED = ("policies", "ipv4", "ipv6", "sets", "program")
 
 
@@ -338,16 +361,13 @@ class HostFirewall(dynamic.Resource, module="calico-lab", name="HostFirewall"):
         allow_lockout: bool,
         opts: ResourceOptions | None = None,
     ) -> None:
-        props = {
-            "host": host,
-            "machine": machine,
-            "ssh_config": ssh_config,
-            **vars(compiled),
-            "operator": list(operator),
-            "undo_seconds": undo_seconds,
-            "allow_lockout": allow_lockout,
-            "program": program_digest(),
-            "loaded": None,
-            "drift": None,
-        }
-        super().__init__(HostFirewallProvider(), name, props, opts)
+        props = inputs(
+            host=host,
+            machine=machine,
+            ssh_config=ssh_config,
+            compiled=compiled,
+            operator=operator,
+            undo_seconds=undo_seconds,
+            allow_lockout=allow_lockout,
+        )
+        super().__init__(HostFirewallProvider(), name, {**props, "loaded": None, "drift": None}, opts)
