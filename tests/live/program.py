@@ -3,9 +3,12 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from lab.stack import PROJECT
 
@@ -83,6 +86,20 @@ class Program:
         shutil.copy(self.config, copy)
         for path, value in changes.items():
             self.pulumi("config", "set", "--path", f"calico-lab:{path}", value, "--config-file", str(copy))
+        return copy
+
+    def edited_config(self, folder: Path, section: str, edit: Callable[[dict[str, Any]], object]) -> Path:
+        """Copy the tracked config into a folder and edit one of its sections there.
+
+        Args:
+            folder: Where the copy lies.
+            section: The section's name, as `firewall`.
+            edit: Changes the section that it is given.
+        """
+        document = yaml.safe_load(self.config.read_text())
+        edit(document["config"][f"calico-lab:{section}"])
+        copy = folder / self.config.name
+        copy.write_text(yaml.safe_dump(document, sort_keys=False))
         return copy
 
     def secret_output(self, name: str) -> Secret:

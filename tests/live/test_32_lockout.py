@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lab import remote, stack
 from lab.stack import PROJECT, Outputs
@@ -45,13 +44,12 @@ HARMLESS = {"rules": [{"action": "reject", "source": "visitor", "protocol": "tcp
 
 def config(program: Program, folder: Path, policy: dict[str, Any], seconds: int = UNDO_SECONDS) -> Path:
     """The tracked config with one policy more, on the target."""
-    document = yaml.safe_load(program.config.read_text())
-    firewall = document["config"]["calico-lab:firewall"]
-    firewall["undoSeconds"] = seconds
-    firewall["policies"][POLICY] = {"hosts": [TARGET], "allowLockout": True, **policy}
-    file = folder / program.config.name
-    file.write_text(yaml.safe_dump(document, sort_keys=False))
-    return file
+
+    def edit(firewall: dict[str, Any]) -> None:
+        firewall["undoSeconds"] = seconds
+        firewall["policies"][POLICY] = {"hosts": [TARGET], "allowLockout": True, **policy}
+
+    return program.edited_config(folder, "firewall", edit)
 
 
 def operators_mac() -> str:

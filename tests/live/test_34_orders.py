@@ -7,9 +7,9 @@ import itertools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from lab import remote, stack, status
 from lab.stack import Outputs
@@ -64,14 +64,16 @@ def test_every_order_is_in_the_sequence() -> None:
 @pytest.fixture
 def _every_policy(outputs: Outputs, program: Program, tmp_path: Path) -> Iterator[None]:
     """All of the exercises, one about a published port, and something to reach."""
-    document = yaml.safe_load(program.config.read_text())
-    policies = document["config"]["calico-lab:firewall"]["policies"]
-    for policy in policies.values():
-        policy["enabled"] = True
-    rule = {"action": "reject", "source": "visitor", "protocol": "tcp", "ports": PUBLISHED}
-    policies[POLICY] = {"hosts": [TARGET], "appliesTo": "published", "rules": [rule]}
-    config = tmp_path / program.config.name
-    config.write_text(yaml.safe_dump(document, sort_keys=False))
+    policies: set[str] = set()
+
+    def edit(firewall: dict[str, Any]) -> None:
+        for policy in firewall["policies"].values():
+            policy["enabled"] = True
+        rule = {"action": "reject", "source": "visitor", "protocol": "tcp", "ports": PUBLISHED}
+        firewall["policies"][POLICY] = {"hosts": [TARGET], "appliesTo": "published", "rules": [rule]}
+        policies.update(firewall["policies"])
+
+    config = program.edited_config(tmp_path, "firewall", edit)
     scene.set_up(outputs)
     published = remote.run(outputs.ssh[TARGET], PUBLISH)
     try:
@@ -79,7 +81,7 @@ def _every_policy(outputs: Outputs, program: Program, tmp_path: Path) -> Iterato
         open_to_all = dict.fromkeys(SENDERS, everything("open", PUBLISHED))
         eventually(lambda: same(outputs, open_to_all), seconds=20)
         program.up(config)
-        assert set(stack.read(program.stack).firewall[TARGET]) == set(policies)
+        assert set(stack.read(program.stack).firewall[TARGET]) == policies
         yield
     finally:
         program.up()
