@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -94,6 +95,41 @@ func TestDriverIsKilled(t *testing.T) {
 		t.Errorf("rules left: %v\n%s", err, left)
 	}
 	consistent(t)
+}
+
+// TestDriverIsKilledInsideACall kills it while it waits for etcd. Docker repeats the call, and leaves out its content.
+func TestDriverIsKilledInsideACall(t *testing.T) {
+	netv(t)
+	for _, each := range []struct {
+		call      string
+		arguments []string
+	}{
+		{"IpamDriver.RequestAddress", []string{
+			"run", "-d", "--name", "c1", "--network", "netv", "--ip", "192.168.0.101", "box", "sleep", "100000"}},
+		{"NetworkDriver.DeleteEndpoint", []string{"rm", "-f", "c1"}},
+	} {
+		must(t, lab.etcd.signal(syscall.SIGSTOP))
+		finished := make(chan error, 1)
+		go func() {
+			_, err := lab.run(each.arguments...)
+			finished <- err
+		}()
+		err := until(func() error {
+			if lab.underway(each.call) == 0 {
+				return fmt.Errorf("no %s is under way", each.call)
+			}
+			return nil
+		})
+		must(t, errors.Join(err, lab.driver.end(syscall.SIGKILL), lab.driver.start(), lab.etcd.signal(syscall.SIGCONT)))
+		must(t, <-finished)
+		if count := lab.underway(each.call); count != 0 {
+			t.Errorf("%d times %s is still under way", count, each.call)
+		}
+		if each.call == "IpamDriver.RequestAddress" {
+			ping(t, "c1", "10.99.0.1")
+		}
+		consistent(t)
+	}
 }
 
 func TestEngineIsKilled(t *testing.T) {

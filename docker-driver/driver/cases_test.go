@@ -27,6 +27,7 @@ import (
 	"calico-lab/docker-driver/driver"
 	"calico-lab/docker-driver/link"
 	"calico-lab/docker-driver/observe"
+	"calico-lab/docker-driver/plugin"
 	"calico-lab/docker-driver/publish"
 	"calico-lab/docker-driver/store"
 	"calico-lab/docker-driver/workload"
@@ -50,6 +51,8 @@ type testCase struct {
 		Profiles []string
 		// Made are the hosts that are noted on pools which this driver made, by CIDR.
 		Made map[string]string
+		// Unanswered are the requests that the driver before this one was killed with, by call.
+		Unanswered map[string][]json.RawMessage
 		// Conflicts is how many changes of pools another host is quicker with.
 		Conflicts int
 	}
@@ -149,7 +152,7 @@ func (c testCase) run(t *testing.T) {
 		f.pools = append(f.pools, madePool(cidr, noted))
 	}
 	whole, _ := assemble(t, f)
-	handlers := whole.Handlers()
+	handlers := handlersOf(t, whole, c.Given.Unanswered)
 	for i, call := range c.Calls {
 		f.down = (f.down || call.Down) && !call.Up
 		socket := cmp.Or(call.Socket, driver.NetworkName)
@@ -294,4 +297,28 @@ func assemble(t *testing.T, f *fake) (*driver.Driver, *store.Store) {
 		f, links, records, ports, &observe.Record{}, slog.New(slog.DiscardHandler),
 	)
 	return whole, records
+}
+
+// handlersOf serves the driver, after one that was killed with the unanswered requests, by call.
+func handlersOf(
+	t *testing.T, whole *driver.Driver, unanswered map[string][]json.RawMessage,
+) map[string]http.Handler {
+	t.Helper()
+	folder := t.TempDir()
+	before, err := plugin.OpenUnanswered(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for call, requests := range unanswered {
+		for _, request := range requests {
+			if _, err := before.Keep(call, request); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	after, err := plugin.OpenUnanswered(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return whole.Handlers(after)
 }

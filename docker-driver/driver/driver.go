@@ -107,12 +107,12 @@ func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records 
 
 // Handlers returns what serves each socket, by its name. The network driver's socket answers IPAM calls as well, for
 // people who give the same name twice.
-func (d *Driver) Handlers() map[string]http.Handler {
+func (d *Driver) Handlers(unanswered *plugin.Unanswered) map[string]http.Handler {
 	both := d.network.Calls()
 	maps.Copy(both, d.ipam.Calls())
 	return map[string]http.Handler{
-		NetworkName: plugin.Handler([]string{"NetworkDriver", "IpamDriver"}, both, d.log, d.answered),
-		IPAMName:    plugin.Handler([]string{"IpamDriver"}, d.ipam.Calls(), d.log, d.answered),
+		NetworkName: plugin.Handler([]string{"NetworkDriver", "IpamDriver"}, both, unanswered, d.log, d.answered),
+		IPAMName:    plugin.Handler([]string{"IpamDriver"}, d.ipam.Calls(), unanswered, d.log, d.answered),
 	}
 }
 

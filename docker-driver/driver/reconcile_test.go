@@ -269,7 +269,8 @@ func post(t *testing.T, whole *driver.Driver, call string, request any) {
 		t.Fatal(err)
 	}
 	recorder := httptest.NewRecorder()
-	whole.Handlers()[driver.NetworkName].ServeHTTP(recorder, httptest.NewRequest("POST", "/"+call, bytes.NewReader(body)))
+	posted := httptest.NewRequest("POST", "/"+call, bytes.NewReader(body))
+	handlersOf(t, whole, nil)[driver.NetworkName].ServeHTTP(recorder, posted)
 	var answer plugin.ErrorResponse
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Err != "" {
 		t.Fatalf("%s: %v %s", call, err, answer.Err)
@@ -320,7 +321,7 @@ func TestAReleaseThatLeavesItsHandleWantsAReconciliation(t *testing.T) {
 	f.emptyHandles = map[string]string{handle: "1"}
 	body := []byte(`{"PoolID": "192.168.0.0/16", "Address": "` + leftAddress.String() + `"}`)
 	request := httptest.NewRequest("POST", "/IpamDriver.ReleaseAddress", bytes.NewReader(body))
-	whole.Handlers()[driver.IPAMName].ServeHTTP(httptest.NewRecorder(), request)
+	handlersOf(t, whole, nil)[driver.IPAMName].ServeHTTP(httptest.NewRecorder(), request)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	whole.Reconciler.Done = func(map[string]int, error) { cancel() }

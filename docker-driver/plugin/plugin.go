@@ -30,7 +30,11 @@ const contentType = "application/vnd.docker.plugins.v1.2+json"
 const requestLimit = 1 << 20
 
 // Call answers one path of the protocol.
-type Call func(ctx context.Context, body []byte) (any, error)
+type Call struct {
+	answer func(ctx context.Context, body []byte) (any, error)
+	// bare calls have no content, alike ones the same answer to every request.
+	bare, alike bool
+}
 
 // Calls maps a path without its slash, such as "NetworkDriver.Join", to what answers it.
 type Calls map[string]Call
@@ -38,30 +42,32 @@ type Calls map[string]Call
 // Observer is told of every call once it has been answered.
 type Observer func(call string, took time.Duration, err error)
 
+// errRepeated refuses a call whose content is lost.
+var errRepeated = errors.New("the driver was restarted during this call, and Docker repeated it without its content: " +
+	"run the command again")
+
 // Typed makes a Call of a function with the call's own request and response.
 func Typed[Request, Response any](answer func(context.Context, Request) (Response, error)) Call {
-	return func(ctx context.Context, body []byte) (any, error) {
+	_, bare := any(*new(Request)).(Empty)
+	_, alike := any(*new(Response)).(Empty)
+	return Call{bare: bare, alike: alike, answer: func(ctx context.Context, body []byte) (any, error) {
 		var request Request
-		if _, wantsNothing := any(request).(Empty); wantsNothing {
-			return answer(ctx, request)
-		}
-		if len(bytes.TrimSpace(body)) == 0 {
-			// Docker's plugin client reads its own buffer empty at the first try and sends the rest at the second.
-			return nil, errors.New("the driver was restarted during this call, and Docker repeated it without its " +
-				"content: run the command again")
-		}
-		if err := json.Unmarshal(body, &request); err != nil {
-			return nil, fmt.Errorf("the request is not what this call takes: %w", err)
+		if !bare {
+			if err := json.Unmarshal(body, &request); err != nil {
+				return nil, fmt.Errorf("the request is not what this call takes: %w", err)
+			}
 		}
 		return answer(ctx, request)
-	}
+	}}
 }
 
 // Handler serves the calls, and Plugin.Activate with the plugin types that implements names.
-func Handler(implements []string, calls Calls, log *slog.Logger, observe Observer) http.Handler {
-	served := Calls{"Plugin.Activate": func(context.Context, []byte) (any, error) {
+func Handler(
+	implements []string, calls Calls, unanswered *Unanswered, log *slog.Logger, observe Observer,
+) http.Handler {
+	served := Calls{"Plugin.Activate": Typed(func(context.Context, Empty) (ActivateResponse, error) {
 		return ActivateResponse{Implements: implements}, nil
-	}}
+	})}
 	for path, call := range calls {
 		if kind, _, _ := strings.Cut(path, "."); slices.Contains(implements, kind) {
 			served[path] = call
@@ -79,10 +85,15 @@ func Handler(implements []string, calls Calls, log *slog.Logger, observe Observe
 			refuse(w, http.StatusBadRequest, "the request could not be read: "+err.Error())
 			return
 		}
-		// A caller that hangs up does not stop the call half way: what it undoes or completes is the same either way.
-		ctx := context.WithoutCancel(r.Context())
 		started := time.Now()
-		response, err := call(ctx, body)
+		var response any
+		if body, err = call.content(path, body, unanswered); err == nil {
+			if !call.bare {
+				defer kept(path, body, unanswered, log)()
+			}
+			// A caller that hangs up does not stop the call half way: what it undoes or completes is the same either way.
+			response, err = call.answer(context.WithoutCancel(r.Context()), body)
+		}
 		took := time.Since(started)
 		observe(path, took, err)
 		if err != nil {
@@ -94,6 +105,32 @@ func Handler(implements []string, calls Calls, log *slog.Logger, observe Observe
 		log.Debug("call in full", "call", path, "request", string(body), "response", response)
 		reply(w, http.StatusOK, response)
 	})
+}
+
+// content returns what the call came with, or the content of the one that it repeats.
+func (c Call) content(path string, body []byte, unanswered *Unanswered) ([]byte, error) {
+	if c.bare || len(bytes.TrimSpace(body)) > 0 {
+		return body, nil
+	}
+	if left, found := unanswered.Take(path, c.alike); found {
+		return left, nil
+	}
+	return nil, errRepeated
+}
+
+// kept keeps the call's request until it is answered, for the case that this driver is killed: the call itself needs
+// no file, and goes on without one.
+func kept(path string, body []byte, unanswered *Unanswered, log *slog.Logger) func() {
+	forget, err := unanswered.Keep(path, body)
+	if err != nil {
+		log.Warn("a call would be lost with the driver", "call", path, "error", err)
+		return func() {}
+	}
+	return func() {
+		if err := forget(); err != nil {
+			log.Warn("the request of a call stays behind", "call", path, "error", err)
+		}
+	}
 }
 
 func refuse(w http.ResponseWriter, status int, sentence string) {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,7 +70,7 @@ func read(arguments []string) (settings, error) {
 	flags := flag.NewFlagSet("calico-docker-driver", flag.ContinueOnError)
 	flags.StringVar(&s.node, "node", os.Getenv("NODENAME"), "this host's name in Calico (NODENAME; else the hostname)")
 	flags.StringVar(&s.socketDir, "socket-dir", "/run/docker/plugins", "folder in which Docker looks for plugins")
-	flags.StringVar(&s.stateDir, "state-dir", "/var/lib/calico-lab/docker-driver", "folder for the record of networks")
+	flags.StringVar(&s.stateDir, "state-dir", "/var/lib/calico-lab/docker-driver", "folder for the record of networks, and of calls under way")
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:9101", "address for /readiness and /metrics; empty for none")
 	flags.StringVar(&s.docker, "docker-socket", "/var/run/docker.sock", "Docker's API, for events and reconciliation")
 	flags.StringVar(&s.mtuFile, "mtu-file", "/var/lib/calico/mtu", "file in which Felix writes the MTU for containers")
@@ -155,7 +156,11 @@ func run(arguments []string) error {
 		log.Error("published ports are not restored in full", "error", err)
 	}
 
-	handlers := whole.Handlers()
+	unanswered, err := plugin.OpenUnanswered(filepath.Join(s.stateDir, "unanswered"))
+	if err != nil {
+		return err
+	}
+	handlers := whole.Handlers(unanswered)
 	failed := make(chan error, len(handlers)+1)
 	var running []*http.Server
 	serve := func(listener net.Listener, handler http.Handler) {
