@@ -3,18 +3,27 @@
 They stand on the same network as the lab's machines and have neither Docker nor Calico, so that no packet
 filter is in the way. Rules that let packets pass early would not be the same: a packet that meets a table
 costs something even there. They can be made where the lab's machines are containers, and nowhere else.
+
+The same pair of interfaces can be had on the lab's own hosts. What it costs there is what their tables cost
+every packet, whosever it is.
 """
 
 import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from lab import remote
+from lab.stack import Outputs
 
 NETWORK = "calico-lab"
 IMAGE = "calico-lab/host:latest"
 GUESTS = ("198.18.0.1", "198.18.0.2")
 """Addresses for benchmarks (RFC 2544)."""
+SPACE = "calico-lab-bare"
+LINK = "bare0"
 _MAKE = Path(__file__).with_name("bare.sh")
 
 Shell = Callable[[str], str]
@@ -53,16 +62,46 @@ def hosts(name: str, machine: str, *, tracked: bool = False) -> Iterator[tuple[S
             format_ = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}'
             addresses.append(_docker("inspect", "--format", format_, one).strip())
         for one, address, peer, via in zip(names, GUESTS, GUESTS[::-1], addresses[::-1], strict=True):
-            settings = {"ADDRESS": address, "PEER": peer, "VIA": via, "TRACKED": "yes" if tracked else ""}
+            settings = _settings(address, peer, via) | {"TRACKED": "yes" if tracked else ""}
             environment = [flag for key, value in settings.items() for flag in ("--env", f"{key}={value}")]
             _docker("exec", "--interactive", *environment, one, "bash", "-s", stdin=_MAKE.read_text())
-        yield _guest(names[0]), _guest(names[1])
+        yield partial(_in_container, names[0]), partial(_in_container, names[1])
     finally:
         subprocess.run(["docker", "rm", "--force", *names], capture_output=True, check=False, timeout=60)
 
 
-def _guest(name: str) -> Shell:
-    return lambda command: _docker("exec", name, "ip", "netns", "exec", "guest", "sh", "-c", command)
+@contextmanager
+def on_lab_hosts(outputs: Outputs, here: str, there: str) -> Iterator[tuple[Shell, Shell]]:
+    """Make the pairs on two of the lab's hosts; give a shell behind each, and remove them at the end."""
+    ends = (here, there)
+    try:
+        for host, other, address, peer in zip(ends, ends[::-1], GUESTS, GUESTS[::-1], strict=True):
+            settings = _settings(address, peer, outputs.hosts[other])
+            _on_host(outputs.ssh[host], _MAKE.read_text(), settings)
+        yield partial(_in_space, outputs.ssh[here]), partial(_in_space, outputs.ssh[there])
+    finally:
+        # The route to what is behind the interface goes with it, and the one to the other host's does not.
+        for host, peer in zip(ends, GUESTS[::-1], strict=True):
+            remote.run(outputs.ssh[host], f"ip netns delete {SPACE}; ip route delete {peer}")
+
+
+def _settings(address: str, peer: str, via: str) -> dict[str, str]:
+    return {"SPACE": SPACE, "LINK": LINK, "ADDRESS": address, "PEER": peer, "VIA": via}
+
+
+def _in_container(name: str, command: str) -> str:
+    return _docker("exec", name, "ip", "netns", "exec", SPACE, "sh", "-c", command)
+
+
+def _in_space(ssh: str, command: str) -> str:
+    return _on_host(ssh, f'ip netns exec {SPACE} sh -c "$COMMAND"', {"COMMAND": command})
+
+
+def _on_host(ssh: str, script: str, variables: dict[str, str]) -> str:
+    answer = remote.run(ssh, script, variables)
+    if answer.status != 0:
+        raise BareError(f"{ssh}: {answer.error or answer.text}")
+    return answer.text
 
 
 def _docker(*arguments: str, stdin: str = "") -> str:

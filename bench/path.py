@@ -1,9 +1,10 @@
 """Throughput and latency of the paths that a container's packets take, beside the limit of such a path.
 
 The limit is a veth pair and a route on hosts without any rule (`bench.bare`). Where such hosts cannot be
-made, the hosts' own path is the reference. Between the limit and the lab lies what a packet meets on each of
-the two hosts: the tracking of its connection, which the path `bare, tracked` shows alone, and the chains of
-Calico and Docker.
+made, the same pair on the lab's hosts is the reference. Between the limit and the lab lies what a packet
+meets on each of the two hosts: the tracking of its connection, which the path `bare, tracked` shows alone;
+the tables that every packet of a host meets, which the pair on the lab's hosts shows; and what Calico has
+for the container.
 
 All programs are the hosts' own iperf3 and ping, whichever namespace they run in.
 """
@@ -33,6 +34,7 @@ PORT = 5201
 HOST = "host to host"
 LIMIT = "bare"
 TRACKED = "bare, tracked"
+TABLES = "bare, on the lab's hosts"
 BRIDGE = "Docker's bridge, one host"
 
 Shell = Callable[[str], str]
@@ -116,7 +118,7 @@ def measure(outputs: Outputs, encapsulation: str, *, all_paths: bool = True) -> 
             # A path's first packets also find it: neighbours, routes, tracking.
             path.client(f"ping -n -q -c 5 -i 0.2 {path.address}")
         return Paths(
-            reference=LIMIT if LIMIT in paths else HOST,
+            reference=LIMIT if LIMIT in paths else TABLES,
             throughput=turns.take("throughput", "Gbit/s", TURNS, _each(throughput, paths)),
             latency=turns.take("round trip", "µs", TURNS, _each(latency, paths)),
         )
@@ -137,6 +139,8 @@ def _paths(outputs: Outputs, encapsulation: str, *, all_paths: bool) -> Iterator
         if bare.possible() and all_paths:
             client, server = stack.enter_context(bare.hosts("tracked", here, tracked=True))
             found[TRACKED] = Path(client, server, bare.GUESTS[1])
+        client, server = stack.enter_context(bare.on_lab_hosts(outputs, here, there))
+        found[TABLES] = Path(client, server, bare.GUESTS[1])
         found[HOST] = Path(on_host(outputs.ssh[here]), on_host(outputs.ssh[there]), outputs.hosts[there])
         on_network = stack.enter_context(guests(outputs, [here, there]))
         found[network_path(encapsulation)] = between(on_network[here], on_network[there])

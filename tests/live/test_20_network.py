@@ -45,6 +45,12 @@ def test_hosts_know_each_others_blocks_from_bird(outputs: Outputs, guest: dict[s
         assert routes.text.strip(), f"{host} has no route from BIRD by way of {other}"
 
 
+def test_no_packet_meets_tables_of_the_other_iptables(outputs: Outputs) -> None:
+    for host, ssh in outputs.ssh.items():
+        answer = remote.run(ssh, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null")
+        assert answer.text == "", f"{host} has legacy tables"
+
+
 def test_the_wire_carries_the_containers_own_packets(outputs: Outputs, guest: dict[str, Guest]) -> None:
     hosts = list(guest)
     for here, there in ((hosts[0], hosts[1]), (hosts[0], hosts[2])):
