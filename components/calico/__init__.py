@@ -238,6 +238,7 @@ class CalicoNetwork(ComponentResource):
             stdin=render_datastore(self._config, reserved),
             # The addresses of a pool cannot be changed: it is given up and made anew.
             triggers=[self._config.name, str(self._config.cidr), self._config.block_size],
+            once=True,
             opts=ResourceOptions(
                 parent=self,
                 depends_on=[mode, *installed[first.name].resources, *self._etcd.ready],
@@ -288,7 +289,7 @@ class CalicoNetwork(ComponentResource):
         something from the datastore that only a new pool changes: then Pulumi removes the containers first,
         the network next and the pool last, and makes them in the other order.
         """
-        return docker.Network(
+        network = docker.Network(
             f"{host.name}-{self._config.name}",
             name=self._config.name,
             driver="calico",
@@ -304,6 +305,14 @@ class CalicoNetwork(ComponentResource):
                 ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True)
             ),
         )
+        # Docker only says that the network has active endpoints, and the provider that it waited in vain.
+        host.before_removal(
+            "calico-attached",
+            _HERE / "attached.sh",
+            {"HOST": host.name, "NETWORK": self._config.name},
+            ResourceOptions(parent=self, depends_on=[network]),
+        )
+        return network
 
     def _apply_policies(
         self,
@@ -329,6 +338,7 @@ class CalicoNetwork(ComponentResource):
                 # but for the old resource, which would take away at last what the new one has written.)
                 "SERVICES": digest_of(started.values()),
             },
+            once=True,
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )
         for policy, document in documents.items():
@@ -338,5 +348,6 @@ class CalicoNetwork(ComponentResource):
                 delete=_HERE / "remove-policy.sh",
                 variables={"HOST": first.name, "POLICY": policy},
                 stdin=document,
+                once=True,
                 opts=ResourceOptions(parent=self, depends_on=[datastore, told]),
             )

@@ -135,6 +135,9 @@ spec:
   # What a container sends to its own host meets the host's rules, as what it sends to another host does.
   defaultEndpointToHostAction: Return
   ipv6Support: false
+  # Calico's startup adds these two where they are not there (startup.go); to take them away restarts Felix.
+  logSeverityScreen: Info
+  reportingInterval: 0s
   usageReportingEnabled: false""",
             *lines,
             "",

@@ -91,6 +91,7 @@ class Host:
         variables: Mapping[str, Input[str]] | None = None,
         stdin: Input[str] | None = None,
         triggers: Sequence[Input[object]] = (),
+        once: bool = False,
         opts: ResourceOptions | None = None,
     ) -> remote.Command:
         """Run an idempotent script as root, at creation and whenever it or its input changes.
@@ -102,25 +103,45 @@ class Host:
             variables: Exported to both scripts; never secret.
             stdin: What the script reads from standard input; may be secret.
             triggers: Values whose change runs the script again, by replacing the resource.
+            once: There is one of it in the lab, whichever host it is done from. The resource is called
+                `<name>`: another host takes it over, and the host before does not undo it.
             opts: More resource options, usually the parent.
         """
-        exports: Output[dict[str, str]] = Output.all(**(variables or {}))
-
-        def command(path: Path) -> Output[str]:
-            text = path.read_text()
-            return exports.apply(lambda values: as_root(with_variables(text, values), self.user))
-
         return remote.Command(
-            f"{self.name}-{name}",
+            name if once else f"{self.name}-{name}",
             connection=self.connection,
-            create=command(script),
-            delete=command(delete) if delete else None,
+            create=self._command(script, variables),
+            delete=self._command(delete, variables) if delete else None,
             stdin=stdin,
             triggers=list(triggers) or None,
             logging=remote.Logging.STDERR,
             add_previous_output_in_env=False,
             opts=self.options(opts),
         )
+
+    def before_removal(
+        self, name: str, script: Path, variables: Mapping[str, Input[str]], opts: ResourceOptions
+    ) -> remote.Command:
+        """Run a script as root before what it depends on is removed; when it fails, nothing of that is.
+
+        Args:
+            name: The resource is called `<host>-<name>`.
+            script: A bash script in the component's folder.
+            variables: Exported to it; never secret.
+            opts: The parent, and what is not to be removed without it (`depends_on`).
+        """
+        return remote.Command(
+            f"{self.name}-{name}",
+            connection=self.connection,
+            delete=self._command(script, variables),
+            logging=remote.Logging.STDERR,
+            opts=self.options(opts),
+        )
+
+    def _command(self, script: Path, variables: Mapping[str, Input[str]] | None) -> Output[str]:
+        text = script.read_text()
+        exports: Output[dict[str, str]] = Output.all(**(variables or {}))
+        return exports.apply(lambda values: as_root(with_variables(text, values), self.user))
 
     def files(
         self,

@@ -113,8 +113,8 @@ def test_policies_hold_exactly_while_they_are_switched_on(
     assert all(tried(outputs).values())
     config = program.changed_config(tmp_path, SWITCHED)
     changes = program.preview(config)
-    hosts = {"a0-calico-hosts"}
-    assert {change.name for change in changes} == {f"a0-network-policy-{name}" for name in POLICIES} | hosts
+    hosts = {"calico-hosts"}
+    assert {change.name for change in changes} == {f"network-policy-{name}" for name in POLICIES} | hosts
     try:
         program.up(config)
         calico.apply(outputs, BY_HAND)

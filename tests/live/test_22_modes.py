@@ -58,9 +58,8 @@ def test_vxlan_and_back(outputs: Outputs, program: Program, tmp_path: Path, back
     program.up(config)
     healthy(program)
     assert everywhere(outputs, CONTAINERS) == before
-    # As the end of a tunnel the proxy's host has another address, and is known by its name all the same;
-    # `healthy`
-    # has gone by way of the proxy.
+    # As the end of a tunnel the proxy's host has another address, and is known by its name all the same:
+    # `healthy` has gone by way of the proxy.
     refused = remote.run(outputs.ssh["a0"], "timeout 3 bash -c 'exec 3<>/dev/tcp/192.168.0.100/8888'")
     assert refused.status != 0
     mtu = everywhere(outputs, "cat /var/lib/calico/mtu")
@@ -163,6 +162,28 @@ def test_another_pool_and_back(outputs: Outputs, program: Program, tmp_path: Pat
     blocks = calico.calicoctl(now, "ipam show --show-blocks")
     assert "192.168." not in blocks
     assert set(re.findall(r"Block +\| [0-9.]+/(\d+)", blocks)) == {"31"}
+
+
+@pytest.mark.timeout(180)
+def test_another_host_comes_first_and_takes_over_what_all_have(
+    outputs: Outputs, program: Program, tmp_path: Path, back: None
+) -> None:
+    def pool() -> list[str]:
+        return [one["metadata"]["uid"] for one in calico.resources(outputs, "ippools")]
+
+    before = everywhere(outputs, CONTAINERS), pool()
+    first, *others = outputs.hosts
+    config = program.edited_config(
+        tmp_path, "network", lambda network: network.update(hosts=[*others, first])
+    )
+    changes = {change.name: change.operation for change in program.preview(config)}
+    assert changes["calico-datastore"] == "update"
+    program.up(config)
+    assert (everywhere(outputs, CONTAINERS), pool()) == before
+    healthy(program)
+    program.up()
+    assert (everywhere(outputs, CONTAINERS), pool()) == before
+    healthy(program)
 
 
 def everybody(people: Crowd) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench.guests import guests
 from components.hosts.machine import CAPABILITIES
 from lab import stack, status
 from lab.stack import PROJECT
@@ -154,7 +155,7 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
     }
     environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
 
-    def pulumi(*arguments: str, seconds: float = 60) -> str:
+    def pulumi(*arguments: str, seconds: float = 60, fails: bool = False) -> str:
         command = ["pulumi", *arguments, "--stack", STACK]
         done = subprocess.run(
             command,
@@ -165,7 +166,7 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
             check=False,
             timeout=seconds,
         )
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        assert (done.returncode != 0) == fails, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     # In a project of its own, because Pulumi writes the stack's salt beside its Pulumi.yaml.
@@ -183,7 +184,12 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
     assert status.findings(status.look(outputs, STACK)) == []
     pulumi("preview", "--expect-no-changes", "--config-file", str(file), *QUIET)
 
-    pulumi("destroy", "--yes", "--skip-preview", "--config-file", str(file), *QUIET, seconds=180)
+    destroy = ("destroy", "--yes", "--skip-preview", "--config-file", str(file), *QUIET)
+    with guests(outputs, ["vm"]) as guest:
+        refused = pulumi(*destroy, seconds=180, fails=True)
+        assert f"vm: containers that are not the lab's run on netv: {guest['vm'].name}. End them" in refused
+        assert "10.97." in guest["vm"].run("ip -4 -o address show dev eth0")
+    pulumi(*destroy, seconds=180)
 
     def given_back() -> None:
         after = machine.look()

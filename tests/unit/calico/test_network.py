@@ -30,9 +30,9 @@ def changed(before: Program, after: Program, name: str) -> bool:
 
 
 def test_nothing_of_calico_runs_before_etcd_is_healthy(lab: Program) -> None:
-    assert urns(lab, "etcd-health") <= lab.named("a0-calico-datastore").dependencies
+    assert urns(lab, "etcd-health") <= lab.named("calico-datastore").dependencies
     for host in HOSTS:
-        assert lab.named("a0-calico-datastore").urn in lab.named(f"{host}-calico").dependencies
+        assert lab.named("calico-datastore").urn in lab.named(f"{host}-calico").dependencies
 
 
 def test_what_takes_long_does_not_wait_for_etcd(lab: Program) -> None:
@@ -85,11 +85,11 @@ def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
     for host in HOSTS:
         for step in steps:
             assert lab.named(f"{host}-{step}").inputs["delete"]
-    assert lab.named("a0-calico-datastore").inputs["delete"]
+    assert lab.named("calico-datastore").inputs["delete"]
 
 
 def test_a_pool_of_other_addresses_is_made_anew_and_a_setting_is_not(lab: Program) -> None:
-    pool = "a0-calico-datastore"
+    pool = "calico-datastore"
     moved = with_network(blockSize=27)
     assert moved.named(pool).inputs["triggers"] != lab.named(pool).inputs["triggers"]
     masked = with_network(natOutgoing=False)
@@ -117,7 +117,7 @@ def test_a_pool_that_is_made_anew_finds_no_network_on_it(lab: Program) -> None:
     moved = with_network(blockSize=27)
     for host in HOSTS:
         network = lab.named(f"{host}-netv")
-        assert lab.named("a0-calico-datastore").urn in network.dependencies
+        assert lab.named("calico-datastore").urn in network.dependencies
         assert network.inputs["labels"] == [
             {"label": "calico-lab.pool", "value": "netv: 192.168.0.0/16 in blocks of /26"}
         ]
@@ -130,7 +130,7 @@ def test_nothing_of_the_network_is_touched_before_the_mode_is_known_to_be_possib
     assert urns(lab, "engine") <= mode.dependencies
     for host in HOSTS:
         assert mode.urn in lab.named(f"{host}-calico-settings").dependencies
-    assert mode.urn in lab.named("a0-calico-datastore").dependencies
+    assert mode.urn in lab.named("calico-datastore").dependencies
 
 
 def test_an_mtu_is_an_option_of_the_network(lab: Program) -> None:
@@ -150,7 +150,7 @@ def test_gates_wait_for_the_sessions_that_there_will_be(lab: Program) -> None:
 
 
 def test_services_have_reserved_addresses_and_a_name_for_policies(lab: Program) -> None:
-    datastore = lab.named("a0-calico-datastore").inputs["stdin"]
+    datastore = lab.named("calico-datastore").inputs["stdin"]
     assert "  reservedCIDRs:\n  - 192.168.0.100/32\n  - 192.168.0.101/32\n" in datastore
     for name, service in (("notebook", "notebook"), ("sshbox", "sshBox")):
         labels = {one["label"]: one["value"] for one in lab.named(name).inputs["labels"]}
@@ -165,10 +165,10 @@ def test_a_network_policy_is_one_resource_and_gone_with_its_switch(lab: Program)
     config["calico-lab:network"]["policies"]["sshbox-stays-in"]["enabled"] = True
     switched = run(config)
     new = {resource.name for resource in switched.resources} - before
-    assert new == {"a0-calico-hosts", "a0-network-policy-sshbox-stays-in"}
-    policy = switched.named("a0-network-policy-sshbox-stays-in")
+    assert new == {"calico-hosts", "network-policy-sshbox-stays-in"}
+    policy = switched.named("network-policy-sshbox-stays-in")
     assert "kind: GlobalNetworkPolicy" in policy.inputs["stdin"]
     assert policy.inputs["delete"]
     # A replacement would apply first and remove last, and so remove what it has applied.
     assert "triggers" not in policy.inputs
-    assert "triggers" not in switched.named("a0-calico-hosts").inputs
+    assert "triggers" not in switched.named("calico-hosts").inputs

@@ -444,3 +444,25 @@ def test_removal_leaves_nothing_and_may_be_repeated(host: PretendHost) -> None:
             assert not host.path(folder).exists()
         assert list(host.path("/run/docker/plugins").iterdir()) == []
     assert host.calls.count("calicoctl --allow-version-mismatch delete --skip-not-exists node a0") == 1
+
+
+# ---- removal of the Docker network
+
+
+@pytest.mark.parametrize(
+    ("running", "refused"),
+    [
+        ("", ""),
+        ("calico-lab-sshbox lab\\n", ""),
+        ("calico-lab-sshbox lab\\nmine \\nhers \\n", "mine hers"),
+    ],
+)
+def test_a_network_is_not_taken_from_under_containers_of_others(
+    host: PretendHost, running: str, refused: str
+) -> None:
+    host.program("docker", f"printf '{running}'")
+    done = host.run(HERE / "attached.sh", {"HOST": "a1", "NETWORK": "netv"})
+    assert (done.returncode, bool(done.stderr)) == ((1, True) if refused else (0, False))
+    if refused:
+        assert f"a1: containers that are not the lab's run on netv: {refused}." in done.stderr
+        assert f"docker rm --force {refused})" in done.stderr
