@@ -12,13 +12,19 @@ else
 fi
 
 if [ -d "$calico_lab/.toolchain" ] && [ -x "$calico_lab/.venv/bin/python" ]; then
+    # What the env.sh of another checkout has set in this shell gives way to this one's.
+    if [ "${PULUMI_HOME:-}" = "${CALICO_LAB_ROOT:-}/.toolchain/pulumi-home" ]; then
+        unset PULUMI_HOME PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION
+    fi
+    if [ "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" = "${CALICO_LAB_ROOT:-}/.state/passphrase" ]; then
+        unset PULUMI_CONFIG_PASSPHRASE_FILE
+    fi
+    export CALICO_LAB_ROOT="$calico_lab"
     # The language host takes the first Python on PATH.
-    for calico_lab_folder in "$calico_lab/.toolchain/bin" "$calico_lab/.venv/bin"; do
-        case :$PATH: in
-            *:"$calico_lab_folder":*) ;;
-            *) PATH=$calico_lab_folder:$PATH ;;
-        esac
-    done
+    case $PATH in
+        "$calico_lab/.venv/bin:$calico_lab/.toolchain/bin":*) ;;
+        *) PATH=$calico_lab/.venv/bin:$calico_lab/.toolchain/bin:$PATH ;;
+    esac
     export PATH
     if [ -e "$calico_lab/.toolchain/pulumi-home" ]; then
         export PULUMI_HOME="$calico_lab/.toolchain/pulumi-home"
@@ -31,7 +37,7 @@ if [ -d "$calico_lab/.toolchain" ] && [ -x "$calico_lab/.venv/bin/python" ]; the
     export PULUMI_SKIP_UPDATE_CHECK=true
     # Should the stack's file have lost its salt, it is taken from the state and not made anew.
     export PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER=true
-    unset calico_lab calico_lab_folder
+    unset calico_lab
 else
     echo "env.sh: $calico_lab has no toolchain yet; run 'make setup' there, then '. ./env.sh'" >&2
     unset calico_lab

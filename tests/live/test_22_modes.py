@@ -67,19 +67,48 @@ def test_vxlan_and_back(outputs: Outputs, program: Program, tmp_path: Path, back
         all_reach_all(guest)
         one, other = list(guest.values())[:2]
         assert " mtu 1450 " in one.run("ip link show cali0 2>/dev/null || ip link show eth0")
-        variables = {
-            "NAME": one.name,
-            "PEER": other.address,
-            "VIA": outputs.hosts[other.host],
-            "CIDR": outputs.cidr,
-        }
-        seen = remote.run(outputs.ssh[one.host], WIRE, variables).text
+        in_a_tunnel(outputs, one, other)
+    assert set(mtu.values()) == {"1450"}
+
+
+def on_the_wire(outputs: Outputs, one: Guest, other: Guest) -> str:
+    """What the first one's host sends and receives while it pings the other three times."""
+    via = {"VIA": outputs.hosts[other.host], "CIDR": outputs.cidr}
+    return remote.run(outputs.ssh[one.host], WIRE, {"NAME": one.name, "PEER": other.address, **via}).text
+
+
+def in_a_tunnel(outputs: Outputs, one: Guest, other: Guest) -> None:
+    seen = on_the_wire(outputs, one, other)
     here, there = outputs.hosts[one.host], outputs.hosts[other.host]
     tunnelled = re.findall(r"IP (\S+)\.\d+ > (\S+)\.4789: VXLAN.*\n\s*IP (\S+) > (\S+): ICMP echo", seen)
     assert len(tunnelled) == 6, seen
     assert {pair[:2] for pair in tunnelled} == {(here, there), (there, here)}
     assert {pair[2:] for pair in tunnelled} == {(one.address, other.address), (other.address, one.address)}
-    assert set(mtu.values()) == {"1450"}
+
+
+def as_it_is(outputs: Outputs, one: Guest, other: Guest) -> None:
+    seen = on_the_wire(outputs, one, other)
+    assert len(re.findall("ICMP echo", seen)) == 6, seen
+    assert "VXLAN" not in seen
+
+
+@pytest.mark.timeout(300)
+def test_vxlan_between_subnets_only(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+    """The hosts are on one segment. Calico takes the subnet from a node's address, which startup writes."""
+    program.up(program.changed_config(tmp_path, {"network.encapsulation": "vxlan-cross-subnet"}))
+    healthy(program)
+    apart, *neighbours = outputs.hosts
+    with guests(outputs, list(outputs.hosts)) as guest:
+        all_reach_all(guest)
+        as_it_is(outputs, guest[apart], guest[neighbours[0]])
+        for host, address in outputs.hosts.items():
+            calico.calicoctl(
+                outputs,
+                f"""patch node {host} --patch={{"spec":{{"bgp":{{"ipv4Address":"{address}/25"}}}}}}""",
+            )
+        eventually(lambda: in_a_tunnel(outputs, guest[apart], guest[neighbours[0]]), seconds=20)
+        as_it_is(outputs, guest[neighbours[0]], guest[neighbours[1]])
+        all_reach_all(guest)
 
 
 def sessions(outputs: Outputs, program: Program) -> dict[tuple[str, str], str]:

@@ -10,20 +10,26 @@ ROOT = Path(__file__).parents[3]
 SHELLS = [shell for shell in ("bash", "dash", "zsh") if shutil.which(shell)]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    shutil.copy(ROOT / "env.sh", tmp_path / "env.sh")
-    (tmp_path / ".toolchain" / "bin").mkdir(parents=True)
-    (tmp_path / ".toolchain" / "pulumi-home").mkdir()
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    python = tmp_path / ".venv" / "bin" / "python"
+def checkout(root: Path) -> Path:
+    root.mkdir(exist_ok=True)
+    shutil.copy(ROOT / "env.sh", root / "env.sh")
+    (root / ".toolchain" / "bin").mkdir(parents=True)
+    (root / ".toolchain" / "pulumi-home").mkdir()
+    (root / ".venv" / "bin").mkdir(parents=True)
+    python = root / ".venv" / "bin" / "python"
     python.touch()
     python.chmod(0o755)
-    return tmp_path
+    return root
 
 
-def source(shell: str, root: Path, **environment: str) -> tuple[int, dict[str, str], str]:
-    script = "set -u; . ./env.sh; . ./env.sh; env"
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return checkout(tmp_path / "lab")
+
+
+def source(
+    shell: str, root: Path, script: str = "set -u; . ./env.sh; . ./env.sh; env", **environment: str
+) -> tuple[int, dict[str, str], str]:
     done = subprocess.run(
         [shell, "-c", script],
         cwd=root,
@@ -54,6 +60,21 @@ def test_the_persons_passphrase_and_pulumi_stay(shell: str, root: Path) -> None:
     _, environment, _ = source(shell, root, PULUMI_CONFIG_PASSPHRASE="")
     assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in environment
     assert "PULUMI_HOME" not in environment
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_another_checkout_takes_over_in_the_same_shell_and_gives_back(shell: str, root: Path) -> None:
+    other = checkout(root.parent / "other")
+    (other / ".toolchain" / "pulumi-home").rmdir()
+    there = f"set -u; . ./env.sh; cd {other}; . ./env.sh"
+    _, environment, _ = source(shell, root, f"{there}; env")
+    assert environment["PATH"].startswith(f"{other}/.venv/bin:{other}/.toolchain/bin:{root}/")
+    assert environment["PULUMI_CONFIG_PASSPHRASE_FILE"] == f"{other}/.state/passphrase"
+    assert "PULUMI_HOME" not in environment
+    _, environment, _ = source(shell, root, f"{there}; cd {root}; . ./env.sh; env")
+    assert environment["PATH"].startswith(f"{root}/.venv/bin:{root}/.toolchain/bin:{other}/")
+    assert environment["PULUMI_CONFIG_PASSPHRASE_FILE"] == f"{root}/.state/passphrase"
+    assert environment["PULUMI_HOME"] == f"{root}/.toolchain/pulumi-home"
 
 
 @pytest.mark.parametrize("shell", SHELLS)
