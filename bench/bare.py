@@ -30,7 +30,7 @@ Shell = Callable[[str], str]
 
 
 class BareError(Exception):
-    """A bare host could not be made, or a command on it failed."""
+    """A bare host could not be made, or a command on it or on a host of the lab failed."""
 
 
 def possible() -> bool:
@@ -77,7 +77,7 @@ def on_lab_hosts(outputs: Outputs, here: str, there: str) -> Iterator[tuple[Shel
     try:
         for host, other, address, peer in zip(ends, ends[::-1], GUESTS, GUESTS[::-1], strict=True):
             settings = _settings(address, peer, outputs.hosts[other])
-            _on_host(outputs.ssh[host], _MAKE.read_text(), settings)
+            on_host(outputs.ssh[host], _MAKE.read_text(), settings)
         yield partial(_in_space, outputs.ssh[here]), partial(_in_space, outputs.ssh[there])
     finally:
         # The route to what is behind the interface goes with it, and the one to the other host's does not.
@@ -94,10 +94,15 @@ def _in_container(name: str, command: str) -> str:
 
 
 def _in_space(ssh: str, command: str) -> str:
-    return _on_host(ssh, f'ip netns exec {SPACE} sh -c "$COMMAND"', {"COMMAND": command})
+    return on_host(ssh, f'ip netns exec {SPACE} sh -c "$COMMAND"', {"COMMAND": command})
 
 
-def _on_host(ssh: str, script: str, variables: dict[str, str]) -> str:
+def on_host(ssh: str, script: str, variables: dict[str, str] | None = None) -> str:
+    """Run a script on a host of the lab and return what it prints.
+
+    Raises:
+        BareError: It failed; the message has its standard error.
+    """
     answer = remote.run(ssh, script, variables)
     if answer.status != 0:
         raise BareError(f"{ssh}: {answer.error or answer.text}")

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
 from rich.table import Table
 
-from bench import path, tables
+from bench import bare, path, tables
 from bench.lifecycle import BenchError
 from bench.path import Path
 from bench.turns import Series, rotated
@@ -91,7 +92,8 @@ def measure(name: str, outputs: Outputs) -> Costs:
     config = read_config(name)
     lab = lab_of(config.hosts, config.firewall)
     ssh_config = shlex.split(outputs.ssh[host])[2]
-    way = Path(path.on_host(outputs.ssh[sender]), path.on_host(outputs.ssh[host]), outputs.hosts[host])
+    client, server = partial(bare.on_host, outputs.ssh[sender]), partial(bare.on_host, outputs.ssh[host])
+    way = Path(client, server, outputs.hosts[host])
     loads = {kind: properties(kind, host, lab, ssh_config) for kind in (SET, FLAT)}
     applied: dict[str, list[float]] = {kind: [] for kind in loads}
     rates: dict[str, list[float]] = {kind: [] for kind in RULES}

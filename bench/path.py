@@ -21,9 +21,9 @@ from typing import Any
 from rich.table import Table
 
 from bench import bare, tables, turns
+from bench.bare import Shell
 from bench.guests import Guest, guests
 from bench.turns import Series
-from lab import remote
 from lab.stack import Outputs
 
 TURNS = 5
@@ -36,8 +36,6 @@ LIMIT = "bare"
 TRACKED = "bare, tracked"
 TABLES = "bare, on the lab's hosts"
 BRIDGE = "Docker's bridge, one host"
-
-Shell = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -63,18 +61,6 @@ class Paths:
             "throughput": self.throughput.document(self.reference),
             "latency": self.latency.document(self.reference),
         }
-
-
-def on_host(ssh: str) -> Shell:
-    """A shell on a host."""
-
-    def run(command: str) -> str:
-        answer = remote.run(ssh, command)
-        if answer.status != 0:
-            raise RuntimeError(f"{ssh}: {command}: {answer.error or answer.text}")
-        return answer.text
-
-    return run
 
 
 def between(client: Guest, server: Guest) -> Path:
@@ -141,7 +127,8 @@ def _paths(outputs: Outputs, encapsulation: str, *, all_paths: bool) -> Iterator
             found[TRACKED] = Path(client, server, bare.GUESTS[1])
         client, server = stack.enter_context(bare.on_lab_hosts(outputs, here, there))
         found[TABLES] = Path(client, server, bare.GUESTS[1])
-        found[HOST] = Path(on_host(outputs.ssh[here]), on_host(outputs.ssh[there]), outputs.hosts[there])
+        client, server = partial(bare.on_host, outputs.ssh[here]), partial(bare.on_host, outputs.ssh[there])
+        found[HOST] = Path(client, server, outputs.hosts[there])
         on_network = stack.enter_context(guests(outputs, [here, there]))
         found[network_path(encapsulation)] = between(on_network[here], on_network[there])
         if all_paths:

@@ -306,11 +306,12 @@ class CalicoNetwork(ComponentResource):
             ),
         )
         # Docker only says that the network has active endpoints, and the provider that it waited in vain.
-        host.before_removal(
+        host.run(
             "calico-attached",
-            _HERE / "attached.sh",
-            {"HOST": host.name, "NETWORK": self._config.name},
-            ResourceOptions(parent=self, depends_on=[network]),
+            None,
+            delete=_HERE / "attached.sh",
+            variables={"HOST": host.name, "NETWORK": self._config.name},
+            opts=ResourceOptions(parent=self, depends_on=[network]),
         )
         return network
 

@@ -11,7 +11,7 @@ from pulumi import ComponentResource, CustomResource, Input, Output, ResourceOpt
 
 from components.firewall.compile import compile_policies
 from components.firewall.guard import Flow, guarded, lab_flows
-from components.firewall.host_firewall import HostFirewall
+from components.firewall.host_firewall import HostFirewall, inputs
 from components.firewall.lab import Lab, Machine, lab_of
 from components.firewall.policy import FirewallConfig
 from components.firewall.resolve import PolicyError
@@ -65,17 +65,18 @@ class FirewallPolicy(ComponentResource):
         super().__init__("calico-lab:index:FirewallPolicy", name, None, opts)
         for host_name, policies in by_host.items():
             host = hosts[host_name]
-            compiled = compile_policies(policies)
             HostFirewall(
                 f"{host_name}-firewall",
-                host=host_name,
-                machine=host.machine.id if isinstance(host.machine, CustomResource) else host.address,
-                ssh_config=ssh_config,
-                compiled=compiled,
-                operator=[str(address) for address in lab.operator],
-                undo_seconds=config.undo_seconds,
-                allow_lockout=any(policy.policy.allow_lockout for policy in policies),
-                opts=host.options(ResourceOptions(parent=self)),
+                inputs(
+                    host=host_name,
+                    machine=host.machine.id if isinstance(host.machine, CustomResource) else host.address,
+                    ssh_config=ssh_config,
+                    compiled=compile_policies(policies),
+                    operator=[str(address) for address in lab.operator],
+                    undo_seconds=config.undo_seconds,
+                    allow_lockout=any(policy.policy.allow_lockout for policy in policies),
+                ),
+                host.options(ResourceOptions(parent=self)),
             )
         names = {host: [policy.name for policy in policies] for host, policies in by_host.items()}
         self.active = Output.from_input(names)

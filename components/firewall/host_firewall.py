@@ -348,26 +348,6 @@ class HostFirewall(dynamic.Resource, module="calico-lab", name="HostFirewall"):
     drift: Output[list[str]]
     """What differed on the host from what was loaded, when it was looked at last (`pulumi refresh`)."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        host: str,
-        machine: Input[str],
-        ssh_config: Input[str],
-        compiled: Compiled,
-        operator: Sequence[str],
-        undo_seconds: int,
-        allow_lockout: bool,
-        opts: ResourceOptions | None = None,
-    ) -> None:
-        props = inputs(
-            host=host,
-            machine=machine,
-            ssh_config=ssh_config,
-            compiled=compiled,
-            operator=operator,
-            undo_seconds=undo_seconds,
-            allow_lockout=allow_lockout,
-        )
-        super().__init__(HostFirewallProvider(), name, {**props, "loaded": None, "drift": None}, opts)
+    def __init__(self, name: str, given: Mapping[str, Any], opts: ResourceOptions | None = None) -> None:
+        """Declare the firewall of a host of which the provider is given what `inputs` makes."""
+        super().__init__(HostFirewallProvider(), name, {**given, "loaded": None, "drift": None}, opts)

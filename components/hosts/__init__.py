@@ -85,7 +85,7 @@ class Host:
     def run(
         self,
         name: str,
-        script: Path,
+        script: Path | None,
         *,
         delete: Path | None = None,
         variables: Mapping[str, Input[str]] | None = None,
@@ -98,8 +98,9 @@ class Host:
 
         Args:
             name: The resource is called `<host>-<name>`.
-            script: A bash script in the component's folder.
-            delete: A script that undoes it; it gets the same variables.
+            script: A bash script in the component's folder; None where only deletion has something to do.
+            delete: A script that undoes it; it gets the same variables. When it fails, what the resource
+                depends on is not removed either.
             variables: Exported to both scripts; never secret.
             stdin: What the script reads from standard input; may be secret.
             triggers: Values whose change runs the script again, by replacing the resource.
@@ -107,41 +108,25 @@ class Host:
                 `<name>`: another host takes it over, and the host before does not undo it.
             opts: More resource options, usually the parent.
         """
+        exports: Output[dict[str, str]] = Output.all(**(variables or {}))
+
+        def command(path: Path | None) -> Output[str] | None:
+            if path is None:
+                return None
+            text = path.read_text()
+            return exports.apply(lambda values: as_root(with_variables(text, values), self.user))
+
         return remote.Command(
             name if once else f"{self.name}-{name}",
             connection=self.connection,
-            create=self._command(script, variables),
-            delete=self._command(delete, variables) if delete else None,
+            create=command(script),
+            delete=command(delete),
             stdin=stdin,
             triggers=list(triggers) or None,
             logging=remote.Logging.STDERR,
             add_previous_output_in_env=False,
             opts=self.options(opts),
         )
-
-    def before_removal(
-        self, name: str, script: Path, variables: Mapping[str, Input[str]], opts: ResourceOptions
-    ) -> remote.Command:
-        """Run a script as root before what it depends on is removed; when it fails, nothing of that is.
-
-        Args:
-            name: The resource is called `<host>-<name>`.
-            script: A bash script in the component's folder.
-            variables: Exported to it; never secret.
-            opts: The parent, and what is not to be removed without it (`depends_on`).
-        """
-        return remote.Command(
-            f"{self.name}-{name}",
-            connection=self.connection,
-            delete=self._command(script, variables),
-            logging=remote.Logging.STDERR,
-            opts=self.options(opts),
-        )
-
-    def _command(self, script: Path, variables: Mapping[str, Input[str]] | None) -> Output[str]:
-        text = script.read_text()
-        exports: Output[dict[str, str]] = Output.all(**(variables or {}))
-        return exports.apply(lambda values: as_root(with_variables(text, values), self.user))
 
     def files(
         self,

@@ -2,14 +2,12 @@
 
 import itertools
 import re
-from pathlib import Path
 
 from bench.guests import Guest
 from lab import remote, status
 from lab.stack import Outputs
 from tests.live.program import Program
-
-WIRE = Path(__file__).with_name("wire.sh").read_text()
+from tests.live.wire import on_the_wire
 
 
 def test_bgp_is_established_on_all_pairs(outputs: Outputs, program: Program) -> None:
@@ -55,21 +53,9 @@ def test_the_wire_carries_the_containers_own_packets(outputs: Outputs, guest: di
     hosts = list(guest)
     for here, there in ((hosts[0], hosts[1]), (hosts[0], hosts[2])):
         one, other = guest[here], guest[there]
-        answer = remote.run(
-            outputs.ssh[here],
-            WIRE,
-            {
-                "NAME": one.name,
-                "PEER": other.address,
-                "VIA": outputs.hosts[there],
-                "CIDR": outputs.cidr,
-            },
-        )
-        assert answer.status == 0, answer.error
+        text = on_the_wire(outputs, one, other)
         echo = re.compile(rf"IP ({re.escape(one.address)}|{re.escape(other.address)}) > .*ICMP echo")
-        seen = answer.text.splitlines()
+        seen = text.splitlines()
         between = [line for line in seen if echo.search(line)]
-        assert len(between) == 6, answer.text
-        assert not [line for line in seen if "VXLAN" in line or ".4789" in line or "ipip" in line], (
-            answer.text
-        )
+        assert len(between) == 6, text
+        assert not [line for line in seen if "VXLAN" in line or ".4789" in line or "ipip" in line], text

@@ -18,8 +18,8 @@ from tests.live import calico
 from tests.live.crowd import Crowd, crowd
 from tests.live.program import Program, ProgramError
 from tests.live.waiting import eventually
+from tests.live.wire import on_the_wire
 
-WIRE = Path(__file__).with_name("wire.sh").read_text()
 CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
 
 
@@ -69,12 +69,6 @@ def test_vxlan_and_back(outputs: Outputs, program: Program, tmp_path: Path, back
         assert " mtu 1450 " in one.run("ip link show cali0 2>/dev/null || ip link show eth0")
         in_a_tunnel(outputs, one, other)
     assert set(mtu.values()) == {"1450"}
-
-
-def on_the_wire(outputs: Outputs, one: Guest, other: Guest) -> str:
-    """What the first one's host sends and receives while it pings the other three times."""
-    via = {"VIA": outputs.hosts[other.host], "CIDR": outputs.cidr}
-    return remote.run(outputs.ssh[one.host], WIRE, {"NAME": one.name, "PEER": other.address, **via}).text
 
 
 def in_a_tunnel(outputs: Outputs, one: Guest, other: Guest) -> None:

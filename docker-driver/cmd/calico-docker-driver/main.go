@@ -70,7 +70,8 @@ func read(arguments []string) (settings, error) {
 	flags := flag.NewFlagSet("calico-docker-driver", flag.ContinueOnError)
 	flags.StringVar(&s.node, "node", os.Getenv("NODENAME"), "this host's name in Calico (NODENAME; else the hostname)")
 	flags.StringVar(&s.socketDir, "socket-dir", "/run/docker/plugins", "folder in which Docker looks for plugins")
-	flags.StringVar(&s.stateDir, "state-dir", "/var/lib/calico-lab/docker-driver", "folder for the record of networks, and of calls under way")
+	flags.StringVar(&s.stateDir, "state-dir", "/var/lib/calico-lab/docker-driver",
+		"folder for the record of networks, and of calls under way")
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:9101", "address for /readiness and /metrics; empty for none")
 	flags.StringVar(&s.docker, "docker-socket", "/var/run/docker.sock", "Docker's API, for events and reconciliation")
 	flags.StringVar(&s.mtuFile, "mtu-file", "/var/lib/calico/mtu", "file in which Felix writes the MTU for containers")
