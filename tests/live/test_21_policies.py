@@ -3,45 +3,17 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lab import remote, status
 from lab.stack import Outputs
 from tests.live import calico
-from tests.live.crowd import Crowd, Reach, crowd
+from tests.live.crowd import Crowd, crowd
+from tests.live.policies import BY_HAND, POLICIES, SWITCHED, allowed, reaches
 from tests.live.program import Program, ProgramError
 from tests.live.waiting import eventually
 
-# In the config: the two examples, and two for the crowd.
-SWITCHED = {
-    "network.policies.notebook-from-proxy.enabled": "true",
-    "network.policies.sshbox-stays-in.enabled": "true",
-    "network.policies.red-serves-tcp.appliesTo": "team == 'red'",
-    "network.policies.red-serves-tcp.ingress[0].action": "allow",
-    "network.policies.red-serves-tcp.ingress[0].protocol": "tcp",
-    "network.policies.red-serves-tcp.ingress[0].ports": "5000",
-    "network.policies.red-serves-tcp.ingress[0].source": "team in {'red', 'green'}",
-    "network.policies.blue-pings.appliesTo": "team == 'blue'",
-    "network.policies.blue-pings.egress[0].action": "allow",
-    "network.policies.blue-pings.egress[0].protocol": "icmp",
-}
-POLICIES = {"notebook-from-proxy", "sshbox-stays-in", "red-serves-tcp", "blue-pings"}
-# By hand, as an operator would: one of the endpoints' namespace.
-BY_HAND: dict[str, Any] = {
-    "apiVersion": "projectcalico.org/v3",
-    "kind": "NetworkPolicy",
-    "metadata": {"name": "green-hears-green", "namespace": "libnetwork"},
-    "spec": {
-        "selector": "team == 'green'",
-        "types": ["Ingress"],
-        "ingress": [
-            {"action": "Deny", "protocol": "UDP", "source": {"selector": "team != 'green'"}},
-            {"action": "Allow"},
-        ],
-    },
-}
 NOTEBOOK, SSHBOX = "192.168.0.100/8888", "192.168.0.101/22"
 
 
@@ -49,29 +21,6 @@ NOTEBOOK, SSHBOX = "192.168.0.100/8888", "192.168.0.101/22"
 def people(outputs: Outputs) -> Iterator[Crowd]:
     with crowd(outputs) as running:
         yield running
-
-
-def allowed(people: Crowd) -> Reach:
-    """What the policies say, in the words of this test."""
-
-    def may(one: str, other: str, protocol: str) -> bool:
-        sender, target = one.partition("-")[0], other.partition("-")[0]
-        if sender == "blue" and protocol != "ping":
-            return False
-        if target == "red":
-            return protocol == "tcp" and sender in ("red", "green")
-        return not (target == "green" and protocol == "udp" and sender != "green")
-
-    return frozenset(flow for flow in people.everything if may(*flow))
-
-
-def differ(found: Reach, expected: Reach) -> str:
-    return f"closed: {sorted(expected - found)}; open: {sorted(found - expected)}"
-
-
-def reaches(people: Crowd, expected: Reach) -> None:
-    found = people.reach()
-    assert found == expected, differ(found, expected)
 
 
 def connects(ssh: str, place: str, inside: str = "") -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from bench.guests import Guest, guests
-from lab import remote, stack, status
+from lab import remote, status
 from lab.stack import Outputs
 from tests.live import calico
 from tests.live.crowd import Crowd, crowd
+from tests.live.look import everywhere, healthy
 from tests.live.program import Program, ProgramError
 from tests.live.waiting import eventually
 from tests.live.wire import on_the_wire
@@ -28,19 +29,6 @@ def back(program: Program) -> Iterator[None]:
     """The tracked config again, whatever has become of the test."""
     yield
     program.up(seconds=180)
-
-
-def everywhere(outputs: Outputs, script: str) -> dict[str, str]:
-    """What a script prints on each host."""
-    answers = {host: remote.run(outputs.ssh[host], script) for host in outputs.hosts}
-    assert all(answer.status == 0 for answer in answers.values()), answers
-    return {host: answer.text for host, answer in answers.items()}
-
-
-def healthy(program: Program) -> Outputs:
-    outputs = stack.read(program.stack)
-    assert status.findings(status.look(outputs, program.stack)) == []
-    return outputs
 
 
 def all_reach_all(guest: dict[str, Guest]) -> None:

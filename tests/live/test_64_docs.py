@@ -1,37 +1,16 @@
 """Every command that the chapters on the network show with its output runs in the lab as it stands there."""
 
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from lab.stack import PROJECT, Outputs
+from lab.stack import Outputs
+from tests.live import chapters
+from tests.live.chapters import CHAPTERS
 from tests.live.program import Program
-
-CHAPTERS = sorted((PROJECT / "docs" / "network").glob("*.md"))
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_COMMAND = re.compile(r"^\$ (.*)$", re.MULTILINE)
-
-
-def commands(chapter: Path) -> list[str]:
-    """The commands of a chapter, in their order: a later one may need what an earlier one has made."""
-    return [line for block in _BLOCK.findall(chapter.read_text()) for line in _COMMAND.findall(block)]
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 def test_commands_run(chapter: Path, outputs: Outputs, program: Program) -> None:
-    shown = commands(chapter)
-    assert shown
-    for command in shown:
-        own = command.replace(".state/ssh/lab/", f".state/ssh/{program.stack}/")
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", own],
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    chapters.run(chapter, program)

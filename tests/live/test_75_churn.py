@@ -18,7 +18,7 @@ import pytest
 from bench.guests import Guest
 from lab import remote, status
 from lab.stack import Outputs
-from tests.live import agreement, churn
+from tests.live import agreement, churn, connections
 from tests.live.agreement import History, HostFacts
 from tests.live.churn import DRIVER, ENGINE, ETCD, Done, Trouble
 from tests.live.program import Program
@@ -28,7 +28,6 @@ CONTAINERS = int(os.environ.get("CALICO_LAB_CHURN_CONTAINERS") or 100)
 """On each host."""
 CHURN_SECONDS = 900
 """When a container hangs for good. Two processors that do nothing else need a fifth of it."""
-CONNECTION = Path(__file__).with_name("connection.sh").read_text()
 KILL = Path(__file__).with_name("kill.sh").read_text()
 START_STEADY = Path(__file__).with_name("steady.sh").read_text()
 REMOVE = "docker ps --all --quiet --filter label=calico-lab.churn | xargs -r docker rm --force >/dev/null"
@@ -125,14 +124,7 @@ def watch(outputs: Outputs, record: Churn) -> None:
 @pytest.fixture(scope="module")
 def connected(outputs: Outputs, guest: dict[str, Guest]) -> dict[str, Guest]:
     """A TCP connection from each host's guest to the guest of the next host."""
-    echo = "mkfifo /tmp/echo; setsid sh -c 'nc -l {} 5007 </tmp/echo | cat >/tmp/echo' >/dev/null 2>&1 &"
-    for server in guest.values():
-        server.run(echo.format(server.address))
-    servers = [*list(guest.values())[1:], next(iter(guest.values()))]
-    for client, server in zip(guest.values(), servers, strict=True):
-        shell(outputs, client.host, CONNECTION, {"NAME": client.name, "PEER": server.address})
-    for client in guest.values():
-        client.run("for _ in $(seq 50); do [ -s /tmp/count ] && exit; sleep 0.1; done; cat /tmp/lost; exit 1")
+    connections.connect(outputs, guest)
     return guest
 
 
@@ -228,14 +220,7 @@ def test_every_address_was_unique_at_all_times(ran: Churn) -> None:
 
 
 def test_connections_were_kept(ran: Churn, connected: dict[str, Guest]) -> None:
-    for guest in connected.values():
-        assert guest.run("cat /tmp/lost 2>/dev/null || true") == ""
-        before = int(guest.run("cat /tmp/count"))
-
-        def goes_on(guest: Guest = guest, before: int = before) -> None:
-            assert int(guest.run("cat /tmp/count")) > before
-
-        eventually(goes_on, seconds=10)
+    connections.were_kept(connected)
 
 
 def test_containers_with_a_restart_policy_are_back_with_their_addresses(

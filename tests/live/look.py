@@ -1,0 +1,19 @@
+"""A look at the whole lab."""
+
+from lab import remote, stack, status
+from lab.stack import Outputs
+from tests.live.program import Program
+
+
+def everywhere(outputs: Outputs, script: str) -> dict[str, str]:
+    """What a script prints on each host."""
+    answers = remote.ask({host: outputs.ssh[host] for host in outputs.hosts}, script, {})
+    assert all(answer.status == 0 for answer in answers.values()), answers
+    return {host: answer.text for host, answer in answers.items()}
+
+
+def healthy(program: Program) -> Outputs:
+    """What the stack says of the lab, which `lab status` finds nothing wrong with."""
+    outputs = stack.read(program.stack)
+    assert status.findings(status.look(outputs, program.stack)) == []
+    return outputs

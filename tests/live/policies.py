@@ -1,0 +1,57 @@
+"""Network policies for the crowd, and what they say of who reaches whom."""
+
+from typing import Any
+
+from tests.live.crowd import Crowd, Reach
+
+# In the config: the two examples, and two for the crowd.
+SWITCHED = {
+    "network.policies.notebook-from-proxy.enabled": "true",
+    "network.policies.sshbox-stays-in.enabled": "true",
+    "network.policies.red-serves-tcp.appliesTo": "team == 'red'",
+    "network.policies.red-serves-tcp.ingress[0].action": "allow",
+    "network.policies.red-serves-tcp.ingress[0].protocol": "tcp",
+    "network.policies.red-serves-tcp.ingress[0].ports": "5000",
+    "network.policies.red-serves-tcp.ingress[0].source": "team in {'red', 'green'}",
+    "network.policies.blue-pings.appliesTo": "team == 'blue'",
+    "network.policies.blue-pings.egress[0].action": "allow",
+    "network.policies.blue-pings.egress[0].protocol": "icmp",
+}
+POLICIES = {"notebook-from-proxy", "sshbox-stays-in", "red-serves-tcp", "blue-pings"}
+# By hand, as an operator would: one of the endpoints' namespace.
+BY_HAND: dict[str, Any] = {
+    "apiVersion": "projectcalico.org/v3",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "green-hears-green", "namespace": "libnetwork"},
+    "spec": {
+        "selector": "team == 'green'",
+        "types": ["Ingress"],
+        "ingress": [
+            {"action": "Deny", "protocol": "UDP", "source": {"selector": "team != 'green'"}},
+            {"action": "Allow"},
+        ],
+    },
+}
+
+
+def allowed(people: Crowd) -> Reach:
+    """What the policies say, in the words of this test."""
+
+    def may(one: str, other: str, protocol: str) -> bool:
+        sender, target = one.partition("-")[0], other.partition("-")[0]
+        if sender == "blue" and protocol != "ping":
+            return False
+        if target == "red":
+            return protocol == "tcp" and sender in ("red", "green")
+        return not (target == "green" and protocol == "udp" and sender != "green")
+
+    return frozenset(flow for flow in people.everything if may(*flow))
+
+
+def differ(found: Reach, expected: Reach) -> str:
+    return f"closed: {sorted(expected - found)}; open: {sorted(found - expected)}"
+
+
+def reaches(people: Crowd, expected: Reach) -> None:
+    found = people.reach()
+    assert found == expected, differ(found, expected)
