@@ -41,7 +41,7 @@ network = CalicoNetwork(
     hosts.members,
     etcd,
     authority=authority,
-    dist=Path(".toolchain/dist/calico.tar.gz"),
+    dist=Path(".toolchain/dist"),
     reserved=sections.reserved(config),
     names=sections.names(config, lab),
 )

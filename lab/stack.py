@@ -34,6 +34,8 @@ class Outputs:
     """Name of the containers' network."""
     cidr: str
     """Its addresses."""
+    dataplane: str
+    """What Calico decides on packets with: `iptables` or `ebpf`."""
     route_reflectors: tuple[str, ...]
     """The hosts with which alone the others have BGP sessions; none where each has one with every other."""
     notebook_url: str
@@ -66,7 +68,8 @@ def parse(document: Mapping[str, Any], stack: str) -> Outputs:
             etcd_endpoints=tuple(document["etcdEndpoints"]),
             network=document["network"]["name"],
             cidr=document["network"]["cidr"],
-            # A lab of an earlier version has none.
+            # A lab of an earlier version has neither.
+            dataplane=document["network"].get("dataplane", "iptables"),
             route_reflectors=tuple(document["network"].get("routeReflectors", ())),
             notebook_url=document["notebookUrl"],
             proxy_url=document["proxyUrl"],

@@ -12,6 +12,7 @@ from toolchain import (
     cache,
     calico,
     current_engine,
+    ebpf,
     engine,
     golang,
     leftovers,
@@ -47,7 +48,7 @@ def setup(stack: Stack) -> None:
     with steps.step("plugins") as step:
         home = plugins.obtain(step, cli, go, uv)
     with steps.step("Calico") as step:
-        dist = calico.obtain(step, go)
+        dist = calico.obtain(step, go, with_ebpf=ebpf.wanted(stack.config))
     links.programs(LINKS / "bin", [*([] if cli.on_path else cli.programs), *go.programs])
     links.point(LINKS / "pulumi-home", home)
     links.point(LINKS / "dist", dist)
@@ -74,6 +75,16 @@ def obtain_current_engine() -> None:
     with steps.step("current Docker engine") as step:
         programs = current_engine.obtain(step, go)
     links.point(LINKS / "current-engine", programs)
+
+
+def obtain_ebpf() -> None:
+    """Obtain what `dataplane: ebpf` needs, whatever the stack's config says."""
+    steps = Steps(2)
+    with steps.step("Go") as step:
+        go = golang.obtain(step, [calico.MODULE, calico.DRIVER])
+    with steps.step("Calico") as step:
+        dist = calico.obtain(step, go, with_ebpf=True)
+    links.point(LINKS / "dist", dist)
 
 
 def lock() -> None:
@@ -112,6 +123,7 @@ def _arguments() -> argparse.ArgumentParser:
     for verb, text in {
         "setup": "obtain everything that `pulumi up` needs; what is there is kept",
         "current-engine": "obtain the Docker engine of today, which tests of the Docker driver use",
+        "ebpf": "obtain what `dataplane: ebpf` needs, which setup does where the stack's config says so",
         "lock": "pin the newest Python packages that the requirements.in files allow",
         "sweep": "remove from the Docker engine what an interrupted run of the stack has left",
         "stop-engine": "stop the Docker engine, if setup has started it",
@@ -139,6 +151,8 @@ def main() -> int:
                 setup(Stack(ROOT, arguments.stack))
             case "current-engine":
                 obtain_current_engine()
+            case "ebpf":
+                obtain_ebpf()
             case "lock":
                 lock()
             case "sweep":

@@ -1,7 +1,8 @@
 """Calico's programs, its confd templates and the Docker driver, in the one archive that the hosts get.
 
-Owes: `calico.tar.gz` with `bin/` and `confd/templates/`. The same content gives the same bytes, so that a
-host gets a new archive only when something in it is new.
+Owes: `calico.tar.gz` with `bin/` and `confd/templates/`; for a lab with `dataplane: ebpf` also
+`calico-ebpf.tar.gz`, with a Felix for that and `bpf/` beside. The same content gives the same bytes, so that
+a host gets a new archive only when something in it is new.
 """
 
 import gzip
@@ -9,7 +10,7 @@ import re
 import tarfile
 from pathlib import Path
 
-from toolchain import cache
+from toolchain import cache, ebpf
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
 from toolchain.progress import Step
@@ -20,7 +21,9 @@ DRIVER = HERE.parent / "docker-driver"
 DRIVER_VERSION = "v0.1.0"
 CALICO = "github.com/projectcalico/calico"
 VERSION = "v3.31.0"
+VARIABLES = {f"{CALICO}/pkg/buildinfo.Version": VERSION}
 ARCHIVE = "calico.tar.gz"
+EBPF_ARCHIVE = "calico-ebpf.tar.gz"
 COMPRESSION = 1
 """The archive crosses a local network a few times at most: time counts, not size."""
 TUNNEL = re.compile(rb'krt_tunnel = "[^"]*";')
@@ -28,21 +31,32 @@ TUNNELS = 4
 """How often the templates set BIRD's tunnel in this version of Calico."""
 
 
-def obtain(step: Step, go: Go) -> Path:
-    """The folder with the archive."""
+def obtain(step: Step, go: Go, *, with_ebpf: bool) -> Path:
+    """The folder with the archive, or both of them."""
     calico, driver = _calico(step, go), _driver(step, go)
+    felix = ebpf.obtain(step, go, MODULE, CALICO, VARIABLES) if with_ebpf else None
+    templates = [calico / "templates"]
 
     def build(folder: Path) -> None:
         step.say(f"packing {ARCHIVE}")
-        pack(folder / ARCHIVE, {"bin": [calico / "bin", driver], "confd/templates": [calico / "templates"]})
+        pack(folder / ARCHIVE, {"bin": [calico / "bin", driver], "confd/templates": templates})
+        if felix:
+            step.say(f"packing {EBPF_ARCHIVE}")
+            content = {
+                "bin": [felix / "bin", calico / "bin", driver],
+                "bpf": [felix / "bpf"],
+                "confd/templates": templates,
+            }
+            pack(folder / EBPF_ARCHIVE, content)
 
-    step.result = f"{VERSION} and the Docker driver"
-    return cache.artifact("dist", cache.key(calico.name, driver.name, COMPRESSION), build)
+    step.result = f"{VERSION} and the Docker driver{', with Felix for eBPF' if felix else ''}"
+    made_from = [calico.name, driver.name, felix.name if felix else "", Path(__file__)]
+    return cache.artifact("dist", cache.key(*made_from), build)
 
 
 def _calico(step: Step, go: Go) -> Path:
     def build(folder: Path) -> None:
-        go.build(step, MODULE, "tool", folder / "bin", **{f"{CALICO}/pkg/buildinfo.Version": VERSION})
+        go.build(step, MODULE, "tool", folder / "bin", variables=VARIABLES)
         source = go.module_source(MODULE, CALICO) / "confd/etc/calico/confd/templates"
         write_templates(source, folder / "templates")
 
@@ -52,7 +66,7 @@ def _calico(step: Step, go: Go) -> Path:
 def _driver(step: Step, go: Go) -> Path:
     def build(folder: Path) -> None:
         version = {"main.version": driver_version(DRIVER)}
-        go.build(step, DRIVER, "./cmd/calico-docker-driver", folder, **version)
+        go.build(step, DRIVER, "./cmd/calico-docker-driver", folder, variables=version)
 
     return cache.artifact("docker-driver", go.key(DRIVER, Path(__file__)), build)
 
@@ -93,7 +107,8 @@ def pack(archive: Path, content: dict[str, list[Path]]) -> None:
 
     Args:
         archive: The file to write.
-        content: Per folder in the archive, the folders whose files go there.
+        content: Per folder in the archive, the folders whose files go there; where two have a file of one
+            name, that of the first.
     """
     with (
         archive.open("wb") as raw,
@@ -101,7 +116,8 @@ def pack(archive: Path, content: dict[str, list[Path]]) -> None:
         tarfile.open(fileobj=compressed, mode="w") as tar,
     ):
         for folder, sources in sorted(content.items()):
-            for file in sorted(file for source in sources for file in source.iterdir()):
+            chosen = {file.name: file for source in reversed(sources) for file in source.iterdir()}
+            for _, file in sorted(chosen.items()):
                 entry = tarfile.TarInfo(f"{folder}/{file.name}")
                 entry.size = file.stat().st_size
                 entry.mode = 0o755 if folder == "bin" else 0o644

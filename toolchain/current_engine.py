@@ -22,9 +22,11 @@ def obtain(step: Step, go: Go) -> Path:
     def build(folder: Path) -> None:
         version = {f"{MOBY}/dockerversion.Version": pinned(MODULE, MOBY).removeprefix("v")}
         for program in ("dockerd", "docker-proxy"):
-            go.build(step, MODULE, f"{MOBY}/cmd/{program}", folder, **version)
+            go.build(step, MODULE, f"{MOBY}/cmd/{program}", folder, variables=version)
         # It enters namespaces in C, before Go has threads; without seccomp it refuses the engine's profile.
-        go.build(step, MODULE, RUNC, folder, c_tags="seccomp", **{"main.version": pinned(MODULE, RUNC)})
+        go.build(
+            step, MODULE, RUNC, folder, c_tags="seccomp", variables={"main.version": pinned(MODULE, RUNC)}
+        )
 
     step.result = f"{pinned(MODULE, MOBY)} with runc {pinned(MODULE, RUNC)}"
     return cache.artifact("current-engine", go.key(MODULE, Path(__file__)), build)

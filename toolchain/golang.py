@@ -1,9 +1,10 @@
 """Go, and builds with it: every module is pinned by its go.mod and verified by its go.sum."""
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +51,16 @@ class Go:
         return cache.key(module, self.version, os.uname().machine, FLAGS, *inputs)
 
     def build(
-        self, step: Step, module: Path, package: str, output: Path, *, c_tags: str = "", **variables: str
+        self,
+        step: Step,
+        module: Path,
+        package: str,
+        output: Path,
+        *,
+        c_tags: str = "",
+        c_environment: Mapping[str, str] | None = None,
+        modfile: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Build programs of a module into a folder.
 
@@ -60,31 +70,39 @@ class Go:
             package: What to build: an import path, or "tool" for the tools that go.mod names.
             output: The folder; each program is called as its package.
             c_tags: The build tags of a program that is partly in C; others are built without a C compiler.
-            **variables: String variables of the programs, such as their version.
+            c_environment: What that compiler and its linker are told, as CGO_CFLAGS and CGO_LDFLAGS.
+            modfile: A go.mod to be read in the place of the module's own, with its go.sum beside it.
+            variables: String variables of the programs, such as their version.
         """
-        flags = " ".join(["-s", "-w", *(f"-X={name}={value}" for name, value in variables.items())])
+        flags = " ".join(["-s", "-w", *(f"-X={name}={value}" for name, value in (variables or {}).items())])
         # -v names each package when it is compiled, which is the build's sign of life.
         build: list[str | Path] = [
             self.program,
             "build",
             "-v",
             *([f"-tags={c_tags}"] if c_tags else []),
+            *([f"-modfile={modfile}"] if modfile else []),
             f"-ldflags={flags}",
             "-o",
             f"{output}/",
             package,
         ]
-        environment = {**self.environment, "CGO_ENABLED": "1" if c_tags else "0"}
+        environment = {
+            **self.environment,
+            "CGO_ENABLED": "1" if c_tags else "0",
+            **(c_environment or {}),
+        }
         step.run(f"building {module.name} with {self.version}", *build, cwd=module, env=environment)
 
     def module_source(self, module: Path, dependency: str) -> Path:
-        """The folder in the module cache of a module that `module` requires."""
-        answer = ask(
-            self.program, "list", "-m", "-f", "{{.Dir}}", dependency, cwd=module, env=self.environment
-        )
-        if not answer.stdout.strip():
-            raise ToolchainError(f"no source of {dependency} in the Go module cache: {answer.stderr.strip()}")
-        return Path(answer.stdout.strip())
+        """The folder in the module cache of a module that `module` requires; brought there if need be."""
+        download = ("mod", "download", "-json", dependency)
+        answer = ask(self.program, *download, cwd=module, env=self.environment)
+        if answer.returncode:
+            raise ToolchainError(
+                f"no source of {dependency}: {answer.stderr.strip() or answer.stdout.strip()}"
+            )
+        return Path(json.loads(answer.stdout)["Dir"])
 
 
 def _version(program: Path) -> str:

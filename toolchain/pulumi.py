@@ -113,8 +113,8 @@ def _downloaded(step: Step) -> Cli | None:
 def _built(step: Step, go: Go) -> Cli:
     def build(folder: Path) -> None:
         version = f"{SDK}/go/common/version.Version"
-        go.build(step, CLI, "tool", folder, **{version: pinned(CLI, SDK)})
-        go.build(step, LANGUAGE_HOST, "tool", folder, **{version: pinned(LANGUAGE_HOST, SDK)})
+        go.build(step, CLI, "tool", folder, variables={version: pinned(CLI, SDK)})
+        go.build(step, LANGUAGE_HOST, "tool", folder, variables={version: pinned(LANGUAGE_HOST, SDK)})
         # Of the CLI's version, though the language host is older: they are the program's side of the wire.
         source = go.module_source(CLI, SDK) / "python"
         for script in ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-python"):

@@ -2,7 +2,8 @@
 
 On each host Felix programs routes and policy, BIRD tells the other hosts over BGP which blocks of addresses
 lie there, confd writes BIRD's configuration from etcd, and the lab's Docker driver gives each container its
-interface and address. All are systemd services that come back with the host, before Docker.
+interface and address. All are systemd services that come back with the host, before Docker. What Felix
+decides on packets with, rules or programs in the kernel, is the network's dataplane.
 
 Owes: the Docker network is there only when the host's Felix is ready and its BGP sessions are established; a
 host that does not get there says what is missing; deletion leaves no interface, route, rule, set or file of
@@ -50,6 +51,12 @@ from components.secrets import Certificate, CertificateAuthority
 __all__ = ["CalicoConfig", "CalicoNetwork", "Names", "peers_of"]
 
 PACKAGES = ["bird", "nftables", "conntrack", "iproute2", "procps"]
+EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g"]
+"""The libraries of a Felix that loads programs into the kernel."""
+EBPF_UNIT = "calico-lab-bpffs.service"
+"""What such a Felix needs before it starts, and pulls in itself."""
+ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}
+"""Calico's programs by dataplane, as the toolchain packs them."""
 SECONDS_UNTIL_READY = 90
 MASKED_UNITS = ["bird.service", "bird6.service"]
 ENVIRONMENT_FILE = f"{FOLDER}/calico.env"
@@ -117,8 +124,8 @@ class CalicoNetwork(ComponentResource):
     network_ids: Output[dict[str, str]]
     """Docker's ID of the network by host."""
     told: Output[dict[str, Any]]
-    """What the stack tells of the network: its name and addresses, and the hosts that are route
-    reflectors."""
+    """What the stack tells of the network: its name and addresses, its dataplane, and the hosts that are
+    route reflectors."""
 
     def __init__(
         self,
@@ -141,7 +148,8 @@ class CalicoNetwork(ComponentResource):
             hosts: The lab's hosts, of which the config may choose.
             etcd: Calico's datastore.
             authority: What etcd trusts.
-            dist: The archive of Calico's programs and the Docker driver, as the toolchain makes it.
+            dist: The folder with the archives of Calico's programs and the Docker driver, as the toolchain
+                makes it.
             reserved: Addresses that nobody gets who does not ask for them.
             names: What names in network policies stand for.
             opts: More resource options.
@@ -150,8 +158,8 @@ class CalicoNetwork(ComponentResource):
         self._config = config
         self._etcd = etcd
         self._authority = authority
-        self._archive = dist
-        self._archive_digest = archive_digest(dist)
+        self._archive = dist / ARCHIVES[config.dataplane]
+        self._archive_digest = archive_digest(self._archive)
         self._child = ResourceOptions(parent=self)
         members = [hosts[host] for host in config.hosts or hosts]
         mode = Mode(f"{name}-mode", config, members, opts=self._child)
@@ -165,12 +173,19 @@ class CalicoNetwork(ComponentResource):
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
         self.cidr = Output.from_input(str(config.cidr))
-        self.told = Output.all(name=self.name, cidr=self.cidr, routeReflectors=list(config.route_reflectors))
+        self.told = Output.all(
+            name=self.name,
+            cidr=self.cidr,
+            dataplane=config.dataplane,
+            routeReflectors=list(config.route_reflectors),
+        )
         self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
 
     def _install(self, host: Host, mode: Resource) -> _Installed:
         """Bring programs, credentials and settings to a host; nothing runs yet."""
-        packages = host.packages("calico-packages", PACKAGES, mask=MASKED_UNITS, opts=self._child)
+        ebpf = self._config.dataplane == "ebpf"
+        names = [*PACKAGES, *(EBPF_PACKAGES if ebpf else [])]
+        packages = host.packages("calico-packages", names, mask=MASKED_UNITS, opts=self._child)
         archive = remote.CopyToRemote(
             f"{host.name}-calico-archive",
             connection=host.connection,
@@ -203,7 +218,14 @@ class CalicoNetwork(ComponentResource):
                 self._config, host.name, host.address, self._etcd.client_urls
             ),
             **render_confd(),
-            **{f"/etc/systemd/system/{unit}": (_HERE / unit).read_text() for unit in UNITS},
+            **{
+                f"{FOLDER}/{script}": (_HERE / script).read_text()
+                for script in ("detach-programs.sh", "remove-ebpf.sh")
+            },
+            **{
+                f"/etc/systemd/system/{unit}": (_HERE / unit).read_text()
+                for unit in [*UNITS, *([EBPF_UNIT] if ebpf else [])]
+            },
         }
         settings = host.files("calico-settings", files, opts=ResourceOptions(parent=self, depends_on=[mode]))
         # An end of a tunnel takes its address, and gives it back, when services start.
@@ -257,6 +279,7 @@ class CalicoNetwork(ComponentResource):
                 "CONFIG": installed.digest,
                 "UNITS": " ".join(UNITS),
                 "CIDR": str(self._config.cidr),
+                "DATAPLANE": self._config.dataplane,
             },
             opts=ResourceOptions(parent=self, depends_on=[*installed.resources, datastore]),
         )

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), an MTU
-# of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, and a Docker network $REMADE (or
+# Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), the
+# dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, and a Docker network $REMADE (or
 # nothing) made anew. It changes nothing. Status 3 means that the host cannot: a key of the config, and why.
 set -eu
 cannot() {
@@ -21,6 +21,17 @@ for kind in $KINDS; do
 done
 
 link=$(ip -o -4 address show to "$ADDRESS" | awk '{ print $2; exit }')
+if [ "$DATAPLANE" = ebpf ]; then
+    # Calico's own limit (felix/bpf/bpf.go); the rest is what its programs hang on and lie in.
+    [ "$(printf '%s\n' 5.10 "$(uname -r)" | sort -V | head -n 1)" = 5.10 ] ||
+        cannot dataplane "its kernel is $(uname -r), and Calico's programs need 5.10"
+    grep -qw bpf /proc/filesystems || cannot dataplane "its kernel, $(uname -r), has no BPF file system"
+    ip link add calico-lab-try type veth peer name calico-lab-try2
+    said=$(tc qdisc add dev calico-lab-try clsact 2>&1) && said=
+    ip link delete calico-lab-try
+    [ -z "$said" ] || cannot dataplane "its kernel, $(uname -r), hangs no programs on interfaces (${said#Error: })"
+fi
+
 if [ -n "$MTU" ] && [ -n "$link" ]; then
     allowed=$(($(cat "/sys/class/net/$link/mtu") - OVERHEAD))
     [ "$MTU" -le "$allowed" ] ||

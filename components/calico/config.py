@@ -28,6 +28,12 @@ class CalicoConfig(Section):
         description="`none`: hosts route to each other, on one L2 segment; `vxlan`: over any IP network; "
         "`vxlan-cross-subnet`: VXLAN only between hosts that are not on one subnet. Containers keep running.",
     )
+    dataplane: Literal["iptables", "ebpf"] = Field(
+        "iptables",
+        description="What Calico decides on packets with. `iptables`: rules, which every tool shows; `ebpf`: "
+        "programs in the kernel (5.10 or newer) that hand packets from interface to interface, past all "
+        "rules: about as quick as a wire. Containers keep running.",
+    )
     wireguard: bool = Field(
         False,
         description="Encrypt what goes between hosts; refused where a host's kernel has no WireGuard.",

@@ -46,6 +46,14 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
             "addresses. Connections between hosts pause for some seconds; an interface has its new MTU only "
             "when its container is started anew"
         )
+    # A lab of an earlier program has none in its state.
+    before = olds.get("dataplane", "iptables")
+    if before != news["dataplane"]:
+        told.append(
+            f"the dataplane changes from {before} to {news['dataplane']}: containers keep running, "
+            "with their addresses. Connections pause for some seconds while Felix puts the one in the "
+            "place of the other"
+        )
     if olds["reflectors"] != news["reflectors"]:
         told.append(
             f"BGP changes from {_topology(olds)} to {_topology(news)}: containers keep running. Connections "
@@ -85,6 +93,7 @@ def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -
         "HOST": host,
         "ADDRESS": str(props["hosts"][host]["address"]),
         "KINDS": " ".join([*kinds, *(["wireguard"] if props["wireguard"] else [])]),
+        "DATAPLANE": str(props["dataplane"]),
         "MTU": str(int(props["mtu"]) or ""),
         "OVERHEAD": str(int(props["overhead"])),
         "REMADE": remade,
@@ -101,7 +110,8 @@ def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -
 def _refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
     """What hosts have against a mode."""
     anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
-    if news["encapsulation"] == "none" and not news["wireguard"] and not news["mtu"] and not anew:
+    plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
+    if plain and not news["wireguard"] and not news["mtu"] and not anew:
         return []
     remade = str(olds["pool"]).partition(":")[0] if anew else ""
     hosts = list(news["hosts"])
@@ -158,6 +168,7 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
         props = {
             "pool": config.pool,
             "mtu": config.mtu or 0,
+            "dataplane": config.dataplane,
             "encapsulation": config.encapsulation,
             "wireguard": config.wireguard,
             "overhead": config.overhead,

@@ -19,6 +19,7 @@ systemctl stop $UNITS 2>/dev/null || true
 # shellcheck disable=SC2086
 systemctl reset-failed $UNITS 2>/dev/null || true
 
+bash /etc/calico-lab/calico/remove-ebpf.sh
 # The rule by which Felix sends packets to WireGuard (its wireguardRoutingRulePriority), and the table it names.
 if ip link show wireguard.cali >/dev/null 2>&1; then
     ip rule show priority 99 | sed -n 's/.* lookup \([^ ]*\).*/\1/p' | while read -r table; do

@@ -16,6 +16,18 @@ AUTHORITY_FILE = "/etc/calico-lab/pki/calico-ca.crt"
 CERTIFICATE_FILE = "/etc/calico-lab/pki/calico.crt"
 KEY_FILE = "/etc/calico-lab/pki/calico.key"
 
+_EBPF = """
+FELIX_BPFENABLED=true
+# Balancing between the addresses of Kubernetes' services, of which there are none.
+FELIX_BPFCONNECTTIMELOADBALANCING=Disabled
+FELIX_BPFHOSTNETWORKEDNATWITHOUTCTLB=Disabled
+# Not the newer hook, tcx: Debian 12's libbpf does not know it, and Linux 6.18 refused Felix' programs for it.
+FELIX_BPFATTACHTYPE=TC
+# Whether others may load programs, and how they are hardened, stays as the machine's owner has set it.
+FELIX_BPFDISABLEUNPRIVILEGED=false
+FELIX_BPFJITHARDENING=Strict
+"""
+
 VXLAN_MODES = {"none": "Never", "vxlan": "Always", "vxlan-cross-subnet": "CrossSubnet"}
 
 # What confd watches for each of BIRD's three files: the lists of Calico's own confd/etc/calico/confd/conf.d.
@@ -48,6 +60,7 @@ def render_environment(config: CalicoConfig, host: str, address: str, endpoints:
     (node/filesystem/etc/service/available/felix/run).
     """
     datastore = ",".join(endpoints)
+    dataplane = _EBPF if config.dataplane == "ebpf" else ""
     return f"""\
 NODENAME={host}
 IP={address}
@@ -77,7 +90,7 @@ FELIX_IPTABLESBACKEND=NFT
 # A program built without cgo has no libbpf, and would panic when it looks for what BPF mode left behind.
 # The spelling is what felix/bpf/nat/connecttime.go asks for.
 FELIX_DebugSkipCTLBCleanup=true
-"""
+{dataplane}"""
 
 
 def render_datastore(config: CalicoConfig, reserved: Sequence[str] = ()) -> str:

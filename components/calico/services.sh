@@ -1,5 +1,6 @@
 #!/bin/bash
-# Start Calico's $UNITS, or start them anew when $CONFIG is not what they were started with.
+# Start Calico's $UNITS, or start them anew when $CONFIG is not what they were started with. Felix works by
+# $DATAPLANE, "iptables" or "ebpf".
 set -eu
 target=calico-lab-calico.target
 started_with=/var/lib/calico-lab/calico.config
@@ -11,6 +12,19 @@ before=/var/lib/calico-lab/calico.sysctl
 [ -e "$before" ] || sysctl -e net.ipv4.ip_forward net.netfilter.nf_conntrack_acct >"$before"
 ln -sfn /opt/calico-lab/calico/confd/templates /etc/calico-lab/calico/confd/templates
 systemctl daemon-reload
+objects=/usr/lib/calico/bpf
+if [ "$DATAPLANE" = ebpf ]; then
+    state=/var/lib/calico-lab
+    [ -e "$state/ebpf.sysctl" ] ||
+        sysctl -a -r '^net\.ipv4\.conf\..*\.(rp_filter|accept_local)$' 2>/dev/null | grep -v '\.cali' >"$state/ebpf.sysctl"
+    mountpoint -q /sys/fs/bpf || touch "$state/ebpf.mounted"
+    # Felix knows no other place.
+    mkdir -p "${objects%/*}"
+    ln -sfn /opt/calico-lab/calico/bpf "$objects"
+elif [ -L "$objects" ]; then
+    systemctl stop calico-lab-felix.service
+    bash /etc/calico-lab/calico/remove-ebpf.sh
+fi
 # shellcheck disable=SC2086 # one word per unit is meant
 systemctl enable --quiet $UNITS
 # The units are part of the target, so they are started anew with it. Whether they do their work then is for the

@@ -18,8 +18,8 @@ BRIDGE = "br-calico-lab"
 """The bridge interface of the machines' network on the controller."""
 
 # Everything but what reaches past the container into the controller's kernel (modules, raw I/O, clock, boot,
-# audit, MAC policy, BPF), and SYS_RESOURCE, which some controllers do not have to give: that is why the
-# machines are not simply privileged.
+# audit, MAC policy), and SYS_RESOURCE, which some controllers do not have to give: that is why the machines
+# are not simply privileged. SYS_ADMIN, without which there is no nested Docker, lets Felix load BPF programs.
 CAPABILITIES = [
     *("AUDIT_READ", "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID"),
     *("IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MKNOD", "NET_ADMIN"),

@@ -11,9 +11,9 @@ from pathlib import Path
 from lab import facts, remote
 from lab.facts import HostFacts
 from lab.stack import Outputs
-from lab.status import PROBE
+from lab.status import PROBE, Finding
 from lab.trace import ends, side
-from lab.trace.ends import End
+from lab.trace.ends import End, NoWayError
 from lab.trace.side import Side
 
 SIDE = Path(__file__).with_name("side.sh")
@@ -155,7 +155,7 @@ def look(outputs: Outputs, stack: str, source: str, target: str, flow: Flow) -> 
 
     Raises:
         ValueError: An end cannot be understood.
-        NoWayError: An end has no network.
+        NoWayError: An end has no network, or packets go where netfilter does not see them.
     """
     ssh = {host: outputs.ssh[host] for host in outputs.hosts}
     variables = {host: {"NETWORK": outputs.network, "ENDPOINT": ""} for host in outputs.hosts}
@@ -165,8 +165,22 @@ def look(outputs: Outputs, stack: str, source: str, target: str, flow: Flow) -> 
     end = ends.target(target, outputs, hosts)
     if start.address == end.address:
         raise ValueError(f"{target}: is {start.name} itself; what it sends to itself never leaves it")
+    if outputs.dataplane == "ebpf":
+        raise NoWayError(_unseen(outputs, start))
     sides, sent = _walk(outputs, start, end, flow)
     return Walk(stack, outputs, hosts, start, end, flow, sides, outcome(flow, sent))
+
+
+def _unseen(outputs: Outputs, start: End) -> Finding:
+    """What a person can do instead where Felix' programs hand packets on."""
+    assert start.host  # noqa: S101 - a container is on a host
+    return Finding(
+        start.name,
+        "the rules that a trace follows see nothing of its packets: with dataplane ebpf, programs in the "
+        "kernel decide on them and hand them on",
+        f"{outputs.ssh[start.host]} /opt/calico-lab/calico/bin/calico-node -bpf conntrack dump; "
+        "docs/network/ebpf.md tells how to look on",
+    )
 
 
 def _walk(outputs: Outputs, start: End, end: End, flow: Flow) -> tuple[dict[str, Side], remote.Answer]:

@@ -63,6 +63,17 @@ class Machine:
             "routing rules": set(self.shell("ip rule").splitlines()),
             "listeners": set(self.shell("cat /proc/net/tcp | awk '$4 == \"0A\" {print $2}'").split()),
             "forwarding": set(self.shell("cat /proc/sys/net/ipv4/ip_forward").split()),
+            "mounts": set(
+                self.shell("cut -d ' ' -f 2,3 /proc/mounts | grep -v /var/lib/docker").splitlines()
+            ),
+            "programs": set(
+                self.shell("tc filter show dev eth0 ingress; tc qdisc show dev eth0").splitlines()
+            ),
+            "ways in": set(
+                self.shell(
+                    "grep . /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/conf/*/accept_local"
+                ).splitlines()
+            ),
             "rules": self.rules(),
             "failed": set(self.shell("systemctl list-units --failed --plain --no-legend").splitlines()),
         }
@@ -120,7 +131,7 @@ KEY
         run("docker", "network", "rm", NAME)
 
 
-def config(machine: Machine) -> dict[str, object]:
+def config(machine: Machine, dataplane: str) -> dict[str, object]:
     """One machine that is everything: the smallest lab."""
     host = {"address": ADDRESS, "user": "ops", "hostKey": machine.host_key}
     return {
@@ -135,6 +146,7 @@ def config(machine: Machine) -> dict[str, object]:
             "name": "netv",
             "cidr": "10.97.0.0/16",
             "encapsulation": "vxlan",
+            "dataplane": dataplane,
             "routeReflectors": ["vm"],
             "policies": {"box-stays-in": {"appliesTo": "sshBox", "egress": []}},
         },
@@ -175,14 +187,22 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
     init = ["pulumi", "stack", "init", STACK, "--no-select", "--cwd", str(tmp_path)]
     subprocess.run(init, env=environment, check=True, capture_output=True, timeout=60)
     salt = yaml.safe_load(file.read_text())["encryptionsalt"]
-    file.write_text(yaml.safe_dump({"encryptionsalt": salt, "config": config(machine)}))
+
+    def up(dataplane: str) -> None:
+        file.write_text(yaml.safe_dump({"encryptionsalt": salt, "config": config(machine, dataplane)}))
+        pulumi("up", "--yes", "--skip-preview", "--config-file", str(file), *QUIET, seconds=420)
 
     before = machine.look()
-    pulumi("up", "--yes", "--skip-preview", "--config-file", str(file), *QUIET, seconds=420)
+    up("iptables")
     outputs = stack.parse(json.loads(pulumi("stack", "output", "--json")), STACK)
     assert outputs.hosts == {"vm": ADDRESS}
     assert status.findings(status.look(outputs, STACK)) == []
     pulumi("preview", "--expect-no-changes", "--config-file", str(file), *QUIET)
+    # Both leave their own things behind, if they do.
+    run("python3", "-m", "toolchain", "ebpf", seconds=1200)
+    up("ebpf")
+    assert "cali_tc_" in machine.shell("tc filter show dev eth0 ingress")
+    assert status.findings(status.look(outputs, STACK)) == []
 
     destroy = ("destroy", "--yes", "--skip-preview", "--config-file", str(file), *QUIET)
     with guests(outputs, ["vm"]) as guest:

@@ -11,9 +11,23 @@ from pathlib import Path
 
 from components.hosts import as_root, with_variables
 
-FOLDERS = re.compile(r"/(?:etc/calico-lab|opt/calico-lab|var/lib/calico|run/calico|run/docker/plugins)")
+FOLDERS = re.compile(
+    r"/(?:etc/calico-lab|opt/calico-lab|var/lib/calico|usr/lib/calico|run/calico|run/docker/plugins|sys/fs/bpf)"
+)
 PROGRAMS = [
-    *("systemctl", "journalctl", "sysctl", "ip", "ipset", "birdc", "etcdctl", "chown"),
+    *(
+        "systemctl",
+        "journalctl",
+        "sysctl",
+        "ip",
+        "tc",
+        "mountpoint",
+        "umount",
+        "ipset",
+        "birdc",
+        "etcdctl",
+        "chown",
+    ),
     *("iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"),
 ]
 

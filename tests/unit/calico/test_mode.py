@@ -19,6 +19,7 @@ MODE: dict[str, Any] = {
     "pool": "netv: 192.168.0.0/16 in blocks of /26",
     "mtu": 0.0,
     "encapsulation": "none",
+    "dataplane": "iptables",
     "wireguard": False,
     "overhead": 0.0,
     "reflectors": [],
@@ -45,6 +46,7 @@ MODE: dict[str, Any] = {
         ({"encapsulation": "vxlan"}, ["the mode changes from none to vxlan: containers keep running"]),
         ({"wireguard": True}, ["the mode changes from none to none with WireGuard: containers keep running"]),
         ({"encapsulation": "vxlan", "mtu": 1400.0}, ["the containers' MTU changes"]),
+        ({"dataplane": "ebpf"}, ["the dataplane changes from iptables to ebpf: containers keep running"]),
         ({"reflectors": ["a0", "a1"]}, ["BGP changes from a full mesh to route reflectors on a0, a1: "]),
     ],
 )
@@ -52,6 +54,13 @@ def test_a_change_says_what_it_does_to_containers(change: dict[str, Any], told: 
     sentences = consequences(MODE, {**MODE, **change})
     assert len(sentences) == len(told)
     assert all(sentence.startswith(start) for sentence, start in zip(sentences, told, strict=True))
+
+
+def test_a_lab_of_an_earlier_program_has_iptables() -> None:
+    earlier = {key: value for key, value in MODE.items() if key != "dataplane"}
+    assert consequences(earlier, MODE) == []
+    [told] = consequences(earlier, {**MODE, "dataplane": "ebpf"})
+    assert told.startswith("the dataplane changes from iptables to ebpf: ")
 
 
 class Answers:
@@ -89,6 +98,7 @@ def test_hosts_are_asked_only_of_what_they_may_refuse(hosts: Answers) -> None:
         (MODE, MODE, 0),
         (MODE, {**MODE, "reflectors": ["a0"]}, 0),
         (MODE, {**MODE, "encapsulation": "vxlan"}, 2),
+        (MODE, {**MODE, "dataplane": "ebpf"}, 2),
         ({}, {**MODE, "wireguard": True}, 2),
         (MODE, {**MODE, "mtu": 1400.0}, 2),
         (MODE, {**MODE, "pool": "netv: other"}, 2),
@@ -119,7 +129,15 @@ def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answ
         provider.create(news)
 
 
-CHECK = {"HOST": "a0", "ADDRESS": "172.16.6.44", "KINDS": "", "MTU": "", "OVERHEAD": "0", "REMADE": ""}
+CHECK = {
+    "HOST": "a0",
+    "ADDRESS": "172.16.6.44",
+    "KINDS": "",
+    "DATAPLANE": "iptables",
+    "MTU": "",
+    "OVERHEAD": "0",
+    "REMADE": "",
+}
 
 
 @pytest.fixture
@@ -145,6 +163,40 @@ def test_a_kind_that_the_kernel_lacks_is_named(host: PretendHost, kind: str, key
     assert done.returncode == 3
     assert done.stderr.startswith(f"{key} a0: its kernel, ")
     assert done.stderr.endswith(f"makes no {kind} interface (Unknown device type)\n")
+
+
+def test_programs_are_tried_on_an_interface_and_leave_nothing(host: PretendHost) -> None:
+    assert host.run(SCRIPT, {**CHECK, "DATAPLANE": "ebpf"}).returncode == 0
+    tried = [call for call in host.calls if "calico-lab-try" in call]
+    assert tried == [
+        "ip link add calico-lab-try type veth peer name calico-lab-try2",
+        "tc qdisc add dev calico-lab-try clsact",
+        "ip link delete calico-lab-try",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "body", "why"),
+    [
+        ("uname", "echo 5.4.0-42", "its kernel is 5.4.0-42, and Calico's programs need 5.10"),
+        ("grep", "exit 1", "has no BPF file system"),
+        (
+            "tc",
+            "echo 'Error: Unknown qdisc.' >&2; exit 2",
+            "hangs no programs on interfaces (Unknown qdisc.)",
+        ),
+    ],
+)
+def test_a_kernel_that_takes_no_programs_is_named(
+    host: PretendHost, program: str, body: str, why: str
+) -> None:
+    host.program(program, body)
+    done = host.run(SCRIPT, {**CHECK, "DATAPLANE": "ebpf"})
+    assert done.returncode == 3
+    assert done.stderr.startswith("dataplane a0: its kernel")
+    assert why in done.stderr
+    added = [call for call in host.calls if " link add " in call]
+    assert len(added) == len([call for call in host.calls if " link delete " in call])
 
 
 @pytest.mark.parametrize(("mtu", "status"), [("1450", 0), ("1451", 3)])

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components import calico
-from tests.unit.pretend_host import PretendHost
+from tests.unit.pretend_host import FOLDERS, PretendHost
 
 HERE = Path(calico.__file__).parent
 CASES = Path(__file__).parent / "cases"
@@ -20,7 +20,17 @@ PROGRAMS = "/opt/calico-lab/calico"
 CALICOCTL = f"{PROGRAMS}/bin/calicoctl"
 ENVIRONMENT = "/etc/calico-lab/calico/calico.env"
 STARTED_WITH = "/var/lib/calico-lab/calico.config"
-SERVICES = {"HOST": "a0", "CONFIG": "new", "UNITS": "calico-lab-calico.target calico-lab-bird.service"}
+SERVICES = {
+    "HOST": "a0",
+    "CONFIG": "new",
+    "UNITS": "calico-lab-calico.target calico-lab-bird.service",
+    "DATAPLANE": "iptables",
+}
+SYSCTL = """\
+net.ipv4.conf.all.rp_filter = 0
+net.ipv4.conf.cali12345678901.rp_filter = 0
+net.ipv4.conf.eth0.accept_local = 0
+"""
 
 
 @pytest.fixture
@@ -29,6 +39,9 @@ def host(tmp_path: Path) -> PretendHost:
     host.write(ENVIRONMENT, "NODENAME=a0\n")
     for folder in ("/etc/calico-lab/calico/confd", "/var/lib/calico-lab"):
         host.path(folder).mkdir(parents=True)
+    for script in ("detach-programs.sh", "remove-ebpf.sh"):
+        text = FOLDERS.sub(lambda found: f"{host.root}{found[0]}", (HERE / script).read_text())
+        host.write(f"/etc/calico-lab/calico/{script}", text)
     return host
 
 
@@ -254,6 +267,65 @@ def test_settings_of_the_machine_are_remembered_once_and_put_back(host: PretendH
     assert host.run(HERE / "remove-services.sh", {**SERVICES, "CIDR": "192.168.0.0/16"}).returncode == 0
     assert f"sysctl -q -e -p {kept}" in host.calls
     assert not kept.exists()
+
+
+# ---- dataplane
+
+
+def test_felix_finds_its_programs_and_the_machine_is_remembered_as_it_was(host: PretendHost) -> None:
+    host.program("sysctl", f"printf '{SYSCTL}'")
+    host.program("mountpoint", "exit 1")
+    for config in "first", "second":
+        variables = {**SERVICES, "DATAPLANE": "ebpf", "CONFIG": config}
+        assert host.run(HERE / "services.sh", variables).returncode == 0
+        host.program("sysctl", "echo net.ipv4.conf.eth0.accept_local = 1")
+        host.program("mountpoint", "")
+    objects = host.path("/usr/lib/calico/bpf")
+    assert objects.readlink() == host.path(f"{PROGRAMS}/bpf")
+    kept = host.path("/var/lib/calico-lab/ebpf.sysctl").read_text().splitlines()
+    assert kept == [line for line in SYSCTL.splitlines() if ".cali" not in line]
+    assert host.path("/var/lib/calico-lab/ebpf.mounted").exists(), "what was not mounted before is unmounted"
+
+
+def test_back_with_iptables_felix_stops_before_its_programs_go(host: PretendHost) -> None:
+    host.program("sysctl", f"printf '{SYSCTL}'")
+    ebpf = {**SERVICES, "DATAPLANE": "ebpf", "CONFIG": "old"}
+    assert host.run(HERE / "services.sh", ebpf).returncode == 0
+    host.write("/sys/fs/bpf/tc/globals/cali_v4_ct4", "")
+    host.write("/sys/fs/bpf/tc/globals/somebody_elses", "")
+    host.program("ip", "echo '3: eth0@if27: <UP>'")
+    assert host.run(HERE / "services.sh", SERVICES).returncode == 0
+    order = ["systemctl stop calico-lab-felix.service", "tc filter show dev eth0 ingress"]
+    order += [f"sysctl -q -e -p {host.path('/var/lib/calico-lab/ebpf.sysctl')}"]
+    places = [host.calls.index(call) for call in order]
+    places.append(len(host.calls) - 1 - host.calls[::-1].index("systemctl restart calico-lab-calico.target"))
+    assert places == sorted(places)
+    assert not host.path("/usr/lib/calico").exists()
+    assert [pin.name for pin in host.path("/sys/fs/bpf/tc/globals").iterdir()] == ["somebody_elses"]
+    assert not list(host.path("/var/lib/calico-lab").glob("ebpf.*"))
+    assert not [call for call in host.calls if call.startswith("umount")], "it was there before"
+
+
+def test_only_felix_programs_are_taken_off(host: PretendHost) -> None:
+    felix = "filter protocol all pref 49152 bpf chain 0 handle 0x1 cali_tc_preambl:[7] name cali_tc_preambl"
+    other = "filter protocol all pref 10 bpf chain 0 handle 0x1 mine.o:[8] name mine"
+    gone = f'grep -q "filter delete dev $4 $5" "{host.root}/calls"'
+    host.program("ip", "printf '2: eth0@if27: <UP>\\n3: eth1: <UP>\\n4: eth2: <UP>\\n'")
+    host.program(
+        "tc",
+        f"""case "$*" in
+        "filter show dev eth0 "*) {gone} || echo '{felix}' ;;
+        "filter show dev eth1 ingress") {gone} || echo '{felix}'; echo '{other}' ;;
+        "filter show dev eth2 ingress") echo '{other}' ;;
+        esac""",
+    )
+    assert host.run(HERE / "detach-programs.sh", {}).returncode == 0
+    assert [call for call in host.calls if " delete " in call] == [
+        "tc filter delete dev eth0 ingress pref 49152",
+        "tc filter delete dev eth0 egress pref 49152",
+        "tc qdisc delete dev eth0 clsact",
+        "tc filter delete dev eth1 ingress pref 49152",
+    ]
 
 
 # ---- gate

@@ -63,6 +63,18 @@ def test_the_archive_is_the_same_for_the_same_content(tmp_path: Path) -> None:
         ]
 
 
+def test_of_two_programs_of_one_name_the_archive_has_the_first(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("felix-ebpf", "calico")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "calico-node").write_text(folder.name)
+    (folders[1] / "calicoctl").write_text("")
+    calico.pack(tmp_path / "one.tar.gz", {"bin": folders})
+    with tarfile.open(tmp_path / "one.tar.gz") as tar:
+        assert tar.getnames() == ["bin/calico-node", "bin/calicoctl"]
+        assert tar.extractfile("bin/calico-node").read() == b"felix-ebpf"  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("dependency", ["github.com/projectcalico/calico", "github.com/projectcalico/api"])
 def test_the_driver_is_built_on_the_same_calico(dependency: str) -> None:
     assert pinned(calico.DRIVER, dependency) == pinned(calico.MODULE, dependency)

@@ -114,7 +114,7 @@ def test_only_what_is_partly_in_c_is_built_with_a_c_compiler(
     program.chmod(0o755)
     monkeypatch.setenv("CGO_ENABLED", "1")
     monkeypatch.setattr(golang, "_version", lambda _: "go1.26.8")
-    Go(program, on_path=True).build(step, tmp_path, "tool", Path("out"), c_tags=c_tags, v="1")
+    Go(program, on_path=True).build(step, tmp_path, "tool", Path("out"), c_tags=c_tags, variables={"v": "1"})
     assert (tmp_path / "said").read_text().startswith(said)
 
 

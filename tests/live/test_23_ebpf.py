@@ -1,0 +1,238 @@
+"""`dataplane: ebpf`: the lab with Felix' programs in the kernel, and back.
+
+Who reaches whom is the same; packets between containers meet no rule, connections outlive Felix, nobody is
+locked out, and of the programs nothing is left afterwards.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.guests import Guest, guests
+from lab import remote
+from lab.stack import PROJECT, Outputs
+from tests.live import calico, chapters, connections, scene
+from tests.live.crowd import Crowd, crowd
+from tests.live.look import everywhere, healthy
+from tests.live.policies import BY_HAND, SWITCHED, allowed, reaches
+from tests.live.program import Program
+from tests.live.waiting import eventually
+from tests.live.wire import on_the_wire
+
+CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
+BPF = "/opt/calico-lab/calico/bin/calico-node -bpf"
+# What hangs on interfaces, what is pinned, how packets from elsewhere are taken, what Felix has in folders.
+KERNEL = """\
+for link in /sys/class/net/*; do tc qdisc show dev "${link##*/}" | grep clsact; done || true
+grep -o ' /sys/fs/bpf bpf' /proc/mounts || true
+find /sys/fs/bpf /usr/lib/calico /run/calico/bpf 2>/dev/null || true
+sysctl -a -r 'conf.(all|eth0).(rp_filter|accept_local)$'
+ls -d /var/lib/calico-lab/ebpf* 2>/dev/null || true
+systemctl list-units --all --plain --no-legend 'calico-lab-bpffs*'
+"""
+WITHOUT_FILE_SYSTEM = """\
+systemctl stop calico-lab-felix
+umount /sys/fs/bpf
+systemctl start calico-lab-felix
+"""
+PUBLISHED = 8082
+# What the policies say of some: whether who sends reaches its target.
+PINGS = [("blue-a0", "red-a1", False), ("red-a0", "blue-a1", True), ("green-a2", "red-a2", False)]
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def before(outputs: Outputs) -> dict[str, tuple[str, str]]:
+    """What runs on each host, and what its kernel has, with iptables."""
+    running, kernel = everywhere(outputs, CONTAINERS), everywhere(outputs, KERNEL)
+    return {host: (running[host], kernel[host]) for host in outputs.hosts}
+
+
+@pytest.fixture(scope="module")
+def config(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tracked config, but for the dataplane."""
+    return program.changed_config(tmp_path_factory.mktemp("ebpf"), {"network.dataplane": "ebpf"})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lab(
+    outputs: Outputs, program: Program, config: Path, before: dict[str, tuple[str, str]]
+) -> Iterator[Outputs]:
+    """The lab in this mode; the tracked config again, whatever becomes of the tests."""
+    subprocess.run(["python3", "-m", "toolchain", "ebpf"], cwd=PROJECT, check=True, timeout=1200)
+    told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
+    assert "the dataplane changes from iptables to ebpf: containers keep running" in told
+    try:
+        with guests(outputs, list(outputs.hosts), name="through") as guest:
+            connections.connect(outputs, guest)
+            program.up(config, seconds=180)
+            connections.were_kept(guest)
+        yield healthy(program)
+    finally:
+        program.up(seconds=180)
+
+
+def no_ping_is_known(lab: Outputs) -> None:
+    for host, known in everywhere(lab, f"{BPF} conntrack dump 2>/dev/null").items():
+        assert not re.search(r"^ICMP .*192\.168\.", known, re.MULTILINE), host
+
+
+@pytest.fixture(scope="module")
+def people(lab: Outputs) -> Iterator[Crowd]:
+    with crowd(lab) as running:
+        yield running
+
+
+def test_containers_keep_running(lab: Outputs, before: dict[str, tuple[str, str]]) -> None:
+    assert lab.dataplane == "ebpf"
+    assert everywhere(lab, CONTAINERS) == {host: running for host, (running, _) in before.items()}
+
+
+def test_everybody_reaches_everybody(people: Crowd) -> None:
+    eventually(lambda: reaches(people, people.everything), seconds=20)
+
+
+def test_policies_hold_exactly_while_they_are_switched_on(
+    lab: Outputs, people: Crowd, program: Program, config: Path, tmp_path: Path
+) -> None:
+    switched = tmp_path / config.name
+    switched.write_text(config.read_text())
+    for path, value in SWITCHED.items():
+        program.pulumi("config", "set", "--path", f"calico-lab:{path}", value, "--config-file", str(switched))
+    program.up(switched)
+    calico.apply(lab, BY_HAND)
+    try:
+        expected = {flow for flow in allowed(people) if flow[2] != "ping"}
+
+        def exactly() -> None:
+            assert {flow for flow in people.reach() if flow[2] != "ping"} == expected
+
+        eventually(exactly, seconds=20)
+        # Pings are one flow between two addresses, whoever asks: one at a time, when the last is forgotten.
+        for sender, target, passes in PINGS:
+            eventually(lambda: no_ping_is_known(lab), seconds=30, pause=1)
+            host = sender.partition("-")[2]
+            ping = f"docker exec {sender} ping -c 2 -i 0.2 -W 1 {people.addresses[target]}"
+            answer = remote.run(lab.ssh[host], ping)
+            assert ("2 received" in answer.text) is passes, f"{sender} to {target}: {answer}"
+        healthy(program)
+    finally:
+        calico.calicoctl(lab, "delete --skip-not-exists networkpolicy green-hears-green -n libnetwork")
+        program.up(config)
+    eventually(lambda: reaches(people, people.everything), seconds=20)
+
+
+def test_packets_of_a_known_connection_meet_no_rule(lab: Outputs, guest: dict[str, Guest]) -> None:
+    one, other = list(guest.values())[:2]
+    other.run(f"setsid timeout 60 nc -l -k {other.address} 5000 >/dev/null 2>&1 &")
+    one.run(f"for _ in $(seq 50); do nc -z -w 2 {other.address} 5000 && exit; sleep 0.1; done; exit 1")
+    one.run(f"ping -q -c 20 -i 0.01 {other.address}")
+    for host, peer in ((one.host, one), (other.host, other)):
+        tracked = remote.run(lab.ssh[host], f"conntrack -L -s {one.address} -d {other.address} 2>/dev/null")
+        assert tracked.text == "", "netfilter has seen it"
+        known = remote.run(lab.ssh[host], f"{BPF} conntrack dump 2>/dev/null")
+        assert re.search(rf"TCP .*{one.address}:\d+ -> {other.address}:5000", known.text), known.text
+        link = remote.run(lab.ssh[host], f"ip -o route get {peer.address} | grep -o 'cali[0-9a-f]*'").text
+        hung = remote.run(lab.ssh[host], f"tc filter show dev {link.strip()} ingress")
+        assert "cali_tc_preambl" in hung.text
+
+
+def test_a_published_port_and_the_way_out(lab: Outputs, guest: dict[str, Guest]) -> None:
+    host, name = "a1", "lab-test-published"
+    server = (
+        f"docker run --detach --init --name {name} --network {lab.network} --publish {PUBLISHED}:{PUBLISHED}"
+        f" --volume /usr:/usr:ro --volume /etc/alternatives:/etc/alternatives:ro calico-lab-guest"
+        f" nc -l -k 0.0.0.0 {PUBLISHED}"
+    )
+    try:
+        started = remote.run(lab.ssh[host], server)
+        assert started.status == 0, started.error
+
+        def answers() -> None:
+            variables = {"TARGET": lab.hosts[host], "SOURCE": "", "PORTS": str(PUBLISHED)}
+            for sender in ("visitor", "a0"):
+                seen = remote.run(lab.ssh[sender], scene.FLOWS, variables)
+                assert f"tcp/{PUBLISHED} open" in seen.text, f"{sender}: {seen}"
+
+        eventually(answers, seconds=20)
+    finally:
+        remote.run(lab.ssh[host], f"docker rm --force {name}")
+    # A machine outside the lab knows no address of a container: it answers the host's.
+    assert "2 received" in guest["a0"].run("ping -c 2 -i 0.2 -W 2 172.16.6.66")
+
+
+def test_connections_outlive_felix_and_what_else_may_die(lab: Outputs, guest: dict[str, Guest]) -> None:
+    connections.connect(lab, guest)
+    for damage in (
+        "systemctl kill --kill-who=main --signal=KILL calico-lab-felix",
+        "systemctl kill --kill-who=main --signal=KILL calico-lab-docker-driver",
+        "systemctl kill --kill-who=main --signal=KILL docker",
+        "systemctl restart calico-lab-calico.target",
+    ):
+        everywhere(lab, damage)
+        connections.were_kept(guest)
+
+
+def test_a_host_whose_programs_have_lost_their_maps_is_reached_again(lab: Outputs, program: Program) -> None:
+    """Such programs drop every packet, and Felix needs packets to replace them."""
+    host = next(iter(lab.hosts))
+    done = remote.run(lab.ssh[host], WITHOUT_FILE_SYSTEM, seconds=60)
+    assert done.status == 0, done.error
+
+    def well() -> None:
+        healthy(program)
+
+    eventually(well, seconds=60, pause=1)
+
+
+def test_trace_says_that_it_sees_nothing(lab: Outputs, program: Program) -> None:
+    command = ["lab", "--stack", program.stack, "trace", "sshbox", "notebook"]
+    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+    assert told.returncode == 1
+    assert "a0/calico-lab-sshbox: the rules that a trace follows see nothing of its packets" in told.stdout
+
+
+def test_the_chapter_is_true(lab: Outputs, program: Program) -> None:
+    [chapter] = [one for one in chapters.CHAPTERS if one.stem == "ebpf"]
+    chapters.run(chapter, program)
+
+
+def test_vxlan_in_this_mode(lab: Outputs, program: Program, config: Path, tmp_path: Path) -> None:
+    both = tmp_path / config.name
+    both.write_text(config.read_text())
+    tunnel = ("--path", "calico-lab:network.encapsulation", "vxlan", "--config-file", str(both))
+    program.pulumi("config", "set", *tunnel)
+    program.up(both)
+    healthy(program)
+    with guests(lab, list(lab.hosts), name="tunnel") as guest:
+        one, other = list(guest.values())[:2]
+        assert " mtu 1450 " in one.run("ip link show cali0 2>/dev/null || ip link show eth0")
+        eventually(lambda: tunnelled(lab, one, other), seconds=20)
+        # Segments as large as they may be have to come through as well.
+        other.run(f"setsid sh -c 'nc -l {other.address} 5000 | wc -c >/tmp/size' >/dev/null 2>&1 &")
+        one.run(
+            f"head -c 4000000 /dev/zero >/tmp/zeros; for _ in $(seq 50); do "
+            f"nc -N -w 5 {other.address} 5000 </tmp/zeros && exit; sleep 0.1; done; exit 1"
+        )
+        assert other.run("sleep 0.5; cat /tmp/size").strip() == "4000000"
+
+
+def tunnelled(lab: Outputs, one: Guest, other: Guest) -> None:
+    seen = on_the_wire(lab, one, other)
+    assert len(re.findall("VXLAN", seen)) == len(re.findall("ICMP echo", seen)) == 6, seen
+
+
+def test_nothing_is_left_of_it(
+    lab: Outputs, program: Program, before: dict[str, tuple[str, str]], people: Crowd
+) -> None:
+    with guests(lab, list(lab.hosts), name="back") as guest:
+        connections.connect(lab, guest)
+        program.up(seconds=180)
+        eventually(lambda: reaches(people, people.everything), seconds=20)
+    assert healthy(program).dataplane == "iptables"
+    for host, text in everywhere(lab, KERNEL).items():
+        assert text == before[host][1], host

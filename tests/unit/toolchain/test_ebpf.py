@@ -1,0 +1,101 @@
+"""Felix for eBPF: who asks for it, what is compiled and mended, what is said where a compiler is missing."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from toolchain import ebpf
+from toolchain.errors import ToolchainError
+from toolchain.golang import Go
+from toolchain.progress import Step
+
+ASKS = {
+    "config:\n  calico-lab:network:\n    dataplane: ebpf\n": True,
+    "config:\n  calico-lab:network:\n    dataplane: 'ebpf'\n": True,
+    "config:\n  calico-lab:network: {name: netv, dataplane: ebpf}\n": True,
+    '{"config": {"calico-lab:network": {"dataplane": "ebpf"}}}': True,
+    "config:\n  calico-lab:network:\n    dataplane: iptables\n": False,
+    "config:\n  calico-lab:network:\n    # dataplane: ebpf\n    name: netv\n": False,
+    "config: {}\n": False,
+}
+# As Felix' Makefile, but that it compiles nothing.
+MAKEFILE = """\
+CFLAGS += -O2
+bin/%.o:
+\t@mkdir -p bin
+\t@echo "$(CC) $(CFLAGS)" >$@
+"""
+LISTED = [
+    "from_wep_no_log",
+    "from_wep_no_log_v6",
+    "from_wep_debug",
+    "to_hep_no_log_co-re",
+    "xdp_no_log_co-re_v6",
+]
+
+
+@pytest.mark.parametrize(("text", "asks"), ASKS.items())
+def test_a_stack_asks_for_it_by_its_dataplane(tmp_path: Path, text: str, *, asks: bool) -> None:
+    config = tmp_path / "Pulumi.lab.yaml"
+    config.write_text(text)
+    assert ebpf.wanted(config) is asks
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Felix' sources as the module cache has them: read-only, and nothing that can be run."""
+    folder = tmp_path / "cached"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "Makefile").write_text(MAKEFILE)
+    (folder / "calculate-flags").write_text("#!/bin/sh\n")
+    (folder / "list-objs").write_text(f"#!/bin/sh\nprintf 'bin/%s.o\\n' {' '.join(LISTED)}\n")
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return folder
+
+
+@pytest.fixture
+def scratch(source: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    ebpf.copy(source, folder)
+    return folder
+
+
+def test_the_programs_for_ipv4_that_write_no_log_are_compiled(
+    step: Step, scratch: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "bpf"
+    ebpf.objects(step, scratch, target)
+    compiled = {file.stem for file in target.iterdir()}
+    assert {"from_wep_no_log", "to_hep_no_log_co-re", "tc_preamble", "ipv4_map_stub"} <= compiled
+    assert not compiled & {"from_wep_no_log_v6", "from_wep_debug", "xdp_no_log_co-re_v6"}
+    assert (target / "tc_preamble.o").read_text() == "clang-19 -I/usr/include/bpf -O2\n"
+
+
+def test_sources_that_list_nothing_are_refused(step: Step, scratch: Path, tmp_path: Path) -> None:
+    (scratch / "list-objs").write_text("#!/bin/sh\n")
+    with pytest.raises(ToolchainError, match="list-objs lists no programs"):
+        ebpf.objects(step, scratch, tmp_path / "bpf")
+
+
+def test_the_fault_is_mended_in_a_copy_or_not_there(scratch: Path) -> None:
+    name, fault, without = ebpf.BORROWED
+    file = scratch / name
+    file.parent.mkdir(parents=True)
+    file.write_text(f"if local {fault}\n")
+    ebpf.mend(scratch)
+    assert file.read_text() == f"if local {without}\n"
+    with pytest.raises(ToolchainError, match=r"bpf_route_mgr\.go is not the file that .* mends"):
+        ebpf.mend(scratch)
+
+
+def test_what_a_compiler_lacks_is_named_before_anything_is_built(
+    step: Step, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ebpf, "HEADERS", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ToolchainError) as refused:
+        ebpf.obtain(step, go, tmp_path, "calico", {})
+    assert f"dataplane ebpf needs {tmp_path}/libbpf.h" in str(refused.value)
+    assert "install clang-19 gcc" in str(refused.value)

@@ -1,0 +1,145 @@
+"""Felix for `dataplane: ebpf`: built with libbpf, and with the programs that it loads into the kernel.
+
+Owes: a folder with `bin/calico-node` and `bpf/*.o`, compiled from Felix' own sources with the distribution's
+clang and libbpf. Only a lab with that dataplane needs them, so only that asks for a C compiler.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from toolchain import cache, packages
+from toolchain.errors import ToolchainError
+from toolchain.golang import Go
+from toolchain.process import ask
+from toolchain.progress import Step
+
+HERE = Path(__file__).parent
+LIBBPF = HERE / "libbpf"
+HEADERS = Path("/usr/include/bpf")
+# What Debian's own clang 14 makes of the programs with type information, Linux 6.18 refuses.
+CLANG, LLC = "clang-19", "llc-19"
+DEBIAN_PACKAGES = [
+    *("clang-19", "llvm-19", "gcc", "make", "libc6-dev", "linux-libc-dev"),
+    *("libbpf-dev", "libelf-dev", "libpcap-dev", "zlib1g-dev"),
+]
+# A container with an address out of another host's block: Felix takes it for one of that host's and drops its
+# packets. Mended upstream in v3.31.4 (projectcalico/calico#11640), which is no Go module to be had yet.
+BORROWED = (
+    "felix/dataplane/linux/bpf_route_mgr.go",
+    "&& !cgRoute.Borrowed /* not ours */ {",
+    "&& (cgRoute.LocalWorkload || !cgRoute.Borrowed) {",
+)
+# Beside those of Felix' list-objs (bpf-gpl/Makefile).
+_PROGRAMS = ["tc_preamble", "xdp_preamble", "policy_default"]
+_MAPS = ["common_map_stub", "ipv4_map_stub", "ipv6_map_stub", "xdp_map_stub"]
+
+
+def wanted(config: Path) -> bool:
+    """Whether a stack asks for the dataplane. There is no YAML in the standard library."""
+    return bool(re.search(r"^[^#]*\bdataplane[\"']?:\s*[\"']?ebpf\b", config.read_text(), re.MULTILINE))
+
+
+def obtain(step: Step, go: Go, module: Path, calico: str, variables: Mapping[str, str]) -> Path:
+    """The folder with Felix' program and those for the kernel.
+
+    Args:
+        step: The step it is part of.
+        go: What the program is built with.
+        module: The module that pins Calico.
+        calico: Calico's path as a module.
+        variables: String variables of the program, such as its version.
+    """
+
+    def build(folder: Path) -> None:
+        if lacking := missing():
+            packages.install(step, DEBIAN_PACKAGES, f"dataplane ebpf needs {', '.join(lacking)}")
+        scratch = folder / "scratch"
+        source = scratch / "calico"
+        copy(go.module_source(module, calico), source)
+        mend(source)
+        modfile = scratch / "go.mod"
+        modfile.write_text(f"{(module / 'go.mod').read_text()}\nreplace {calico} => {source}\n")
+        shutil.copyfile(module / "go.sum", scratch / "go.sum")
+        # Of the libraries only libbpf goes into the program: the others are packages that all hosts can have.
+        (scratch / "lib").mkdir()
+        (scratch / "lib/libbpf.a").symlink_to(_library("libbpf.a"))
+        go.build(
+            step,
+            module,
+            f"{calico}/node/cmd/calico-node",
+            folder / "bin",
+            # Names of hosts and users are looked up by Go, and not by each host's own C library.
+            c_tags="netgo,osusergo",
+            c_environment={
+                "CGO_CFLAGS": f"-O2 -I{LIBBPF} -I{HEADERS}",
+                "CGO_LDFLAGS": f"-L{scratch / 'lib'}",
+            },
+            modfile=modfile,
+            variables=variables,
+        )
+        objects(step, source / "felix/bpf-gpl", folder / "bpf")
+        shutil.rmtree(scratch)
+
+    return cache.artifact("felix-ebpf", go.key(module, LIBBPF, Path(__file__)), build)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy from the module cache, which is read-only, and whose files are not executable."""
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
+        folder.chmod(0o755)
+
+
+def mend(source: Path) -> None:
+    """Mend a known fault in a copy of Calico's source.
+
+    Raises:
+        ToolchainError: The fault is not there any more, or another.
+    """
+    name, fault, without = BORROWED
+    file = source / name
+    text = file.read_text()
+    if text.count(fault) != 1:
+        raise ToolchainError(f"Calico's {name} is not the file that {__file__} mends; see if it still has to")
+    file.write_text(text.replace(fault, without))
+
+
+def missing() -> list[str]:
+    """What of a compiler and its libraries is not there, as a person would look for it."""
+    programs = [program for program in (CLANG, LLC, "gcc", "make") if not shutil.which(program)]
+    headers = [
+        HEADERS / "libbpf.h",
+        *(Path("/usr/include") / name for name in ("libelf.h", "pcap.h", "zlib.h")),
+    ]
+    return [*programs, *(str(header) for header in headers if not header.exists())]
+
+
+def objects(step: Step, source: Path, target: Path) -> None:
+    """Compile the programs for the kernel: those for IPv4 that do not write a log.
+
+    Args:
+        step: The step it is part of.
+        source: A copy of the folder `felix/bpf-gpl`.
+        target: The folder to make; it gets the objects alone.
+    """
+    for script in ("list-objs", "calculate-flags"):
+        (source / script).chmod(0o755)
+    listed = ask(source / "list-objs", cwd=source).stdout.split()
+    chosen = [name for name in listed if "_no_log" in name and not name.endswith("_v6.o")]
+    if not chosen:
+        raise ToolchainError(
+            f"{source}/list-objs lists no programs; read Felix' Makefile and adapt {__file__}"
+        )
+    chosen += [f"bin/{name}.o" for name in (*_PROGRAMS, *_MAPS)]
+    environment = {**os.environ, "CFLAGS": f"-I{HEADERS}"}
+    make = ["make", f"--jobs={os.cpu_count()}", f"CC={CLANG}", f"LD={LLC}", *chosen]
+    step.run("compiling Felix' programs for the kernel", *make, cwd=source, env=environment)
+    (source / "bin").rename(target)
+
+
+def _library(name: str) -> Path:
+    """Where the compiler finds a library."""
+    return Path(ask("gcc", f"-print-file-name={name}").stdout.strip())
