@@ -15,13 +15,16 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import addresses, encapsulation, firewall, lifecycle, path, start, tables
+from bench import addresses, firewall, lifecycle, mode, path, start, tables
 from bench.bare import BareError
 from bench.guests import GuestError
 from bench.lifecycle import Part, Run
+from bench.mode import Mode
 from lab import stack
 
 UNCHANGED_RUNS = 3
+OTHERS = (Mode(dataplane="ebpf"), Mode(encapsulation="vxlan"))
+"""The modes that are measured beside the lab's own."""
 
 
 def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
@@ -61,7 +64,7 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
 def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
     """Measure the network of a lab that is up, and leave it as it was."""
     outputs = stack.read(name)
-    own = encapsulation.configured(encapsulation.file_of(name))
+    own = mode.configured(mode.file_of(name))
     say.print("the paths of the network")
     plain = path.measure(outputs, own)
     say.print("the start of a container")
@@ -69,17 +72,19 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
     say.print("addresses")
     assigned = addresses.measure(outputs)
     document = {
-        "paths": {own: plain.document()},
+        "paths": {str(own): plain.document()},
         "start": starts.document(start.REFERENCE),
         "addresses": assigned.document(addresses.ALONE),
     }
     shown = [path.table(plain)]
-    if own != "vxlan":
-        say.print("the network with VXLAN, and back")
-        with encapsulation.switched(name, "vxlan"):
-            tunnelled = path.measure(outputs, "vxlan", all_paths=False)
-        document["paths"]["vxlan"] = tunnelled.document()
-        shown.append(path.table(tunnelled))
+    for other in OTHERS:
+        if other == own:
+            continue
+        say.print(f"the network with {other}, and back")
+        with mode.switched(name, other):
+            measured = path.measure(outputs, other, all_paths=False)
+        document["paths"][str(other)] = measured.document()
+        shown.append(path.table(measured))
     return document, [*shown, start.table(starts), addresses.table(assigned)]
 
 

@@ -23,6 +23,7 @@ from rich.table import Table
 from bench import bare, tables, turns
 from bench.bare import Shell
 from bench.guests import Guest, guests
+from bench.mode import Mode
 from bench.turns import Series
 from lab.stack import Outputs
 
@@ -91,15 +92,15 @@ def latency(path: Path) -> float:
     return mean(times[quarter : len(times) - quarter]) * 1000
 
 
-def measure(outputs: Outputs, encapsulation: str, *, all_paths: bool = True) -> Paths:
+def measure(outputs: Outputs, mode: Mode, *, all_paths: bool = True) -> Paths:
     """Measure between the first two hosts.
 
     Args:
         outputs: The lab.
-        encapsulation: What the lab's network has, to name its path by.
-        all_paths: Also those to which encapsulation is nothing: the bridge, and what the limit is made of.
+        mode: What the lab's network is in, to name its path by.
+        all_paths: Also those to which the mode is nothing: the bridge, and what the limit is made of.
     """
-    with _paths(outputs, encapsulation, all_paths=all_paths) as paths:
+    with _paths(outputs, mode, all_paths=all_paths) as paths:
         for path in paths.values():
             # A path's first packets also find it: neighbours, routes, tracking.
             path.client(f"ping -n -q -c 5 -i 0.2 {path.address}")
@@ -115,7 +116,7 @@ def _each(what: Callable[[Path], float], paths: Mapping[str, Path]) -> dict[str,
 
 
 @contextmanager
-def _paths(outputs: Outputs, encapsulation: str, *, all_paths: bool) -> Iterator[dict[str, Path]]:
+def _paths(outputs: Outputs, mode: Mode, *, all_paths: bool) -> Iterator[dict[str, Path]]:
     here, there = list(outputs.hosts)[:2]
     with ExitStack() as stack:
         found: dict[str, Path] = {}
@@ -130,7 +131,7 @@ def _paths(outputs: Outputs, encapsulation: str, *, all_paths: bool) -> Iterator
         client, server = partial(bare.on_host, outputs.ssh[here]), partial(bare.on_host, outputs.ssh[there])
         found[HOST] = Path(client, server, outputs.hosts[there])
         on_network = stack.enter_context(guests(outputs, [here, there]))
-        found[network_path(encapsulation)] = between(on_network[here], on_network[there])
+        found[network_path(mode)] = between(on_network[here], on_network[there])
         if all_paths:
             one, other = (
                 stack.enter_context(guests(outputs, [here], name=f"bridge-{end}", network="bridge"))[here]
@@ -140,9 +141,9 @@ def _paths(outputs: Outputs, encapsulation: str, *, all_paths: bool) -> Iterator
         yield found
 
 
-def network_path(encapsulation: str) -> str:
+def network_path(mode: Mode) -> str:
     """What the lab's own path is called."""
-    return f"Calico, {'no encapsulation' if encapsulation == 'none' else encapsulation}"
+    return f"Calico, {mode}"
 
 
 def table(measured: Paths) -> Table:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import addresses, encapsulation, start
+from bench import addresses, mode, start
+from bench.mode import Mode
 
 
 def test_the_first_start_on_each_network_does_not_count() -> None:
@@ -21,12 +22,12 @@ def test_addresses_are_counted_until_the_last_worker_is_done() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("config: {'calico-lab:network': {encapsulation: vxlan}}", "vxlan"),
-        ("config: {'calico-lab:network': {name: netv}}", "none"),
-        ("config: {'calico-lab:hosts': {}}", "none"),
+        ("config: {'calico-lab:network': {encapsulation: vxlan}}", Mode("vxlan")),
+        ("config: {'calico-lab:network': {name: netv, dataplane: ebpf}}", Mode("none", "ebpf")),
+        ("config: {'calico-lab:hosts': {}}", Mode()),
     ],
 )
-def test_the_configured_encapsulation(tmp_path: Path, text: str, expected: str) -> None:
+def test_the_configured_mode(tmp_path: Path, text: str, expected: Mode) -> None:
     file = tmp_path / "Pulumi.lab.yaml"
     file.write_text(text)
-    assert encapsulation.configured(file) == expected
+    assert mode.configured(file) == expected

@@ -3,6 +3,7 @@
 import pytest
 
 from bench import path
+from bench.mode import Mode
 from bench.path import Path
 
 
@@ -39,7 +40,12 @@ def test_throughput_is_what_the_receiver_got() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encapsulation", "name"), [("none", "Calico, no encapsulation"), ("vxlan", "Calico, vxlan")]
+    ("mode", "name"),
+    [
+        (Mode(), "Calico, no encapsulation"),
+        (Mode("vxlan"), "Calico, vxlan"),
+        (Mode("none", "ebpf"), "Calico, no encapsulation, ebpf"),
+    ],
 )
-def test_the_labs_path_is_named_by_its_encapsulation(encapsulation: str, name: str) -> None:
-    assert path.network_path(encapsulation) == name
+def test_the_labs_path_is_named_by_its_mode(mode: Mode, name: str) -> None:
+    assert path.network_path(mode) == name
