@@ -31,9 +31,9 @@ for family in iptables ip6tables; do
     "$family" -w -P FORWARD ACCEPT 2>/dev/null || true
 done
 ip link delete docker0 2>/dev/null || true
-findmnt --raw --noheadings --output TARGET | grep '^/var/lib/docker/' | xargs -r umount || true
+findmnt --raw --noheadings --output TARGET | grep -E '^(/var/lib|/run)/docker/' | xargs -r umount || true
 # The folder itself may be a mount.
 find /var/lib/docker -mindepth 1 -delete
 rmdir /var/lib/docker 2>/dev/null || true
-rm -rf /var/lib/containerd /etc/docker
+rm -rf /var/lib/containerd /etc/docker /run/docker
 rmdir /etc/cni/net.d /etc/cni 2>/dev/null || true
