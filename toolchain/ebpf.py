@@ -25,13 +25,22 @@ DEBIAN_PACKAGES = [
     *("clang-19", "llvm-19", "gcc", "make", "libc6-dev", "linux-libc-dev"),
     *("libbpf-dev", "libelf-dev", "libpcap-dev", "zlib1g-dev"),
 ]
-# A container with an address out of another host's block: Felix takes it for one of that host's and drops its
-# packets. Mended upstream in v3.31.4 (projectcalico/calico#11640), which is no Go module to be had yet.
-BORROWED = (
-    "felix/dataplane/linux/bpf_route_mgr.go",
-    "&& !cgRoute.Borrowed /* not ours */ {",
-    "&& (cgRoute.LocalWorkload || !cgRoute.Borrowed) {",
-)
+MENDS = [
+    # A container with an address out of another host's block: Felix takes it for one of that host's and drops
+    # its packets. Mended upstream in v3.31.4 (projectcalico/calico#11640), which is no Go module to be had.
+    (
+        "felix/dataplane/linux/bpf_route_mgr.go",
+        "&& !cgRoute.Borrowed /* not ours */ {",
+        "&& (cgRoute.LocalWorkload || !cgRoute.Borrowed) {",
+    ),
+    # Whether its part for Kubernetes' services, of which there are none, is healthy is not for all to ask.
+    (
+        "felix/dataplane/linux/int_dataplane.go",
+        'healthzAddr := fmt.Sprintf(":%d", config.KubeProxyHealtzPort)',
+        'healthzAddr := fmt.Sprintf("127.0.0.1:%d", config.KubeProxyHealtzPort)',
+    ),
+]
+"""What is wrong with Calico's source: the file, the text that is there once, and the text in its place."""
 # Beside those of Felix' list-objs (bpf-gpl/Makefile).
 _PROGRAMS = ["tc_preamble", "xdp_preamble", "policy_default"]
 _MAPS = ["common_map_stub", "ipv4_map_stub", "ipv6_map_stub", "xdp_map_stub"]
@@ -94,17 +103,19 @@ def copy(source: Path, target: Path) -> None:
 
 
 def mend(source: Path) -> None:
-    """Mend a known fault in a copy of Calico's source.
+    """Mend what is wrong in a copy of Calico's source.
 
     Raises:
-        ToolchainError: The fault is not there any more, or another.
+        ToolchainError: Something of it is not there any more, or there more than once.
     """
-    name, fault, without = BORROWED
-    file = source / name
-    text = file.read_text()
-    if text.count(fault) != 1:
-        raise ToolchainError(f"Calico's {name} is not the file that {__file__} mends; see if it still has to")
-    file.write_text(text.replace(fault, without))
+    for name, fault, without in MENDS:
+        file = source / name
+        text = file.read_text()
+        if text.count(fault) != 1:
+            raise ToolchainError(
+                f"Calico's {name} is not the file that {__file__} mends; see if it still has to"
+            )
+        file.write_text(text.replace(fault, without))
 
 
 def missing() -> list[str]:

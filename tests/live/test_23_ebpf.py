@@ -189,6 +189,12 @@ def test_a_host_whose_programs_have_lost_their_maps_is_reached_again(lab: Output
     eventually(well, seconds=60, pause=1)
 
 
+def test_what_felix_says_of_kubernetes_it_says_to_its_host_alone(lab: Outputs) -> None:
+    for host, listeners in everywhere(lab, "ss -Htln | awk '{ print $4 }'").items():
+        assert "127.0.0.1:10256" in listeners.split(), host
+        assert not [one for one in listeners.split() if one.endswith(":10256") and "127.0.0.1" not in one]
+
+
 def test_trace_says_that_it_sees_nothing(lab: Outputs, program: Program) -> None:
     command = ["lab", "--stack", program.stack, "trace", "sshbox", "notebook"]
     told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)

@@ -4,7 +4,9 @@ import copy
 from typing import Any
 
 import pytest
+from pulumi import RunError
 
+from components import calico
 from tests.preview.program import Program, config_of, run
 
 HOSTS = ("a0", "a1", "a2")
@@ -33,6 +35,30 @@ def test_nothing_of_calico_runs_before_etcd_is_healthy(lab: Program) -> None:
     assert urns(lab, "etcd-health") <= lab.named("calico-datastore").dependencies
     for host in HOSTS:
         assert lab.named("calico-datastore").urn in lab.named(f"{host}-calico").dependencies
+
+
+def test_programs_in_the_kernel_come_with_what_they_need(
+    lab: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The archive of its own is built where a stack asks for it.
+    monkeypatch.setitem(calico.ARCHIVES, "ebpf", calico.ARCHIVES["iptables"])
+    ebpf = with_network(dataplane="ebpf")
+    for host in HOSTS:
+        for resource, key, text in (
+            ("calico-packages", "create", "libpcap0.8"),
+            ("calico-settings", "stdin", "/usr/bin/mount -t bpf"),
+            ("calico-settings", "stdin", "FELIX_BPFENABLED=true"),
+            ("calico", "create", "DATAPLANE=ebpf"),
+        ):
+            with_rules, with_programs = (one.named(f"{host}-{resource}").inputs[key] for one in (lab, ebpf))
+            assert text in str(with_programs)
+            assert text not in str(with_rules)
+
+
+def test_a_felix_that_was_not_built_is_a_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(calico.ARCHIVES, "ebpf", "absent.tar.gz")
+    with pytest.raises(RunError, match=r"absent\.tar\.gz: Calico's programs are not there; 'make setup'"):
+        with_network(dataplane="ebpf")
 
 
 def test_what_takes_long_does_not_wait_for_etcd(lab: Program) -> None:

@@ -79,13 +79,14 @@ def test_sources_that_list_nothing_are_refused(step: Step, scratch: Path, tmp_pa
         ebpf.objects(step, scratch, tmp_path / "bpf")
 
 
-def test_the_fault_is_mended_in_a_copy_or_not_there(scratch: Path) -> None:
-    name, fault, without = ebpf.BORROWED
-    file = scratch / name
-    file.parent.mkdir(parents=True)
-    file.write_text(f"if local {fault}\n")
+def test_what_is_wrong_is_mended_in_a_copy_or_not_there(scratch: Path) -> None:
+    for name, fault, _ in ebpf.MENDS:
+        file = scratch / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"before\n\t{fault}\nafter\n")
     ebpf.mend(scratch)
-    assert file.read_text() == f"if local {without}\n"
+    for name, _, without in ebpf.MENDS:
+        assert (scratch / name).read_text() == f"before\n\t{without}\nafter\n"
     with pytest.raises(ToolchainError, match=r"bpf_route_mgr\.go is not the file that .* mends"):
         ebpf.mend(scratch)
 
