@@ -19,7 +19,7 @@ from tests.live.crowd import Crowd, crowd
 from tests.live.look import everywhere, healthy
 from tests.live.program import Program, ProgramError
 from tests.live.waiting import eventually
-from tests.live.wire import on_the_wire
+from tests.live.wire import in_a_tunnel, on_the_wire
 
 CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
 
@@ -57,15 +57,6 @@ def test_vxlan_and_back(outputs: Outputs, program: Program, tmp_path: Path, back
         assert " mtu 1450 " in one.run("ip link show cali0 2>/dev/null || ip link show eth0")
         in_a_tunnel(outputs, one, other)
     assert set(mtu.values()) == {"1450"}
-
-
-def in_a_tunnel(outputs: Outputs, one: Guest, other: Guest) -> None:
-    seen = on_the_wire(outputs, one, other)
-    here, there = outputs.hosts[one.host], outputs.hosts[other.host]
-    tunnelled = re.findall(r"IP (\S+)\.\d+ > (\S+)\.4789: VXLAN.*\n\s*IP (\S+) > (\S+): ICMP echo", seen)
-    assert len(tunnelled) == 6, seen
-    assert {pair[:2] for pair in tunnelled} == {(here, there), (there, here)}
-    assert {pair[2:] for pair in tunnelled} == {(one.address, other.address), (other.address, one.address)}
 
 
 def as_it_is(outputs: Outputs, one: Guest, other: Guest) -> None:

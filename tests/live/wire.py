@@ -1,5 +1,6 @@
 """What the wire between two hosts carries while their containers talk."""
 
+import re
 from pathlib import Path
 
 from bench.guests import Guest
@@ -20,3 +21,13 @@ def on_the_wire(outputs: Outputs, one: Guest, other: Guest) -> str:
     answer = remote.run(outputs.ssh[one.host], WIRE, variables)
     assert answer.status == 0, answer.error
     return answer.text
+
+
+def in_a_tunnel(outputs: Outputs, one: Guest, other: Guest) -> None:
+    """Fail where a packet between them does not travel in VXLAN between their hosts."""
+    seen = on_the_wire(outputs, one, other)
+    here, there = outputs.hosts[one.host], outputs.hosts[other.host]
+    tunnelled = re.findall(r"IP (\S+)\.\d+ > (\S+)\.4789: VXLAN.*\n\s*IP (\S+) > (\S+): ICMP echo", seen)
+    assert len(tunnelled) == 6, seen
+    assert {pair[:2] for pair in tunnelled} == {(here, there), (there, here)}
+    assert {pair[2:] for pair in tunnelled} == {(one.address, other.address), (other.address, one.address)}
