@@ -37,8 +37,13 @@ OPEN = everything("open")
 
 
 def set_up(outputs: Outputs) -> None:
-    """Have something that listens on the target's port 80, and a second address for the visitor."""
+    """Have something that listens on the target's port 80, and a second address for the visitor.
+
+    A kernel sends one ICMP message a second to an address, after a handful (icmp_ratelimit, icmp(7)). For the
+    decisions to be seen however quickly they are asked for, the target's sends as many as there are.
+    """
     listen = (
+        "sysctl -q -w net.ipv4.icmp_ratelimit=0; "
         f"systemctl is-active --quiet {LISTENER} || "
         f"systemd-run --quiet --collect --unit {LISTENER} nc -l -k 0.0.0.0 80"
     )
@@ -50,7 +55,7 @@ def set_up(outputs: Outputs) -> None:
 
 def take_down(outputs: Outputs) -> None:
     """Remove what `set_up` has made."""
-    remote.run(outputs.ssh[TARGET], f"systemctl stop {LISTENER}")
+    remote.run(outputs.ssh[TARGET], f"systemctl stop {LISTENER}; sysctl -q -w net.ipv4.icmp_ratelimit=1000")
     remote.run(outputs.ssh["visitor"], f"ip address del {OTHER_ADDRESS}/32 dev eth0")
 
 
