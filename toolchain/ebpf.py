@@ -23,7 +23,7 @@ HEADERS = Path("/usr/include/bpf")
 CLANG, LLC = "clang-19", "llc-19"
 DEBIAN_PACKAGES = [
     *("clang-19", "llvm-19", "gcc", "make", "libc6-dev", "linux-libc-dev"),
-    *("libbpf-dev", "libelf-dev", "libpcap-dev", "zlib1g-dev"),
+    *("iproute2", "libbpf-dev", "libelf-dev", "libpcap-dev", "zlib1g-dev"),
 ]
 MENDS = [
     # A container with an address out of another host's block: Felix takes it for one of that host's and drops
@@ -121,10 +121,8 @@ def mend(source: Path) -> None:
 def missing() -> list[str]:
     """What of a compiler and its libraries is not there, as a person would look for it."""
     programs = [program for program in (CLANG, LLC, "gcc", "make") if not shutil.which(program)]
-    headers = [
-        HEADERS / "libbpf.h",
-        *(Path("/usr/include") / name for name in ("libelf.h", "pcap.h", "zlib.h")),
-    ]
+    included = ("iproute2/bpf_elf.h", "libelf.h", "pcap.h", "zlib.h")
+    headers = [HEADERS / "libbpf.h", *(Path("/usr/include") / name for name in included)]
     return [*programs, *(str(header) for header in headers if not header.exists())]
 
 

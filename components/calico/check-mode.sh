@@ -1,7 +1,8 @@
 #!/bin/bash
 # Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), the
-# dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, and a Docker network $REMADE (or
-# nothing) made anew. It changes nothing. Status 3 means that the host cannot: a key of the config, and why.
+# dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, and a
+# Docker network $REMADE (or nothing) made anew. It changes nothing. Status 3 means that the host cannot: a key of the
+# config, and why.
 set -eu
 cannot() {
     echo "$1 $HOST: $2" >&2
