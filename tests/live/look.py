@@ -4,6 +4,9 @@ from lab import remote, stack, status
 from lab.stack import Outputs
 from tests.live.program import Program
 
+CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
+"""Lists the containers that run on a host: another one of the same name has another ID."""
+
 
 def everywhere(outputs: Outputs, script: str) -> dict[str, str]:
     """What a script prints on each host."""

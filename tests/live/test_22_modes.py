@@ -16,12 +16,10 @@ from lab import remote, status
 from lab.stack import Outputs
 from tests.live import calico
 from tests.live.crowd import Crowd, crowd
-from tests.live.look import everywhere, healthy
+from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.program import Program, ProgramError
 from tests.live.waiting import eventually
 from tests.live.wire import in_a_tunnel, on_the_wire
-
-CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
 
 
 @pytest.fixture

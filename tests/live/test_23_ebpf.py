@@ -16,13 +16,13 @@ from lab import remote
 from lab.stack import PROJECT, Outputs
 from tests.live import calico, chapters, connections, scene
 from tests.live.crowd import Crowd, crowd
-from tests.live.look import everywhere, healthy
+from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.policies import BY_HAND, SWITCHED, allowed, reaches
 from tests.live.program import Program
 from tests.live.waiting import eventually
 from tests.live.wire import in_a_tunnel
 
-CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
+EBPF = {"network.dataplane": "ebpf"}
 BPF = "/opt/calico-lab/calico/bin/calico-node -bpf"
 # What hangs on interfaces, what is pinned, how packets from elsewhere are taken, what Felix has in folders.
 KERNEL = """\
@@ -55,7 +55,7 @@ def before(outputs: Outputs) -> dict[str, tuple[str, str]]:
 @pytest.fixture(scope="module")
 def config(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tracked config, but for the dataplane."""
-    return program.changed_config(tmp_path_factory.mktemp("ebpf"), {"network.dataplane": "ebpf"})
+    return program.changed_config(tmp_path_factory.mktemp("ebpf"), EBPF)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,11 +99,7 @@ def test_everybody_reaches_everybody(people: Crowd) -> None:
 def test_policies_hold_exactly_while_they_are_switched_on(
     lab: Outputs, people: Crowd, program: Program, config: Path, tmp_path: Path
 ) -> None:
-    switched = tmp_path / config.name
-    switched.write_text(config.read_text())
-    for path, value in SWITCHED.items():
-        program.pulumi("config", "set", "--path", f"calico-lab:{path}", value, "--config-file", str(switched))
-    program.up(switched)
+    program.up(program.changed_config(tmp_path, {**EBPF, **SWITCHED}))
     calico.apply(lab, BY_HAND)
     try:
         expected = {flow for flow in allowed(people) if flow[2] != "ping"}
@@ -207,12 +203,8 @@ def test_the_chapter_is_true(lab: Outputs, program: Program) -> None:
     chapters.run(chapter, program)
 
 
-def test_vxlan_in_this_mode(lab: Outputs, program: Program, config: Path, tmp_path: Path) -> None:
-    both = tmp_path / config.name
-    both.write_text(config.read_text())
-    tunnel = ("--path", "calico-lab:network.encapsulation", "vxlan", "--config-file", str(both))
-    program.pulumi("config", "set", *tunnel)
-    program.up(both)
+def test_vxlan_in_this_mode(lab: Outputs, program: Program, tmp_path: Path) -> None:
+    program.up(program.changed_config(tmp_path, {**EBPF, "network.encapsulation": "vxlan"}))
     healthy(program)
     with guests(lab, list(lab.hosts), name="tunnel") as guest:
         one, other = list(guest.values())[:2]
@@ -233,6 +225,7 @@ def test_nothing_is_left_of_it(
     with guests(lab, list(lab.hosts), name="back") as guest:
         connections.connect(lab, guest)
         program.up(seconds=180)
+        connections.were_kept(guest)
         eventually(lambda: reaches(people, people.everything), seconds=20)
     assert healthy(program).dataplane == "iptables"
     for host, text in everywhere(lab, KERNEL).items():
