@@ -122,6 +122,8 @@ def trace_command(context: click.Context, *, source: str, target: str, flow: str
 
     While the packet is on its way, the hosts at both ends have an nftables table calico-lab-trace: it marks
     the packet and its answer, decides nothing, and goes with the process that made it, however that ends.
+    With dataplane ebpf, tcpdump listens on the interfaces too: programs hand packets on past netfilter.
+
     Exit 1 when the packet or its answer is lost: the last lines say where, why, and what to do next.
     """
     try:

@@ -8,6 +8,7 @@ declare -A package=(
     [iptables-restore]=iptables
     [ipset]=ipset
     [nft]=nftables
+    [tcpdump]=tcpdump
     # The Docker driver's conformance suite has an engine and an etcd of its own, and builds a current engine.
     [dockerd]=docker.io
     [etcd]=etcd-server

@@ -51,8 +51,8 @@ from components.secrets import Certificate, CertificateAuthority
 __all__ = ["CalicoConfig", "CalicoNetwork", "Names", "peers_of"]
 
 PACKAGES = ["bird", "nftables", "conntrack", "iproute2", "procps"]
-EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g"]
-"""The libraries of a Felix that loads programs into the kernel."""
+EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g", "tcpdump"]
+"""The libraries of a Felix that loads programs into the kernel, and what sees packets there (`lab trace`)."""
 EBPF_UNIT = "calico-lab-bpffs.service"
 """What such a Felix needs before it starts, and pulls in itself."""
 ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}

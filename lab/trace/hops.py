@@ -7,7 +7,7 @@ from typing import Literal
 
 from lab.facts import Session
 from lab.trace.ends import End
-from lab.trace.felix import Direction, decision, plain
+from lab.trace.felix import Decision, Direction, decision, plain
 from lab.trace.packets import Passage
 from lab.trace.side import Interface, Neighbour, Route, Side
 from lab.trace.walk import Walk
@@ -20,6 +20,7 @@ _MAY = {
     "egress": "What the container may send: the policies that select it, and where none does its profile.",
     "ingress": "What the container may get: the policies that select it, and where none does its profile.",
 }
+_PROGRAM = "A program asks them at the host's end of its veth pair, of the first packet of a connection."
 Kind = Literal["container", "cali", "route", "felix", "wire", "arrival", "into", "host", "answer"]
 """The sorts of places on the way."""
 
@@ -58,8 +59,9 @@ def _way(walk: Walk) -> Iterator[Hop]:
         yield felix(walk, here, walk.source, "egress")
         yield to_host(walk, here)
     else:
-        yield routing(walk)
-        yield felix(walk, here, walk.source, "egress")
+        sent = [routing(walk), felix(walk, here, walk.source, "egress")]
+        # Programs decide where the packet comes in, rules where it is forwarded.
+        yield from reversed(sent) if walk.by_programs else sent
         if walk.one_host:
             yield felix(walk, here, target, "ingress")
             yield into_container(walk, here)
@@ -129,29 +131,31 @@ def cali(walk: Walk) -> Hop:
 
 def routing(walk: Walk) -> Hop:
     """Tell the sender's host's decision where the packet goes, and who told it so."""
-    here, request = walk.here, walk.here.request
+    here = walk.here
     route = here.here.route(walk.target.address)
     facts = [("route", str(route) if route else f"none to {walk.target.address}")]
     if route:
         facts.extend(_origin(walk, here, route))
+    if known := here.known_of(walk.target.address):
+        facts.append(("map", str(known)))
     return Hop(
         kind="route",
         where=here.host,
         what="route",
         facts=facts,
         lesson=_lesson_of_route(here, route),
-        seen=request is not None and ("forwarded" in request.reached or _asked(request, "FORWARD")),
+        seen=_routed(walk),
     )
 
 
 def felix(walk: Walk, side: Side, end: End, direction: Direction) -> Hop:
-    """Tell what Felix's chains decide, and by which policy or profile."""
-    decided = decision(side.request.steps, direction, side.names) if side.request else None
+    """Tell what Felix's chains or programs decide, and by which policy or profile."""
+    decided = _decided(walk, side, end, direction)
     endpoint = side.endpoints.get(end.container or "")
     facts = []
     if decided:
         facts = [
-            ("chains", " → ".join(decided.chains)),
+            ("program" if walk.by_programs else "chains", " → ".join(decided.chains)),
             ("allowed by" if decided.passes else "dropped by", decided.by),
             ("rule", decided.rule),
         ]
@@ -163,9 +167,30 @@ def felix(walk: Walk, side: Side, end: End, direction: Direction) -> Hop:
         where=side.host,
         what=f"Felix, {'from' if direction == 'egress' else 'to'} {end.container}",
         facts=facts,
-        lesson=_MAY[direction],
+        lesson=f"{_MAY[direction]} {_PROGRAM}" if walk.by_programs else _MAY[direction],
         seen=decided is not None and decided.passes,
     )
+
+
+def _decided(walk: Walk, side: Side, end: End, direction: Direction) -> Decision | None:
+    request = side.request
+    if request is None:
+        return None
+    if not walk.by_programs:
+        return decision(request.steps, direction, side.names)
+    # What the container sends may also have come to netfilter, from the program at its interface.
+    came_out = "leaves" in request.reached or (direction == "egress" and bool(request.steps))
+    return side.decided(end.container or "", direction, came_out=came_out)
+
+
+def _routed(walk: Walk) -> bool:
+    """Whether the packet was seen behind the routing decision of the sender's host."""
+    request = walk.here.request
+    if request is None:
+        return False
+    if walk.by_programs and walk.one_host and _decided(walk, walk.here, walk.target, "ingress"):
+        return True
+    return bool({"forwarded", "leaves"} & request.reached) or _asked(request, "FORWARD")
 
 
 def wire(walk: Walk) -> Hop:
@@ -275,6 +300,7 @@ def back(walk: Walk) -> Hop | None:
             facts.append((side.host, "no answer was seen"))
             break
         facts.append((side.host, _passage(side.answer)))
+    who = "The programs' map" if walk.by_programs else "Conntrack"
     came = here.answer is not None and bool({"leaves", "delivered"} & here.answer.reached)
     if not came and walk.flow.protocol == "udp" and not any(side.answer for side in watched):
         return None
@@ -283,7 +309,7 @@ def back(walk: Walk) -> Hop | None:
         where=walk.target.name,
         what="the answer",
         facts=[*facts, ("result", walk.outcome.words)],
-        lesson="Conntrack knows the connection now: Felix lets its answers pass before it asks any policy.",
+        lesson=f"{who} knows the connection now: Felix lets its answers pass before it asks any policy.",
         # An answer may be an error, from a router on the way.
         seen=came and (walk.outcome.answered or walk.flow.protocol == "udp"),
     )
@@ -293,6 +319,8 @@ def _passage(answer: Passage) -> str:
     words = [f"comes by {answer.came}" if answer.came else "is made here"]
     if answer.left:
         words.append(f"leaves by {answer.left}")
+    elif "leaves" in answer.reached:
+        words.append("is put straight into the container")
     if answer.end:
         words.append(f"is dropped by {plain(answer.end.rule)}")
     says = f" ({answer.says})" if answer.says else ""
@@ -322,16 +350,19 @@ def _pair(inner: Interface | None, outer: Interface | None) -> str:
 
 
 def _next_hop(walk: Walk, via: str, neighbour: Neighbour | None) -> str:
-    behind = walk.here.tunnels.get(neighbour.mac or "") if neighbour else None
+    # With rules the kernel knows whom a tunnel's end is behind, with programs their map does.
+    known = walk.here.known_of(walk.target.address)
+    behind = (walk.here.tunnels.get(neighbour.mac or "") if neighbour else None) or (known and known.host)
     host = walk.host_of(behind or via)
-    through = f", behind {behind}" if behind else ""
+    through = f", behind {behind}" if behind and behind != via else ""
     who = f", that is {host}" if host else ""
     return f"{neighbour or f'{via}, whose MAC address is not known'}{through}{who}"
 
 
 def _encapsulation(interface: Interface | None) -> str:
     if interface and interface.vni is not None:
-        return f"VXLAN, network {interface.vni}, by {interface.name}: 50 bytes of each frame are the tunnel's"
+        network = f", network {interface.vni}" if interface.vni else ""
+        return f"VXLAN{network}, by {interface.name}: 50 bytes of each frame are the tunnel's"
     return "none: the frame carries the packet as it is"
 
 

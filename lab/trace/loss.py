@@ -10,6 +10,7 @@ from lab.trace.packets import Passage
 from lab.trace.side import Side
 from lab.trace.walk import Walk
 
+_FELIX = "/opt/calico-lab/calico/bin/calico-node"
 _CALICOCTL = (
     "'set -a; . /etc/calico-lab/calico/calico.env; "
     "/opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch get {} -o yaml'"
@@ -109,7 +110,7 @@ def _at_felix(walk: Walk, hop: Hop) -> Finding:
     facts = dict(hop.facts)
     side = walk.sides[hop.where]
     if "dropped by" not in facts:
-        return _dropped(walk, side, side.request) if side.request else _silent(walk, hop)
+        return _unasked(walk, side, side.request) if side.request else _silent(walk, hop)
     by = facts["dropped by"]
     return Finding(
         hop.where,
@@ -117,6 +118,20 @@ def _at_felix(walk: Walk, hop: Hop) -> Finding:
         walk.ssh(hop.where, _CALICOCTL.format(_resources(by)))
         if "policy " in by
         else walk.ssh(hop.where, "journalctl -n 20 -u calico-lab-felix"),
+    )
+
+
+def _unasked(walk: Walk, side: Side, request: Passage) -> Finding:
+    """Say why a packet that came to a host was not even decided on there."""
+    target = walk.target
+    route = side.here.route(target.address)
+    if request.end or target.host != side.host or (route and route.kind == "unicast"):
+        return _dropped(walk, side, request)
+    return Finding(
+        side.host,
+        f"has {route or 'nothing'} for {target.address} and no route into {target.name}: "
+        "the container's interface is down or gone",
+        walk.ssh(side.host, f"docker restart {target.container}"),
     )
 
 
@@ -196,10 +211,11 @@ def _no_answer(walk: Walk, hop: Hop) -> Finding:
 def _dropped(walk: Walk, side: Side, passage: Passage, what: str = "the packet") -> Finding:
     end = passage.end
     if end is None:
+        counters = f"{_FELIX} -bpf counters dump --iface={passage.came}"
         return Finding(
             side.host,
             f"{what} is lost in the host's kernel after it came by {passage.came}, and no rule dropped it",
-            walk.ssh(side.host, "nstat -az | grep -i drop"),
+            walk.ssh(side.host, counters if walk.by_programs else "nstat -az | grep -i drop"),
         )
     rule = plain(end.rule) or f"the end of chain {end.chain}"
     if end.path:

@@ -9,8 +9,10 @@ from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from lab.remote import Answer
-from lab.trace import packets
+from lab.trace import packets, programs, taps
+from lab.trace.felix import Decision, Direction
 from lab.trace.packets import Passage
+from lab.trace.programs import Known, Program
 
 # The first rule of such a chain names it: `--comment "Profile netv egress"` (felix/rules/policy.go).
 _NAMED = re.compile(r'-A (?P<chain>\S+) .*--comment "(?P<kind>Policy|Profile) (?P<name>.+?) (?:in|e)gress"')
@@ -34,7 +36,7 @@ class Interface:
     addresses: tuple[str, ...] = ()
     """Its IPv4 addresses, with the length of the prefix that it takes for its neighbourhood."""
     vni: int | None = None
-    """The number of its VXLAN network; None where it is none of VXLAN."""
+    """The number of its VXLAN network, 0 where each packet has its own; None where it is none of VXLAN."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,9 @@ class Endpoint:
     profiles: Sequence[str]
 
 
+Programs = Mapping[Direction, Program]
+
+
 @dataclass(frozen=True)
 class Side:
     """What one host said."""
@@ -151,18 +156,47 @@ class Side:
     """Whether the host answers ARP for others, by interface."""
     names: Mapping[str, str] = field(default_factory=dict)
     """The policy or profile that each of Felix's chains is of."""
+    programs: Mapping[str, tuple[Programs, Programs]] = field(default_factory=dict)
+    """Felix' programs in the kernel for each container, before the packet came and after."""
+
+    known: Sequence[Known] = ()
+    """What these programs know of addresses."""
+
+    def known_of(self, address: str) -> Known | None:
+        """What the programs know of an address: the longest prefix that matches."""
+        matching = [one for one in self.known if ip_address(address) in one.network]
+        return max(matching, key=lambda one: one.network.prefixlen, default=None)
 
     def inside(self, container: str | None) -> Namespace:
         """A container's namespace; an empty one for what it did not say."""
         return self.containers.get(container or "", Namespace())
+
+    def decided(self, container: str, direction: Direction, *, came_out: bool) -> Decision | None:
+        """What the programs for a container decided on the packet; None where they were not asked.
+
+        Args:
+            container: The container.
+            direction: `egress` for what it sends, `ingress` for what it gets.
+            came_out: Whether the packet was seen behind them.
+        """
+        before, after = self.programs.get(container, ({}, {}))
+        endpoint = self.endpoints.get(container)
+        profiles = endpoint.profiles if endpoint else ()
+        return programs.decision(before.get(direction), after.get(direction), profiles, came_out=came_out)
 
     def outer(self, inner: Interface | None) -> Interface | None:
         """The host's end of a container's veth pair."""
         return next((one for one in self.here.interfaces if inner and one.index == inner.peer), None)
 
 
-def parse(host: str, said: Answer) -> Side:
-    """Read a host's answer to `side.sh`; what it did not say is not there."""
+def parse(host: str, said: Answer, target: str) -> Side:
+    """Read a host's answer to `side.sh`; what it did not say is not there.
+
+    Args:
+        host: Its name.
+        said: What it said.
+        target: The address that the packet went to.
+    """
     if said.status != 0:
         return Side(host, error=said.error or f"exit status {said.status}")
     traced, _, told = said.text.partition("[facts]\n")
@@ -173,11 +207,11 @@ def parse(host: str, said: Answer) -> Side:
     if "complete" not in lines:
         return Side(host, error=said.error or "the answer broke off")
     try:
-        passages = packets.read(traced)
+        traces, tapped = packets.read(traced), _tapped(lines, target)
         return Side(
             host,
-            request=passages.get("request"),
-            answer=passages.get("answer"),
+            request=taps.together(tapped.get("request"), traces.get("request")),
+            answer=taps.together(tapped.get("answer"), traces.get("answer")),
             containers={
                 name.removeprefix("/"): _namespace(lines, name)
                 for name, _ in map(_pair, lines["address"])
@@ -197,6 +231,8 @@ def parse(host: str, said: Answer) -> Side:
             learnt=[Learnt(**found.groupdict()) for line in lines["bird"] if (found := _BIRD.match(line))],
             proxy_arp={name: value == "1" for name, value in map(_pair, lines["proxy-arp"])},
             names=dict(_name(found) for line in lines["rule"] if (found := _NAMED.search(line))),
+            programs=_programs(lines),
+            known=programs.known(lines["map"]),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         return Side(host, error=f"the answer cannot be read: {error}")
@@ -205,6 +241,30 @@ def parse(host: str, said: Answer) -> Side:
 def _pair(line: str) -> tuple[str, str]:
     name, _, value = line.partition(" ")
     return name, value
+
+
+def _tapped(lines: Mapping[str, Sequence[str]], target: str) -> Mapping[str, Passage]:
+    seen: dict[str, list[str]] = defaultdict(list)
+    for where, line in map(_pair, lines["tap"]):
+        seen[where].append(line)
+    return taps.passages(seen.pop("host", []), seen, target)
+
+
+def _programs(lines: Mapping[str, Sequence[str]]) -> Mapping[str, tuple[Programs, Programs]]:
+    dumps: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, told in map(_pair, lines["program"]):
+        when, line = _pair(told)
+        dumps[name, when].append(line)
+    dropped: dict[tuple[str, str], dict[Direction, int]] = defaultdict(dict)
+    for line in lines["drops"]:
+        name, when, sent, got = line.split()
+        dropped[name, when] = {"egress": int(sent), "ingress": int(got)}
+
+    def at(name: str, when: str) -> Programs:
+        return programs.read(dumps[name, when], dropped[name, when])
+
+    names = {name for name, _ in dumps}
+    return {name.removeprefix("/"): (at(name, "before"), at(name, "after")) for name in names}
 
 
 def _name(found: re.Match[str]) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -11,9 +11,9 @@ from pathlib import Path
 from lab import facts, remote
 from lab.facts import HostFacts
 from lab.stack import Outputs
-from lab.status import PROBE, Finding
+from lab.status import PROBE
 from lab.trace import ends, side
-from lab.trace.ends import End, NoWayError
+from lab.trace.ends import End
 from lab.trace.side import Side
 
 SIDE = Path(__file__).with_name("side.sh")
@@ -59,6 +59,31 @@ class Flow:
         # Its packets, and ICMP errors about them; nft wants to be told before it takes a port.
         either = f"meta l4proto {{ icmp, {self.protocol} }}"
         return f"{either} {its} ct original proto-dst {self.port}" if self.port else its
+
+    def capture(self, source: str, sources: Sequence[str], target: str) -> str:
+        """The first packet of it and the answers to it, as a pcap-filter(7).
+
+        Args:
+            source: The sender's address.
+            sources: That, and others that may stand in its place.
+            target: The address that it goes to.
+        """
+        # An error may come from any router. It quotes the packet that it is about: an IP header, and more.
+        quoted = f"icmp[24:4] = {int(ip_address(target)):#x}"
+        if self.protocol == "icmp":
+            first, answers = "icmp[icmptype] = icmp-echo", "icmp[icmptype] = icmp-echoreply"
+            quoted += " and icmp[17] = 1"
+        else:
+            first, answers = f"{self.protocol} dst port {self.port}", f"{self.protocol} src port {self.port}"
+            quoted += f" and icmp[30:2] = {self.port}"
+        if self.protocol == "tcp":
+            first += " and tcp[tcpflags] & (tcp-syn | tcp-ack) = tcp-syn"
+        senders = " or ".join(f"host {each}" for each in sources)
+        error = "icmp[icmptype] != icmp-echo and icmp[icmptype] != icmp-echoreply"
+        return (
+            f"(({senders}) and ((dst host {target} and {first}) or (src host {target} and {answers}))) "
+            f"or (dst host {source} and {error} and {quoted})"
+        )
 
     def __str__(self) -> str:
         return f"{self.protocol}/{self.port}" if self.port else self.protocol
@@ -132,6 +157,11 @@ class Walk:
         return self.sides.get(self.target.host or "")
 
     @property
+    def by_programs(self) -> bool:
+        """Whether programs in the kernel hand packets on, and no rules of netfilter."""
+        return self.outputs.dataplane == "ebpf"
+
+    @property
     def one_host(self) -> bool:
         """Whether both ends are on one host."""
         return self.source.host == self.target.host
@@ -155,7 +185,7 @@ def look(outputs: Outputs, stack: str, source: str, target: str, flow: Flow) -> 
 
     Raises:
         ValueError: An end cannot be understood.
-        NoWayError: An end has no network, or packets go where netfilter does not see them.
+        NoWayError: An end has no network.
     """
     ssh = {host: outputs.ssh[host] for host in outputs.hosts}
     variables = {host: {"NETWORK": outputs.network, "ENDPOINT": ""} for host in outputs.hosts}
@@ -165,22 +195,8 @@ def look(outputs: Outputs, stack: str, source: str, target: str, flow: Flow) -> 
     end = ends.target(target, outputs, hosts)
     if start.address == end.address:
         raise ValueError(f"{target}: is {start.name} itself; what it sends to itself never leaves it")
-    if outputs.dataplane == "ebpf":
-        raise NoWayError(_unseen(outputs, start))
     sides, sent = _walk(outputs, start, end, flow)
     return Walk(stack, outputs, hosts, start, end, flow, sides, outcome(flow, sent))
-
-
-def _unseen(outputs: Outputs, start: End) -> Finding:
-    """What a person can do instead where Felix' programs hand packets on."""
-    assert start.host  # noqa: S101 - a container is on a host
-    return Finding(
-        start.name,
-        "the rules that a trace follows see nothing of its packets: with dataplane ebpf, programs in the "
-        "kernel decide on them and hand them on",
-        f"{outputs.ssh[start.host]} /opt/calico-lab/calico/bin/calico-node -bpf conntrack dump; "
-        "docs/network/ebpf.md tells how to look on",
-    )
 
 
 def _walk(outputs: Outputs, start: End, end: End, flow: Flow) -> tuple[dict[str, Side], remote.Answer]:
@@ -217,19 +233,23 @@ def _walk(outputs: Outputs, start: End, end: End, flow: Flow) -> tuple[dict[str,
             )
         finally:
             over.set()
-        return {host: side.parse(host, watch.result()) for host, watch in watches.items()}, sent
+        said = {host: watch.result() for host, watch in watches.items()}
+    return {host: side.parse(host, answer, end.address) for host, answer in said.items()}, sent
 
 
 def _variables(outputs: Outputs, start: End, end: End, flow: Flow, host: str) -> dict[str, str]:
     # To the hosts and beyond, the sender's host may put its own address in the place of the container's.
     hidden = [outputs.hosts[start.host]] if start.host and host != start.host and not end.container else []
+    sources = [start.address, *hidden]
     names = [one.container for one in (start, end) if one.host == host and one.container]
+    tap = flow.capture(start.address, sources, end.address) if outputs.dataplane == "ebpf" else ""
     return {
         "SOURCE": start.address,
-        "SOURCES": ", ".join([start.address, *hidden]),
+        "SOURCES": ", ".join(sources),
         "TARGET": end.address,
         "MATCH": flow.match,
         "CONNECTION": flow.connection,
+        "TAP": tap,
         "CONTAINERS": " ".join(names),
         "NETWORK": outputs.network,
         "LONGEST": str(WATCH_SECONDS),

@@ -19,6 +19,7 @@ from tests.live.crowd import Crowd, crowd
 from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.policies import BY_HAND, SWITCHED, allowed, reaches
 from tests.live.program import Program
+from tests.live.tracing import facts, finds_the_policy_that_drops, lab_trace, name, way
 from tests.live.waiting import eventually
 from tests.live.wire import in_a_tunnel
 
@@ -191,11 +192,62 @@ def test_what_felix_says_of_kubernetes_it_says_to_its_host_alone(lab: Outputs) -
         assert not [one for one in listeners.split() if one.endswith(":10256") and "127.0.0.1" not in one]
 
 
-def test_trace_says_that_it_sees_nothing(lab: Outputs, program: Program) -> None:
-    command = ["lab", "--stack", program.stack, "trace", "sshbox", "notebook"]
-    told = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
-    assert told.returncode == 1
-    assert "a0/calico-lab-sshbox: the rules that a trace follows see nothing of its packets" in told.stdout
+def test_a_trace_sees_what_no_rule_meets(lab: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+    one, other = list(guest.values())[:2]
+    told = lab_trace(program, name(one), name(other), "tcp/5001")
+    assert way(told) == [
+        ("container", name(one)),
+        ("cali", one.host),
+        ("felix", one.host),
+        ("route", one.host),
+        ("wire", one.host),
+        ("arrival", other.host),
+        ("felix", other.host),
+        ("into", name(other)),
+        ("answer", name(other)),
+    ]
+    # What the host itself says of the same things.
+    link = remote.run(
+        lab.ssh[one.host], f"ip -o route get {one.address} | grep -o 'cali[0-9a-f]*'"
+    ).text.strip()
+    assert facts(told, "felix")["program"] == f"tc ingress of {link} → profile {lab.network}"
+    assert facts(told, "arrival")["comes by"].startswith("eth0")
+    assert "ACK RST" in facts(told, "answer")[one.host]
+    # The program lets pass what it knows, and asks nobody.
+    assert lab_trace(program, name(one), name(other))["arrived"]
+    told = lab_trace(program, name(one), name(other))
+    assert {hop["facts"]["allowed by"] for hop in told["hops"] if hop["kind"] == "felix"} == {
+        "a connection that it knows"
+    }
+
+
+def test_a_trace_sees_both_sides_of_a_host(lab: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+    """Between two containers of one, to itself, and out of the lab: past netfilter, and through it."""
+    host = next(iter(lab.hosts))
+    sender = name(guest[host])
+    assert [kind for kind, _ in way(lab_trace(program, sender, "sshbox", "tcp/22"))] == [
+        "container", "cali", "felix", "route", "felix", "into", "answer",
+    ]  # fmt: skip
+    assert way(lab_trace(program, sender, host, "tcp/22"))[-2:] == [("host", host), ("answer", host)]
+    told = lab_trace(program, sender, "172.16.6.66")
+    assert told["arrived"]
+    assert facts(told, "wire")["source"].startswith(f"{lab.hosts[host]} in the place of ")
+    told = lab_trace(program, sender, "192.168.255.254")
+    assert way(told)[-1] == ("route", host)
+    assert "no container of the lab has 192.168.255.254" in told["finding"]["what"]
+
+
+@pytest.mark.parametrize(("direction", "place"), [("Ingress", 1), ("Egress", 0)], ids=["there", "here"])
+def test_a_trace_finds_the_policy_that_drops(
+    direction: str, place: int, lab: Outputs, program: Program, guest: dict[str, Guest]
+) -> None:
+    ends = [guest[host] for host in list(lab.hosts)[:2]]
+    finds_the_policy_that_drops(lab, program, ends, direction, at=ends[place])
+
+
+def test_a_trace_leaves_nothing_on_the_hosts(lab: Outputs) -> None:
+    left = "pgrep -l tcpdump; ls -d /run/calico-lab-trace.taps; nft list tables | grep calico-lab-trace; true"
+    assert set(everywhere(lab, f"({left}) 2>/dev/null").values()) == {""}
 
 
 def test_the_chapter_is_true(lab: Outputs, program: Program) -> None:
@@ -210,6 +262,11 @@ def test_vxlan_in_this_mode(lab: Outputs, program: Program, tmp_path: Path) -> N
         one, other = list(guest.values())[:2]
         assert " mtu 1450 " in one.run("ip link show cali0 2>/dev/null || ip link show eth0")
         eventually(lambda: in_a_tunnel(lab, one, other), seconds=20)
+        told = lab_trace(program, name(one), name(other))
+        assert told["arrived"]
+        assert facts(told, "wire")["encapsulation"].startswith("VXLAN, by vxlan.calico")
+        assert f"tunneled nh {lab.hosts[other.host]}" in facts(told, "route")["map"]
+        assert facts(told, "arrival")["comes by"].startswith("vxlan.calico")
         # Segments as large as they may be have to come through as well.
         other.run(f"setsid sh -c 'nc -l {other.address} 5000 | wc -c >/tmp/size' >/dev/null 2>&1 &")
         one.run(

@@ -1,60 +1,17 @@
 """`lab trace` on the real lab: what it tells of ways that are open, and where it finds those that are cut."""
 
-import json
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from bench.guests import Guest
 from lab import remote
-from lab.stack import PROJECT, Outputs
+from lab.stack import Outputs
 from tests.live.program import Program
+from tests.live.tracing import facts, finds_the_policy_that_drops, lab_trace, name, way
 from tests.live.waiting import eventually
 
-# Three probes of all hosts and two of the ends, one after the other, on a machine that may be busy.
-TRACE_SECONDS = 100
-CALICOCTL = """
-set -a
-. /etc/calico-lab/calico/calico.env
-set +a
-/opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch"""
 BIRDC = "birdc -s /run/calico/bird.ctl"
-POLICY = "lab-test-trace"
-
-
-def lab_trace(program: Program, *arguments: str) -> dict[str, Any]:
-    """Trace, and return what is told to machines; the exit code has to agree with it."""
-    done = subprocess.run(
-        ["lab", "--stack", program.stack, "trace", "--json", *arguments],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TRACE_SECONDS,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    assert told["arrived"] == (done.returncode == 0)
-    return told
-
-
-def way(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """The places of a way, each with its host or container."""
-    return [(hop["kind"], hop["where"]) for hop in told["hops"]]
-
-
-def facts(told: dict[str, Any], kind: str) -> dict[str, str]:
-    """The facts at the first place of a kind."""
-    found: dict[str, str] = next(hop["facts"] for hop in told["hops"] if hop["kind"] == kind)
-    return found
-
-
-def name(guest: Guest) -> str:
-    """How a guest is called on the command line."""
-    return f"{guest.host}/{guest.name}"
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +20,6 @@ def _nothing_is_left_on_the_hosts(outputs: Outputs) -> Iterator[None]:
     ssh = {host: outputs.ssh[host] for host in outputs.hosts}
     for host, answer in remote.ask(ssh, "nft list tables", {}).items():
         assert "calico-lab-trace" not in answer.text, host
-
-
-@contextmanager
-def policy(outputs: Outputs, spec: str) -> Iterator[None]:
-    """A GlobalNetworkPolicy, as a person applies it on a host."""
-    ssh = next(iter(outputs.ssh.values()))
-    document = f"{{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, {spec}}}"
-    answer = remote.run(ssh, f"{CALICOCTL} apply -f - <<'END'\n{document}\nEND")
-    assert answer.status == 0, answer.error
-    try:
-        yield
-    finally:
-        answer = remote.run(ssh, f"{CALICOCTL} delete globalnetworkpolicy {POLICY}")
-    assert answer.status == 0, answer.error
 
 
 def test_across_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
@@ -159,26 +102,7 @@ def test_a_policy_that_drops(
     direction: str, place: int, outputs: Outputs, program: Program, guest: dict[str, Guest]
 ) -> None:
     ends = [guest[host] for host in list(outputs.hosts)[:2]]
-    # All endpoints, so that no label is needed: what is denied is this flow alone.
-    denied = f"{{action: Deny, protocol: ICMP, destination: {{nets: [{ends[1].address}/32]}}}}"
-    rules = f"{direction.lower()}: [{denied}, {{action: Allow}}]"
-    spec = f"metadata: {{name: {POLICY}}}, spec: {{selector: all(), types: [{direction}], {rules}}}"
-
-    def dropped() -> None:
-        told = lab_trace(program, name(ends[0]), name(ends[1]))
-        assert told["finding"], told["outcome"]
-        assert way(told)[-1] == ("felix", ends[place].host)
-        assert told["finding"]["where"] == ends[place].host
-        assert told["finding"]["what"].endswith(f"dropped: policy default.{POLICY}")
-        assert "calicoctl" in told["finding"]["next"]
-
-    def open_() -> None:
-        assert lab_trace(program, name(ends[0]), name(ends[1]))["arrived"]
-
-    with policy(outputs, spec):
-        eventually(dropped, seconds=20)
-        assert lab_trace(program, name(ends[0]), name(ends[1]), "tcp/5002")["arrived"]
-    eventually(open_, seconds=20)
+    finds_the_policy_that_drops(outputs, program, ends, direction, at=ends[place])
 
 
 def test_a_session_that_is_down(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:

@@ -5,8 +5,9 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,7 @@ WATCH = {
     "TARGET": "172.16.6.44",
     "MATCH": walk.Flow("tcp", 81).match,
     "CONNECTION": walk.Flow("tcp", 81).connection,
+    "TAP": "",
     "CONTAINERS": "",
     "NETWORK": "netv",
     "LONGEST": "20",
@@ -241,21 +243,28 @@ def test_drift(lab: Outputs) -> None:
     assert f"iptables: found: {listing.splitlines()[-1]}" in unknown.drift
 
 
-def test_both_directions_of_a_walk_are_seen(lab: Outputs) -> None:
-    before = tables(lab)
+@contextmanager
+def watching(lab: Outputs, variables: Mapping[str, str]) -> Iterator[Future[remote.Answer]]:
+    """A host that watches for a walk; it has said all that it saw when this ends."""
     ready, over = threading.Event(), threading.Event()
     with ThreadPoolExecutor() as pool:
         watch = pool.submit(
-            remote.watch, lab.ssh["a0"], walk.SIDE.read_text(), WATCH, 30, ready=ready.set, over=over
+            remote.watch, lab.ssh["a0"], walk.SIDE.read_text(), variables, 30, ready=ready.set, over=over
         )
         try:
             assert ready.wait(10)
-            assert "calico-lab-trace" in tables(lab)
-            busy = remote.run(lab.ssh["a0"], walk.SIDE.read_text(), WATCH)
-            remote.run(lab.ssh["visitor"], "exec 3<>/dev/tcp/172.16.6.44/81")
+            yield watch
         finally:
             over.set()
-        seen = side.parse("a0", watch.result())
+
+
+def test_both_directions_of_a_walk_are_seen(lab: Outputs) -> None:
+    before = tables(lab)
+    with watching(lab, WATCH) as watch:
+        assert "calico-lab-trace" in tables(lab)
+        busy = remote.run(lab.ssh["a0"], walk.SIDE.read_text(), WATCH)
+        remote.run(lab.ssh["visitor"], "exec 3<>/dev/tcp/172.16.6.44/81")
+    seen = side.parse("a0", watch.result(), WATCH["TARGET"])
     assert (busy.status, busy.error) == (
         1,
         "trace: somebody else traces on this host; try again in some seconds",
@@ -267,6 +276,32 @@ def test_both_directions_of_a_walk_are_seen(lab: Outputs) -> None:
     assert (seen.answer.left, seen.answer.reached, seen.answer.says) == ("eth0", {"leaves"}, "ACK RST")
     assert seen.here.by_address("172.16.6.44")
     assert tables(lab) == before
+
+
+@pytest.mark.parametrize(
+    ("flow", "sends", "answers"),
+    [
+        ("tcp/81", "exec 3<>/dev/tcp/172.16.6.44/81", "ACK RST"),
+        ("udp/81", "exec 3<>/dev/udp/172.16.6.44/81; echo >&3", "ICMP 172.16.6.44 udp port 81 unreachable"),
+        ("icmp", "busybox ping -c 2 172.16.6.44", ""),
+    ],
+)
+def test_taps_see_what_no_rule_meets(flow: str, sends: str, answers: str, lab: Outputs) -> None:
+    others = ["exec 3<>/dev/tcp/172.16.6.44/82", "exec 3<>/dev/udp/172.16.6.44/82; echo >&3"]
+    tap = walk.flow(flow).capture(WATCH["SOURCE"], [WATCH["SOURCE"]], WATCH["TARGET"])
+    # The table waits for another packet, as if programs had handed this one on before.
+    nothing = {"MATCH": "udp dport 9", "CONNECTION": "udp dport 9"}
+    with watching(lab, {**WATCH, **nothing, "TAP": tap}) as watch:
+        for other in [*others, *(["busybox ping -c 1 172.16.6.44"] if flow != "icmp" else [])]:
+            remote.run(lab.ssh["visitor"], other)
+        remote.run(lab.ssh["visitor"], sends)
+    seen = side.parse("a0", watch.result(), WATCH["TARGET"])
+    assert seen.error == ""
+    assert seen.request
+    assert seen.answer
+    assert (seen.request.came, seen.request.left, seen.request.ttl) == ("eth0", "", 64)
+    assert (seen.answer.came, seen.answer.left, seen.answer.says) == ("", "eth0", answers)
+    assert remote.run(lab.ssh["a0"], "ls /run/calico-lab-trace.taps").status != 0
 
 
 def test_a_walk_that_is_killed_leaves_nothing(lab: Outputs) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ from hypothesis import strategies as st
 from components.firewall.why import Step
 from lab import __main__ as command
 from lab import remote, stack
-from lab.trace import felix, packets, side, walk
+from lab.trace import felix, packets, programs, side, walk
 from tests.unit.lab import lab_cases
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "trace").iterdir())
 ACROSS = HERE / "trace" / "across-hosts"
+BY_PROGRAMS = HERE / "trace" / "ebpf-across-hosts"
 _TOLD = re.compile(r"\$ lab trace (?P<ask>.*?) +# exit (?P<exit>\d)\n(?P<text>.*)", re.DOTALL)
 
 
@@ -77,7 +79,8 @@ class Machines:
 
 
 def trace(monkeypatch: pytest.MonkeyPatch, machines: Machines, *arguments: str) -> Result:
-    monkeypatch.setattr(stack, "read", lambda name: lab_cases.outputs())
+    dataplane = "ebpf" if machines.case.name.startswith("ebpf-") else "iptables"
+    monkeypatch.setattr(stack, "read", lambda name: replace(lab_cases.outputs(), dataplane=dataplane))
     for name in ("ask", "watch", "run"):
         monkeypatch.setattr(remote, name, getattr(machines, name))
     return CliRunner().invoke(command.main, ["trace", *arguments])
@@ -233,12 +236,15 @@ def test_a_packet_that_does_not_leave_the_container(
     assert " 2  " not in result.output, "the way is told as far as the packet came"
 
 
-@given(cut=st.floats(0, 1), part=st.text(max_size=30))
-def test_an_answer_that_is_cut_or_garbled_is_an_error_and_no_crash(cut: float, part: str) -> None:
-    text = (ACROSS / "a0.side.txt").read_text()
+@given(case=st.sampled_from([ACROSS, BY_PROGRAMS]), cut=st.floats(0, 1), part=st.text(max_size=30))
+def test_an_answer_that_is_cut_or_garbled_is_an_error_and_no_crash(case: Path, cut: float, part: str) -> None:
+    text = (case / "a0.side.txt").read_text()
     place = int(cut * (len(text) - len("complete yes\n")))
-    assert side.parse("a0", remote.Answer(0, text[:place], "")).error == "the answer broke off"
-    side.parse("a0", remote.Answer(0, f"{text[:place]}{part}{text[place + len(part) :]}", ""))
+    assert (
+        side.parse("a0", remote.Answer(0, text[:place], ""), "192.168.0.64").error == "the answer broke off"
+    )
+    garbled = f"{text[:place]}{part}{text[place + len(part) :]}"
+    side.parse("a0", remote.Answer(0, garbled, ""), "192.168.0.64")
 
 
 def test_the_longest_route_is_taken_and_the_cheapest_of_those() -> None:
@@ -326,6 +332,55 @@ def test_what_felix_decides(rules: list[tuple[str, str, str]], passes: bool, by:
     assert decided
     assert (decided.passes, decided.by) == (passes, by)
     assert felix.decision(steps, "ingress", {}) is None
+
+
+def _dump(counts: Mapping[str, int], policies: tuple[str, ...] = ("default.a",)) -> list[str]:
+    """What Felix says of a program with a policy of three rules, or of one that asks the profile."""
+
+    def rule(name: str, action: str) -> list[str]:
+        # Protocol buffers vary the spaces in their text.
+        text = f'action:"{action}"{" " * (1 + sum(counts.values()) % 2)}dst_net:"{name}"'
+        return [f'// Start of rule {text} rule_id:"{name}"', f"// count = {counts.get(name, 0)}"]
+
+    lines = ["IfaceName: cali1", "Hook: tc egress", "Error: ", "Policy Info:"]
+    for policy in policies:
+        lines += ["// Start of tier default", f"// Start of policy {policy}", *rule("log", "log")]
+        lines += [*rule("deny", "deny"), *rule("allow", "allow"), f"// End of policy {policy}"]
+    return [*lines, "// End of tier default: deny", *rule("profile", "allow")]
+
+
+@pytest.mark.parametrize(
+    ("counted", "dropped", "came_out", "passes", "by"),
+    [
+        ({"allow": 1}, 0, True, True, "policy default.a"),
+        ({"log": 1, "allow": 1}, 0, True, True, "policy default.a"),
+        ({"log": 3, "deny": 3}, 3, False, False, "policy default.a"),
+        ({"deny": 1, "allow": 1}, 1, True, True, "policy default.a"),
+        ({"deny": 1, "allow": 1}, 1, False, False, "policy default.a"),
+        ({}, 3, False, False, "no rule of policy default.a lets it pass"),
+        ({"profile": 1}, 0, True, True, "profile netv"),
+        ({}, 0, True, True, "a connection that it knows"),
+        ({"allow": 1}, 0, False, True, "policy default.a"),
+    ],
+)
+def test_what_programs_decide(
+    counted: Mapping[str, int], dropped: int, came_out: bool, passes: bool, by: str
+) -> None:
+    earlier = {"allow": 7, "deny": 4, "log": 11, "profile": 2}
+    later = {name: count + counted.get(name, 0) for name, count in earlier.items()}
+    before = programs.read(_dump(earlier), {"ingress": 4})["ingress"]
+    after = programs.read(_dump(later), {"ingress": 4 + dropped})["ingress"]
+    decided = programs.decision(before, after, ["netv"], came_out=came_out)
+    assert decided
+    assert (decided.passes, decided.by) == (passes, by)
+    assert programs.decision(before, before, ["netv"], came_out=False) is None, "it was not asked"
+
+
+def test_programs_without_a_policy_ask_the_profile() -> None:
+    before, after = (programs.read(_dump({"profile": count}, ()), {})["ingress"] for count in (0, 1))
+    decided = programs.decision(before, after, ["netv"], came_out=True)
+    assert decided
+    assert decided.chains == ("tc egress of cali1", "profile netv")
 
 
 def test_help_says_what_it_does_to_a_host() -> None:
