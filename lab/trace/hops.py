@@ -20,6 +20,9 @@ _MAY = {
     "egress": "What the container may send: the policies that select it, and where none does its profile.",
     "ingress": "What the container may get: the policies that select it, and where none does its profile.",
 }
+_ANOTHER_TABLE = (
+    "A rule has another table asked first: Felix', whose routes lead to other hosts' containers encrypted."
+)
 _PROGRAM = "A program asks them at the host's end of its veth pair, of the first packet of a connection."
 Kind = Literal["container", "cali", "route", "felix", "wire", "arrival", "into", "host", "answer"]
 """The sorts of places on the way."""
@@ -136,6 +139,11 @@ def routing(walk: Walk) -> Hop:
     facts = [("route", str(route) if route else f"none to {walk.target.address}")]
     if route:
         facts.extend(_origin(walk, here, route))
+    if here.taken and here.taken.table != "main":
+        facts.append(("instead", str(here.taken)))
+        lesson = _ANOTHER_TABLE
+    else:
+        lesson = _lesson_of_route(here, route)
     if known := here.known_of(walk.target.address):
         facts.append(("map", str(known)))
     return Hop(
@@ -143,7 +151,7 @@ def routing(walk: Walk) -> Hop:
         where=here.host,
         what="route",
         facts=facts,
-        lesson=_lesson_of_route(here, route),
+        lesson=lesson,
         seen=_routed(walk),
     )
 
@@ -204,7 +212,7 @@ def wire(walk: Walk) -> Hop:
     neighbour = here.here.neighbour(via, name)
     facts = [
         ("leaves by", f"{name or 'no interface'}: {_link(interface)}"),
-        ("next hop", _next_hop(walk, via, neighbour)),
+        ("next hop", _next_hop(walk, via, neighbour, interface)),
         ("encapsulation", _encapsulation(interface)),
     ]
     hidden = request is not None and request.left and request.source != walk.source.address
@@ -212,10 +220,13 @@ def wire(walk: Walk) -> Hop:
         facts.append(("source", f"{request.source} in the place of {walk.source.address} (natOutgoing)"))
     if request and request.end:
         facts.append(("dropped by", f"{request.end.table} {plain(request.end.rule) or request.end.chain}"))
-    vxlan = interface is not None and interface.vni is not None
     if hidden:
         lesson = "Off the containers' network nobody has a route back to them: the host lends its address."
-    elif vxlan:
+    elif interface and interface.encrypts:
+        lesson = (
+            "The packet travels encrypted in a UDP packet: the wire shows which hosts talk, and how much."
+        )
+    elif interface and interface.vni is not None:
         lesson = "The packet travels in a UDP packet between the hosts: any network between them will do."
     else:
         lesson = (
@@ -339,7 +350,8 @@ def _addresses(interface: Interface | None, end: End) -> str:
 def _link(interface: Interface | None) -> str:
     if interface is None:
         return "there is no such interface"
-    return f"{interface.mac}, MTU {interface.mtu}{'' if interface.up else ', DOWN'}"
+    mac = f"{interface.mac}, " if interface.mac else ""
+    return f"{mac}MTU {interface.mtu}{'' if interface.up else ', DOWN'}"
 
 
 def _pair(inner: Interface | None, outer: Interface | None) -> str:
@@ -349,13 +361,15 @@ def _pair(inner: Interface | None, outer: Interface | None) -> str:
     return f"index {outer.index} here, {inner.index} in the container; {whole}"
 
 
-def _next_hop(walk: Walk, via: str, neighbour: Neighbour | None) -> str:
+def _next_hop(walk: Walk, via: str, neighbour: Neighbour | None, interface: Interface | None) -> str:
     # With rules the kernel knows whom a tunnel's end is behind, with programs their map does.
     known = walk.here.known_of(walk.target.address)
     behind = (walk.here.tunnels.get(neighbour.mac or "") if neighbour else None) or (known and known.host)
     host = walk.host_of(behind or via)
     through = f", behind {behind}" if behind and behind != via else ""
     who = f", that is {host}" if host else ""
+    if interface and interface.encrypts:
+        return f"{via}, which has the key{who}"
     return f"{neighbour or f'{via}, whose MAC address is not known'}{through}{who}"
 
 
@@ -363,6 +377,8 @@ def _encapsulation(interface: Interface | None) -> str:
     if interface and interface.vni is not None:
         network = f", network {interface.vni}" if interface.vni else ""
         return f"VXLAN{network}, by {interface.name}: 50 bytes of each frame are the tunnel's"
+    if interface and interface.encrypts:
+        return f"WireGuard, by {interface.name}: 60 bytes of each packet on the wire are the tunnel's"
     return "none: the frame carries the packet as it is"
 
 

@@ -149,11 +149,12 @@ def _on_arrival(walk: Walk, hop: Hop) -> Finding:
     neighbour = here.here.neighbour(via, left)
     what = f"the packet left {here.host} by {left}, and never arrived at {hop.where}"
     interface = here.here.by_name(left)
-    if interface and interface.vni is not None:
+    if interface and (interface.encrypts or interface.vni is not None):
+        kind, port = ("WireGuard", 51820) if interface.encrypts else ("VXLAN", 4789)
         return Finding(
             hop.where,
-            f"{what}; VXLAN, UDP port 4789, does not come through between the hosts",
-            walk.ssh(hop.where, "tcpdump -ni any udp port 4789, and trace again"),
+            f"{what}; {kind}, UDP port {port}, does not come through between the hosts",
+            walk.ssh(hop.where, f"tcpdump -ni any udp port {port}, and trace again"),
         )
     if walk.host_of(via) != hop.where:
         what += f": {here.host} sends it to {walk.host_of(via) or via}"

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_address
 from typing import Any
@@ -37,6 +37,8 @@ class Interface:
     """Its IPv4 addresses, with the length of the prefix that it takes for its neighbourhood."""
     vni: int | None = None
     """The number of its VXLAN network, 0 where each packet has its own; None where it is none of VXLAN."""
+    encrypts: bool = False
+    """Whether it is one of WireGuard."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Route:
     protocol: str
     """Who put it there: `bird`, `kernel`, `boot`, `static`, or a number (Felix's is 80)."""
     metric: int = 0
+    table: str = "main"
+    """The table that it is in."""
 
     @property
     def network(self) -> IPv4Network:
@@ -61,7 +65,9 @@ class Route:
         words = [self.kind] if self.kind != "unicast" else []
         words += [self.prefix, *(["via", self.via] if self.via else [])]
         words += ["dev", self.interface] if self.interface else []
-        return " ".join([*words, "proto", self.protocol])
+        return " ".join(
+            [*words, "proto", self.protocol] if self.table == "main" else [*words, "table", self.table]
+        )
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,8 @@ class Side:
     """What Calico has of each."""
     here: Namespace = field(default_factory=Namespace)
     """The host's own namespace."""
+    taken: Route | None = None
+    """The route that the kernel takes for the packet, with what rules have to say of tables."""
     tunnels: Mapping[str, str] = field(default_factory=dict)
     """Behind which host's address VXLAN finds a MAC address."""
     learnt: Sequence[Learnt] = ()
@@ -222,6 +230,7 @@ def parse(host: str, said: Answer, target: str) -> Side:
                 for name, document in map(_pair, lines["endpoint"])
             },
             here=_namespace(lines, "host"),
+            taken=next((_route(one) for line in lines["taken"] for one in json.loads(line)), None),
             tunnels={
                 one["mac"]: one["dst"]
                 for line in lines["tunnel"]
@@ -284,8 +293,9 @@ def _namespace(lines: Mapping[str, Sequence[str]], name: str) -> Namespace:
         return [one for value in said for one in json.loads(value) if one]
 
     vnis = {one["ifname"]: one["linkinfo"]["info_data"]["id"] for one in told("vxlan")}
+    encrypting = {one["ifname"] for one in told("wireguard")}
     return Namespace(
-        interfaces=[_interface(one, vnis) for one in told("address")],
+        interfaces=[_interface(one, vnis, encrypting) for one in told("address")],
         neighbours=[
             Neighbour(one["dst"], one["dev"], one.get("lladdr"), " ".join(one["state"]))
             for one in told("neighbour")
@@ -294,7 +304,7 @@ def _namespace(lines: Mapping[str, Sequence[str]], name: str) -> Namespace:
     )
 
 
-def _interface(one: Mapping[str, Any], vnis: Mapping[str, int]) -> Interface:
+def _interface(one: Mapping[str, Any], vnis: Mapping[str, int], encrypting: Container[str]) -> Interface:
     return Interface(
         name=one["ifname"],
         index=one["ifindex"],
@@ -306,6 +316,7 @@ def _interface(one: Mapping[str, Any], vnis: Mapping[str, int]) -> Interface:
             f"{each['local']}/{each['prefixlen']}" for each in one["addr_info"] if each["family"] == "inet"
         ),
         vni=vnis.get(one["ifname"]),
+        encrypts=one["ifname"] in encrypting,
     )
 
 
@@ -317,4 +328,5 @@ def _route(one: Mapping[str, Any]) -> Route:
         interface=one.get("dev"),
         protocol=one.get("protocol", "boot"),
         metric=one.get("metric", 0),
+        table=one.get("table", "main"),
     )

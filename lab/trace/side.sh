@@ -138,7 +138,9 @@ namespace_facts() {
     for object in address neighbour; do
         ask "$@" ip -json "$object" show | fact "$object $name"
     done
-    ask "$@" ip -json -details link show type vxlan | fact "vxlan $name"
+    for object in vxlan wireguard; do
+        ask "$@" ip -json -details link show type "$object" | fact "$object $name"
+    done
     ask "$@" ip -json -details route show table main | fact "route $name"
 }
 
@@ -159,8 +161,11 @@ container_facts() {
 }
 
 host_facts() {
-    local address link
+    local address link from
     namespace_facts host
+    # Where a rule has another table asked before the main one, that is not what the main one says.
+    from=$(ask ip -oneline route get "$SOURCE" | sed -n 's/.* dev \([^ ]*\).*/\1/p')
+    ask ip -json route get "$TARGET" from "$SOURCE" iif "$from" | fact taken
     # Behind which host VXLAN finds which MAC address.
     ask bridge -json fdb show | fact tunnel
     for address in "$SOURCE" "$TARGET"; do
