@@ -42,6 +42,7 @@ live: up ## the live tests on a running lab
 	@. ./env.sh && pytest tests/live
 
 bench: setup ## measure the lab beside its references
+	@tests/prerequisites.sh
 	@. ./env.sh && python -m bench
 
 docs: setup ## write the parts of docs/ that come from the code

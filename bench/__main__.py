@@ -69,11 +69,14 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
     plain = path.measure(outputs, own)
     say.print("the start of a container")
     starts = start.measure(outputs)
+    say.print("the start of a container on the engine of today, which may have to be built")
+    today = start.measure_today()
     say.print("addresses")
     assigned = addresses.measure(outputs)
     document = {
         "paths": {str(own): plain.document()},
         "start": starts.document(start.REFERENCE),
+        "start on the engine of today": today.document(start.REFERENCE),
         "addresses": assigned.document(addresses.ALONE),
     }
     shown = [path.table(plain)]
@@ -85,7 +88,8 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
             measured = path.measure(outputs, other, all_paths=False)
         document["paths"][str(other)] = measured.document()
         shown.append(path.table(measured))
-    return document, [*shown, start.table(starts), addresses.table(assigned)]
+    started = [start.table(starts, "the hosts' engine"), start.table(today, "the engine of today")]
+    return document, [*shown, *started, addresses.table(assigned)]
 
 
 def measure_firewall(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
