@@ -25,7 +25,7 @@ TURNS = 12
 REFERENCE = "bridge"
 OWN = "bridge-of-ones-own"
 _START = Path(__file__).with_name("start.sh")
-_TOOK = re.compile(r"\S+ \d+")
+_TOOK = re.compile(r"(?P<network>\S+) (?P<microseconds>\d+)")
 # The engine is built within minutes, once.
 _SECONDS = 900
 
@@ -64,7 +64,7 @@ def measure_today() -> Series:
         PROJECT / "docker-driver",
         environment,
     )
-    return read(line for line in said.splitlines() if _TOOK.fullmatch(line))
+    return read(said.splitlines())
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
@@ -80,8 +80,8 @@ def read(lines: Iterable[str]) -> Series:
     """Read what `start.sh` or the benchmark prints; the first turn, which warms all up, does not count."""
     values: dict[str, list[float]] = {}
     for line in lines:
-        network, microseconds = line.split(" ")
-        values.setdefault(network, []).append(int(microseconds) / 1000)
+        if took := _TOOK.fullmatch(line):
+            values.setdefault(took["network"], []).append(int(took["microseconds"]) / 1000)
     return Series("docker run", "ms", {network: tuple(times[1:]) for network, times in values.items()})
 
 
