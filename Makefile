@@ -6,7 +6,7 @@ STACK := lab
 PULUMI := . ./env.sh && pulumi
 QUIET := --non-interactive --suppress-permalink=true
 
-.PHONY: help setup up preview destroy test check unit conformance live bench docs lock clean
+.PHONY: help setup up preview destroy test check unit conformance live vms bench docs lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -40,6 +40,10 @@ conformance: setup ## the Docker driver on Debian's engine and on a current one
 
 live: up ## the live tests on a running lab
 	@. ./env.sh && pytest tests/live
+
+vms: setup ## the lab on two virtual machines: WireGuard, another kernel, real reboots
+	@python3 -m toolchain ebpf
+	@. ./env.sh && pytest tests/vms
 
 bench: setup ## measure the lab beside its references
 	@tests/prerequisites.sh

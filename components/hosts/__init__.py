@@ -27,7 +27,8 @@ from components.secrets import SshKey
 
 __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with_variables"]
 
-PACKAGES = ["docker.io", "iptables", "ipset", "nftables"]
+# docker.io only recommends apparmor, and starts no container without it where the kernel has AppArmor.
+PACKAGES = ["docker.io", "apparmor", "iptables", "ipset", "nftables"]
 _HERE = Path(__file__).parent
 
 

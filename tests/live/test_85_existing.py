@@ -4,21 +4,17 @@ The machine is a bare systemd container: Debian, sshd and a sudoer. It is made h
 nothing of the lab's own way of making machines is in it.
 """
 
-import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bench.guests import guests
 from components.hosts.machine import CAPABILITIES
-from lab import stack, status
-from lab.stack import PROJECT
-from tests.live.program import QUIET
+from lab import status
+from tests.live.apart import Apart
 from tests.live.waiting import eventually
 
 NAME = "calico-lab-test-vm"
@@ -158,58 +154,25 @@ def config(machine: Machine, dataplane: str) -> dict[str, object]:
 
 @pytest.mark.timeout(600)
 def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    file = tmp_path / f"Pulumi.{STACK}.yaml"
-    environment = {
-        **os.environ,
-        "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
-        "PULUMI_CONFIG_PASSPHRASE": "of this test alone",
-    }
-    environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
-
-    def pulumi(*arguments: str, seconds: float = 60, fails: bool = False) -> str:
-        command = ["pulumi", *arguments, "--stack", STACK]
-        done = subprocess.run(
-            command,
-            cwd=PROJECT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
-        assert (done.returncode != 0) == fails, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    # In a project of its own, because Pulumi writes the stack's salt beside its Pulumi.yaml.
-    (tmp_path / "Pulumi.yaml").write_text("name: calico-lab\nruntime: python\n")
-    run("pulumi", "--cwd", str(tmp_path), "version")
-    init = ["pulumi", "stack", "init", STACK, "--no-select", "--cwd", str(tmp_path)]
-    subprocess.run(init, env=environment, check=True, capture_output=True, timeout=60)
-    salt = yaml.safe_load(file.read_text())["encryptionsalt"]
-
-    def up(dataplane: str) -> None:
-        file.write_text(yaml.safe_dump({"encryptionsalt": salt, "config": config(machine, dataplane)}))
-        pulumi("up", "--yes", "--skip-preview", "--config-file", str(file), *QUIET, seconds=420)
-
+    lab = Apart(tmp_path, STACK)
+    lab.make()
     before = machine.look()
-    up("iptables")
-    outputs = stack.parse(json.loads(pulumi("stack", "output", "--json")), STACK)
+    lab.up(config(machine, "iptables"), seconds=420)
+    outputs = lab.outputs()
     assert outputs.hosts == {"vm": ADDRESS}
     assert status.findings(status.look(outputs, STACK)) == []
-    pulumi("preview", "--expect-no-changes", "--config-file", str(file), *QUIET)
+    lab.nothing_to_change()
     # Both leave their own things behind, if they do.
     run("python3", "-m", "toolchain", "ebpf", seconds=1200)
-    up("ebpf")
+    lab.up(config(machine, "ebpf"), seconds=420)
     assert "cali_tc_" in machine.shell("tc filter show dev eth0 ingress")
     assert status.findings(status.look(outputs, STACK)) == []
 
-    destroy = ("destroy", "--yes", "--skip-preview", "--config-file", str(file), *QUIET)
     with guests(outputs, ["vm"]) as guest:
-        refused = pulumi(*destroy, seconds=180, fails=True)
+        refused = lab.destroy(180, fails=True)
         assert f"vm: containers that are not the lab's run on netv: {guest['vm'].name}. End them" in refused
         assert "10.97." in guest["vm"].run("ip -4 -o address show dev eth0")
-    pulumi(*destroy, seconds=180)
+    lab.destroy(180)
 
     def given_back() -> None:
         after = machine.look()

@@ -31,3 +31,12 @@ def in_a_tunnel(outputs: Outputs, one: Guest, other: Guest) -> None:
     assert len(tunnelled) == 6, seen
     assert {pair[:2] for pair in tunnelled} == {(here, there), (there, here)}
     assert {pair[2:] for pair in tunnelled} == {(one.address, other.address), (other.address, one.address)}
+
+
+def encrypted(outputs: Outputs, one: Guest, other: Guest) -> None:
+    """Fail where a packet between them can be read between their hosts."""
+    seen = on_the_wire(outputs, one, other).splitlines()
+    here, there = outputs.hosts[one.host], outputs.hosts[other.host]
+    pairs = [re.search(r"IP (\S+)\.51820 > (\S+)\.51820: UDP", line) for line in seen]
+    assert len(pairs) >= 6, seen
+    assert {pair.groups() if pair else None for pair in pairs} == {(here, there), (there, here)}, seen

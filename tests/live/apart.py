@@ -1,0 +1,83 @@
+"""The program with a stack, a state and a config that nothing else has: a lab beside the lab."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import stack
+from lab.stack import PROJECT, Outputs
+from tests.live.program import QUIET
+
+_PASSPHRASE = "of this test alone"
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A stack in a folder of its own."""
+
+    folder: Path
+    stack: str
+
+    def make(self) -> None:
+        """Make the stack, in a project of its own: Pulumi writes the stack's salt beside its Pulumi.yaml."""
+        (self.folder / "state").mkdir()
+        (self.folder / "Pulumi.yaml").write_text("name: calico-lab\nruntime: python\n")
+        self.pulumi("stack", "init", "--no-select", "--cwd", str(self.folder))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Pulumi, and the lab's command, find the stack by."""
+        environment = {
+            **os.environ,
+            "PULUMI_BACKEND_URL": f"file://{self.folder}/state",
+            "PULUMI_CONFIG_PASSPHRASE": _PASSPHRASE,
+        }
+        environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
+        return environment
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"Pulumi.{self.stack}.yaml"
+
+    def pulumi(self, *arguments: str, seconds: float = 60, fails: bool = False) -> str:
+        """Run a pulumi command on the stack, which has to succeed, or to fail, and return what it prints."""
+        command = ["pulumi", *arguments, "--stack", self.stack]
+        done = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+        assert (done.returncode != 0) == fails, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def up(self, config: dict[str, Any], seconds: float) -> None:
+        """Apply a config."""
+        salt = yaml.safe_load(self._file.read_text())["encryptionsalt"]
+        self._file.write_text(yaml.safe_dump({"encryptionsalt": salt, "config": config}))
+        self.pulumi("up", "--yes", "--skip-preview", *self._config, *QUIET, seconds=seconds)
+
+    def nothing_to_change(self) -> None:
+        """Fail where another `up` would change something."""
+        self.pulumi("preview", "--expect-no-changes", *self._config, *QUIET)
+
+    def destroy(self, seconds: float, *, fails: bool = False) -> str:
+        """Take all of it down, and return what Pulumi says."""
+        destroy = ("destroy", "--yes", "--skip-preview", *self._config, *QUIET)
+        return self.pulumi(*destroy, seconds=seconds, fails=fails)
+
+    def outputs(self) -> Outputs:
+        """The stack's outputs."""
+        return stack.parse(json.loads(self.pulumi("stack", "output", "--json")), self.stack)
+
+    @property
+    def _config(self) -> tuple[str, str]:
+        return "--config-file", str(self._file)

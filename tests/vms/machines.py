@@ -1,0 +1,94 @@
+"""Virtual machines: each a container with an emulator in it, on a Docker network of the controller.
+
+They have what the lab's hosts have, Debian's own kernel, and a life of their own: modules, reboots, control
+groups. Nothing is installed on the controller, and what they were goes with the containers.
+"""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.hosts.shell import Answer
+from lab import remote
+from lab.stack import PROJECT
+
+_HERE = Path(__file__).parent
+_NETWORK = "calico-lab-test-vms"
+_SUBNET = "172.30.98.0/24"
+_HOST_IMAGE = "calico-lab/host:test"
+_IMAGE = "calico-lab/vm:test"
+# Packages are fetched, and a machine's tree is copied from one image into another.
+_BUILD_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A virtual machine, and how root comes into it without the lab."""
+
+    name: str
+    address: str
+    host_key: str
+    ssh: str
+
+    def run(self, script: str, seconds: float = 60) -> Answer:
+        """Run a script on it."""
+        return remote.run(self.ssh, script, seconds=seconds)
+
+    def booted(self) -> None:
+        """Fail where it is not up."""
+        answer = self.run("systemctl is-system-running || true", seconds=20)
+        assert answer.text.strip() in ("running", "degraded"), answer
+
+
+def run(*command: str, seconds: float = 60) -> str:
+    """Run a command here, which has to succeed."""
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=seconds)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@contextmanager
+def machines(names: Sequence[str], folder: Path) -> Iterator[list[Machine]]:
+    """Boot machines, and remove them at the end.
+
+    Args:
+        names: Their names.
+        folder: Where their keys lie; `key` opens them.
+    """
+    build = ("docker", "build", "--quiet")
+    run(*build, "--tag", _HOST_IMAGE, "images/host", seconds=_BUILD_SECONDS)
+    run(*build, "--build-arg", f"HOST={_HOST_IMAGE}", "--tag", _IMAGE, str(_HERE), seconds=_BUILD_SECONDS)
+    for name in ("key", *names):
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
+    run("docker", "network", "create", "--subnet", _SUBNET, _NETWORK)
+    try:
+        yield [_boot(name, f"172.30.98.{10 + number}", folder) for number, name in enumerate(names)]
+    finally:
+        run("docker", "rm", "--force", "--volumes", *(f"{_NETWORK}-{name}" for name in names))
+        run("docker", "network", "rm", _NETWORK)
+
+
+def _boot(name: str, address: str, folder: Path) -> Machine:
+    devices = [f"--device={device}" for device in ("/dev/net/tun", "/dev/kvm") if Path(device).exists()]
+    run(
+        *(
+            "docker",
+            "run",
+            "--detach",
+            "--name",
+            f"{_NETWORK}-{name}",
+            "--network",
+            _NETWORK,
+            "--ip",
+            address,
+        ),
+        *("--cap-add", "NET_ADMIN", *devices, "--volume", f"{folder}:/keys:ro", "--env", f"NAME={name}"),
+        _IMAGE,
+    )
+    host_key = (folder / f"{name}.pub").read_text().strip()
+    known = folder / f"{name}.known"
+    known.write_text(f"{address} {host_key}\n")
+    options = f"-o BatchMode=yes -o ConnectTimeout=5 -o UserKnownHostsFile={known} -i {folder}/key"
+    return Machine(name, address, host_key, f"ssh {options} root@{address}")
