@@ -35,7 +35,7 @@ def in_a_tunnel(outputs: Outputs, one: Guest, other: Guest) -> None:
 
 def encrypted(outputs: Outputs, one: Guest, other: Guest) -> None:
     """Fail where a packet between them can be read between their hosts."""
-    seen = on_the_wire(outputs, one, other).splitlines()
+    seen = [line for line in on_the_wire(outputs, one, other).splitlines() if line]
     here, there = outputs.hosts[one.host], outputs.hosts[other.host]
     pairs = [re.search(r"IP (\S+)\.51820 > (\S+)\.51820: UDP", line) for line in seen]
     assert len(pairs) >= 6, seen

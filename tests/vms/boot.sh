@@ -2,6 +2,7 @@
 # Boot the machine of this image as $NAME, with this container's address, and /keys' host key and user's key. Its console
 # is this container's output. Where the processor's virtualisation cannot be had, it is emulated.
 set -eu
+exec 2>&1
 root=/machine
 address=$(ip -o -4 address show dev eth0 | awk '{ print $4 }')
 gateway=$(ip route show default | awk '{ print $3 }')
@@ -25,8 +26,13 @@ ip link set bridge0 up
 
 # Two machines have to have two addresses.
 mac=$(echo "${address%/*}" | awk -F . '{ printf "52:54:00:%02x:%02x:%02x", $2, $3, $4 }')
-exec qemu-system-x86_64 -nographic -machine q35 -cpu max -smp 2 -m 2500 \
-    -accel kvm -accel tcg,thread=multi \
+# A device that is there may be of a hypervisor that lets no machine run on it.
+acceleration=tcg,thread=multi
+if echo quit | qemu-system-x86_64 -machine q35 -cpu max -accel kvm -display none -monitor stdio >/dev/null 2>&1; then
+    acceleration=kvm
+fi
+echo "booting $NAME at $address with $acceleration"
+exec qemu-system-x86_64 -nographic -machine q35 -cpu max -smp 2 -m 2500 -accel "$acceleration" \
     -kernel "$root/vmlinuz" -initrd "$root/initrd.img" \
     -append 'root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet' \
     -drive file=/disk,format=raw,if=virtio,cache=unsafe \

@@ -23,6 +23,10 @@ _IMAGE = "calico-lab/vm:test"
 _BUILD_SECONDS = 900
 
 
+class MachineError(Exception):
+    """A machine does not run."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """A virtual machine, and how root comes into it without the lab."""
@@ -37,7 +41,14 @@ class Machine:
         return remote.run(self.ssh, script, seconds=seconds)
 
     def booted(self) -> None:
-        """Fail where it is not up."""
+        """Fail where it is not up.
+
+        Raises:
+            MachineError: It does not even run; the message has the last that its console said.
+        """
+        runs = ("docker", "inspect", "--format", "{{.State.Running}}")
+        if run(*runs, _container(self.name)).strip() != "true":
+            raise MachineError(run("docker", "logs", "--tail", "20", _container(self.name)))
         answer = self.run("systemctl is-system-running || true", seconds=20)
         assert answer.text.strip() in ("running", "degraded"), answer
 
@@ -66,27 +77,19 @@ def machines(names: Sequence[str], folder: Path) -> Iterator[list[Machine]]:
     try:
         yield [_boot(name, f"172.30.98.{10 + number}", folder) for number, name in enumerate(names)]
     finally:
-        run("docker", "rm", "--force", "--volumes", *(f"{_NETWORK}-{name}" for name in names))
+        run("docker", "rm", "--force", "--volumes", *map(_container, names))
         run("docker", "network", "rm", _NETWORK)
+
+
+def _container(name: str) -> str:
+    return f"{_NETWORK}-{name}"
 
 
 def _boot(name: str, address: str, folder: Path) -> Machine:
     devices = [f"--device={device}" for device in ("/dev/net/tun", "/dev/kvm") if Path(device).exists()]
-    run(
-        *(
-            "docker",
-            "run",
-            "--detach",
-            "--name",
-            f"{_NETWORK}-{name}",
-            "--network",
-            _NETWORK,
-            "--ip",
-            address,
-        ),
-        *("--cap-add", "NET_ADMIN", *devices, "--volume", f"{folder}:/keys:ro", "--env", f"NAME={name}"),
-        _IMAGE,
-    )
+    network = ("--network", _NETWORK, "--ip", address, "--cap-add", "NET_ADMIN")
+    given = ("--volume", f"{folder}:/keys:ro", "--env", f"NAME={name}")
+    run("docker", "run", "--detach", "--name", _container(name), *network, *devices, *given, _IMAGE)
     host_key = (folder / f"{name}.pub").read_text().strip()
     known = folder / f"{name}.known"
     known.write_text(f"{address} {host_key}\n")
