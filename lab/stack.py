@@ -46,6 +46,11 @@ class Outputs:
     """Active policies by host."""
 
     @property
+    def by_programs(self) -> bool:
+        """Whether programs in the kernel hand packets on, and no rules of netfilter."""
+        return self.dataplane == "ebpf"
+
+    @property
     def notebook_api(self) -> str:
         """The notebook's REST API, through the proxy."""
         return f"{self.proxy_url.rstrip('/')}/api"

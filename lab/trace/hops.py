@@ -64,7 +64,7 @@ def _way(walk: Walk) -> Iterator[Hop]:
     else:
         sent = [routing(walk), felix(walk, here, walk.source, "egress")]
         # Programs decide where the packet comes in, rules where it is forwarded.
-        yield from reversed(sent) if walk.by_programs else sent
+        yield from reversed(sent) if walk.outputs.by_programs else sent
         if walk.one_host:
             yield felix(walk, here, target, "ingress")
             yield into_container(walk, here)
@@ -163,7 +163,7 @@ def felix(walk: Walk, side: Side, end: End, direction: Direction) -> Hop:
     facts = []
     if decided:
         facts = [
-            ("program" if walk.by_programs else "chains", " → ".join(decided.chains)),
+            ("program" if walk.outputs.by_programs else "chains", " → ".join(decided.chains)),
             ("allowed by" if decided.passes else "dropped by", decided.by),
             ("rule", decided.rule),
         ]
@@ -175,7 +175,7 @@ def felix(walk: Walk, side: Side, end: End, direction: Direction) -> Hop:
         where=side.host,
         what=f"Felix, {'from' if direction == 'egress' else 'to'} {end.container}",
         facts=facts,
-        lesson=f"{_MAY[direction]} {_PROGRAM}" if walk.by_programs else _MAY[direction],
+        lesson=f"{_MAY[direction]} {_PROGRAM}" if walk.outputs.by_programs else _MAY[direction],
         seen=decided is not None and decided.passes,
     )
 
@@ -184,7 +184,7 @@ def _decided(walk: Walk, side: Side, end: End, direction: Direction) -> Decision
     request = side.request
     if request is None:
         return None
-    if not walk.by_programs:
+    if not walk.outputs.by_programs:
         return decision(request.steps, direction, side.names)
     # What the container sends may also have come to netfilter, from the program at its interface.
     came_out = "leaves" in request.reached or (direction == "egress" and bool(request.steps))
@@ -196,7 +196,7 @@ def _routed(walk: Walk) -> bool:
     request = walk.here.request
     if request is None:
         return False
-    if walk.by_programs and walk.one_host and _decided(walk, walk.here, walk.target, "ingress"):
+    if walk.outputs.by_programs and walk.one_host and _decided(walk, walk.here, walk.target, "ingress"):
         return True
     return bool({"forwarded", "leaves"} & request.reached) or _asked(request, "FORWARD")
 
@@ -311,7 +311,7 @@ def back(walk: Walk) -> Hop | None:
             facts.append((side.host, "no answer was seen"))
             break
         facts.append((side.host, _passage(side.answer)))
-    who = "The programs' map" if walk.by_programs else "Conntrack"
+    who = "The programs' map" if walk.outputs.by_programs else "Conntrack"
     came = here.answer is not None and bool({"leaves", "delivered"} & here.answer.reached)
     if not came and walk.flow.protocol == "udp" and not any(side.answer for side in watched):
         return None

@@ -216,7 +216,7 @@ def _dropped(walk: Walk, side: Side, passage: Passage, what: str = "the packet")
         return Finding(
             side.host,
             f"{what} is lost in the host's kernel after it came by {passage.came}, and no rule dropped it",
-            walk.ssh(side.host, counters if walk.by_programs else "nstat -az | grep -i drop"),
+            walk.ssh(side.host, counters if walk.outputs.by_programs else "nstat -az | grep -i drop"),
         )
     rule = plain(end.rule) or f"the end of chain {end.chain}"
     if end.path:

@@ -157,11 +157,6 @@ class Walk:
         return self.sides.get(self.target.host or "")
 
     @property
-    def by_programs(self) -> bool:
-        """Whether programs in the kernel hand packets on, and no rules of netfilter."""
-        return self.outputs.dataplane == "ebpf"
-
-    @property
     def one_host(self) -> bool:
         """Whether both ends are on one host."""
         return self.source.host == self.target.host
@@ -242,7 +237,7 @@ def _variables(outputs: Outputs, start: End, end: End, flow: Flow, host: str) ->
     hidden = [outputs.hosts[start.host]] if start.host and host != start.host and not end.container else []
     sources = [start.address, *hidden]
     names = [one.container for one in (start, end) if one.host == host and one.container]
-    tap = flow.capture(start.address, sources, end.address) if outputs.dataplane == "ebpf" else ""
+    tap = flow.capture(start.address, sources, end.address) if outputs.by_programs else ""
     return {
         "SOURCE": start.address,
         "SOURCES": ", ".join(sources),

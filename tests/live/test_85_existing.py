@@ -4,7 +4,6 @@ The machine is a bare systemd container: Debian, sshd and a sudoer. It is made h
 nothing of the lab's own way of making machines is in it.
 """
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,12 @@ from bench.guests import guests
 from components.hosts.machine import CAPABILITIES
 from lab import status
 from tests.live.apart import Apart
+from tests.live.here import run
 from tests.live.waiting import eventually
 
 NAME = "calico-lab-test-vm"
 ADDRESS = "172.30.97.10"
 STACK = "vms"
-
-
-def run(*command: str, stdin: str | None = None, seconds: float = 60) -> str:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=seconds)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout
 
 
 @dataclass(frozen=True)

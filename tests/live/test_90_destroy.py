@@ -1,20 +1,16 @@
 """`pulumi destroy` leaves nothing of the lab on the controller, and `up` works again after it."""
 
 import json
-import subprocess
 
 import pytest
 
 from lab import stack, status
 from lab.stack import PROJECT, Outputs
+from tests.live.here import run
 from tests.live.program import QUIET, Program
 
 BRIDGE = "br-calico-lab"
 NETWORK = "172.16.6."
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def lab_rules() -> list[str]:

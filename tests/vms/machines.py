@@ -4,7 +4,6 @@ They have what the lab's hosts have, Debian's own kernel, and a life of their ow
 groups. Nothing is installed on the controller, and what they were goes with the containers.
 """
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from components.hosts.shell import Answer
 from lab import remote
-from lab.stack import PROJECT
+from tests.live.here import run
 
 _HERE = Path(__file__).parent
 _NETWORK = "calico-lab-test-vms"
@@ -51,13 +50,6 @@ class Machine:
             raise MachineError(run("docker", "logs", "--tail", "20", _container(self.name)))
         answer = self.run("systemctl is-system-running || true", seconds=20)
         assert answer.text.strip() in ("running", "degraded"), answer
-
-
-def run(*command: str, seconds: float = 60) -> str:
-    """Run a command here, which has to succeed."""
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=seconds)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return done.stdout
 
 
 @contextmanager
