@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from components.firewall.why import Step
 from lab import __main__ as command
 from lab import remote, stack
-from lab.trace import felix, packets, programs, side, walk
+from lab.trace import felix, packets, programs, side, taps, walk
 from tests.unit.lab import lab_cases
 
 HERE = Path(__file__).parent
@@ -374,6 +374,14 @@ def test_what_programs_decide(
     assert decided
     assert (decided.passes, decided.by) == (passes, by)
     assert programs.decision(before, before, ["netv"], came_out=False) is None, "it was not asked"
+
+
+def test_what_a_tunnel_brings_comes_in_although_it_is_addressed_to_another_machine() -> None:
+    seen = [
+        "vxlan.calico P   IP (tos 0x0, ttl 64, id 11700, offset 0, flags [none], proto ICMP (1), length 84)",
+        "    192.168.0.100 > 192.168.0.101: ICMP echo request, id 45591, seq 1, length 64",
+    ]
+    assert taps.passages(seen, {}, "192.168.0.101")["request"].came == "vxlan.calico"
 
 
 def test_programs_without_a_policy_ask_the_profile() -> None:
