@@ -98,5 +98,7 @@ def test_what_a_compiler_lacks_is_named_before_anything_is_built(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ToolchainError) as refused:
         ebpf.obtain(step, go, tmp_path, "calico", {})
-    assert f"dataplane ebpf needs {tmp_path}/libbpf.h" in str(refused.value)
+    # What else is named is what this machine lacks.
+    named = str(refused.value).partition("dataplane ebpf needs ")[2]
+    assert f"{tmp_path}/libbpf.h" in named
     assert "install clang-19 gcc" in str(refused.value)
