@@ -27,8 +27,9 @@ from components.secrets import SshKey
 
 __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with_variables"]
 
-# docker.io only recommends apparmor, and starts no container without it where the kernel has AppArmor.
-PACKAGES = ["docker.io", "apparmor", "iptables", "ipset", "nftables"]
+# An engine that a machine has, that of docker-ce for example, is taken as it is. From Debian 13 on, docker.io
+# has no client. It only recommends apparmor, and starts nothing without it where the kernel has AppArmor.
+PACKAGES = ["docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"]
 _HERE = Path(__file__).parent
 
 
@@ -171,7 +172,8 @@ class Host:
 
         Args:
             name: The resource is called `<host>-<name>`.
-            packages: Package names, from the host's own apt sources.
+            packages: Package names, from the host's own apt sources. `package|program` is for the program, in
+                whatever package the release has it, or whoever has brought it already.
             mask: Units that the packages bring and that must never run.
             opts: More resource options, usually the parent.
         """

@@ -1,8 +1,12 @@
 #!/bin/bash
 # Install those of $PACKAGES that are missing and remember them under $NAME; units in $MASK never start.
+# `package|program` is for where the program is wanted, and some releases have it in a package of its own: where the
+# program is there, whoever has brought it, the package is not missing. Nothing that the lab has not installed is
+# removed for any of them.
 set -eu
-record=/var/lib/calico-lab/packages/$NAME
-mkdir -p "$(dirname "$record")"
+records=/var/lib/calico-lab/packages
+record=$records/$NAME
+mkdir -p "$records"
 # Several components come at once; what one installs shall not be taken for another's.
 exec 9>/run/calico-lab-packages.lock
 flock 9
@@ -13,9 +17,13 @@ for unit in $MASK; do
     systemctl mask --quiet "$unit" 2>/dev/null
     echo "$unit" >>"$record.masked"
 done
+# A package has other names too: libelf1t64 provides libelf1.
+names=$(dpkg-query -W -f '${db:Status-Status} ${Package}, ${Provides}\n' | sed -n 's/^installed //p' | sed 's/ ([^)]*)//g; s/, /\n/g')
 missing=()
-for package in $PACKAGES; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+for entry in $PACKAGES; do
+    package=${entry%%|*}
+    if [ "$entry" != "$package" ] && command -v "${entry#*|}" >/dev/null; then continue; fi
+    grep -qx -e "$package" <<<"$names" || missing+=("$entry")
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 log=$(mktemp)
@@ -28,7 +36,27 @@ apt() {
     }
 }
 installed() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort; }
-before=$(installed)
 apt update
-apt install -y --no-install-recommends "${missing[@]}"
+wanted=()
+for entry in "${missing[@]}"; do
+    package=${entry%%|*}
+    if [ "$entry" != "$package" ] && ! apt-cache show "$package" >/dev/null 2>&1; then continue; fi
+    wanted+=("$package")
+done
+apt install --simulate --no-install-recommends "${wanted[@]}"
+own=$(find "$records" -type f ! -name '*.masked' -exec sort -u {} +)
+foreign=$(comm -23 <(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$log" | sort) <(echo "$own") | xargs)
+if [ -n "$foreign" ]; then
+    echo "${wanted[*]} cannot be installed beside what is there: $foreign would have to go; remove it there, if it" \
+        "may go, and run 'pulumi up' again" >&2
+    exit 1
+fi
+before=$(installed)
+apt install -y --no-install-recommends "${wanted[@]}"
 comm -13 <(echo "$before") <(installed) >>"$record"
+for entry in "${missing[@]}"; do
+    command -v "${entry#*|}" >/dev/null || [ "${entry#*|}" = "$entry" ] || {
+        echo "no package of this release brings the program ${entry#*|}" >&2
+        exit 1
+    }
+done

@@ -13,6 +13,8 @@ case "$ID ${VERSION_ID%%.*}" in
 "debian "1[2-9] | "ubuntu "2[2-9]) ;;
 *) refuse "$PRETTY_NAME is not supported" "take Debian 12+ or Ubuntu 22.04+" ;;
 esac
+[ ! -e /snap/bin/docker ] ||
+    refuse "Docker is there as a snap, beside which no other engine runs" "'snap remove docker' there, and again"
 # A machine that was started a moment ago is given the time to finish its boot; a unit of its own that failed
 # ("degraded") is not the lab's business.
 timeout 60 systemctl is-system-running --wait >/dev/null 2>&1 || true

@@ -32,8 +32,10 @@ for family in iptables ip6tables; do
 done
 ip link delete docker0 2>/dev/null || true
 findmnt --raw --noheadings --output TARGET | grep -E '^(/var/lib|/run)/docker/' | xargs -r umount || true
-# The folder itself may be a mount.
-find /var/lib/docker -mindepth 1 -delete
-rmdir /var/lib/docker 2>/dev/null || true
-rm -rf /var/lib/containerd /etc/docker /run/docker
+# The folders themselves may be mounts.
+for folder in /var/lib/docker /var/lib/containerd; do
+    [ ! -d "$folder" ] || find "$folder" -mindepth 1 -delete
+    rmdir "$folder" 2>/dev/null || true
+done
+rm -rf /etc/docker /run/docker
 rmdir /etc/cni/net.d /etc/cni 2>/dev/null || true

@@ -1,7 +1,7 @@
 """`provider: existing`: a machine with nothing but SSH becomes a one-host lab, and is given back as it was.
 
 The machine is a bare systemd container: Debian, sshd and a sudoer. It is made here by Docker alone, so that
-nothing of the lab's own way of making machines is in it.
+nothing of the lab's own way of making machines is in it; and of the release that the lab's hosts do not run.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import pytest
 from bench.guests import guests
 from components.hosts.machine import CAPABILITIES
 from lab import status
+from lab.stack import PROJECT
 from tests.live.apart import Apart
 from tests.live.here import run
 from tests.live.waiting import eventually
@@ -20,6 +21,8 @@ from tests.live.waiting import eventually
 NAME = "calico-lab-test-vm"
 ADDRESS = "172.30.97.10"
 STACK = "vms"
+_DEBIAN = "calico-lab/debian:bookworm"
+_ENGINE = Path(__file__).with_name("docker-ce.sh")
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,8 @@ class Machine:
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("vm")
-    run(
-        "docker", "build", "--quiet", "--target", "machine", "--tag", "calico-lab/machine:test", "images/host"
-    )
+    build = ("docker", "build", "--quiet", "--target", "machine", "--build-arg", f"BASE={_DEBIAN}")
+    run(*build, "--tag", "calico-lab/machine:test", "images/host")
     run("docker", "network", "create", "--subnet", "172.30.97.0/24", NAME)
     try:
         for name in ("key", "host"):
@@ -92,7 +94,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             *("docker", "run", "--detach", "--name", NAME, "--hostname", "vm", "--network", NAME),
             *("--ip", ADDRESS, "--cgroupns", "private", "--device-cgroup-rule", "a *:* rwm"),
             *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
-            *("--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec", "--volume", "/var/lib/docker"),  # noqa: S108
+            *("--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec"),  # noqa: S108
+            *("--volume", "/var/lib/docker", "--volume", "/var/lib/containerd"),
             *(flag for capability in CAPABILITIES for flag in ("--cap-add", capability)),
             "calico-lab/machine:test",
         )
@@ -167,10 +170,39 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
         assert f"vm: containers that are not the lab's run on netv: {guest['vm'].name}. End them" in refused
         assert "10.97." in guest["vm"].run("ip -4 -o address show dev eth0")
     lab.destroy(180)
+    eventually(lambda: given_back(machine, before), seconds=15)
 
-    def given_back() -> None:
-        after = machine.look()
-        for subject, things in before.items():
-            assert after[subject] == things, f"{subject}: {sorted(after[subject] ^ things)[:40]}"
 
-    eventually(given_back, seconds=15)
+def given_back(machine: Machine, before: dict[str, set[str]]) -> None:
+    after = machine.look()
+    for subject, things in before.items():
+        assert after[subject] == things, f"{subject}: {sorted(after[subject] ^ things)[:40]}"
+
+
+@pytest.mark.timeout(600)
+def test_an_engine_that_a_machine_has_is_kept_and_what_runs_on_it(machine: Machine, tmp_path: Path) -> None:
+    run("python3", "-m", "toolchain", "current-engine", seconds=900)
+    # A link to where it is; `docker cp` is to copy what is there.
+    engine = (PROJECT / ".toolchain" / "current-engine").resolve()
+    machine.shell("mkdir -p /root/engine")
+    run("docker", "cp", f"{engine}/.", f"{NAME}:/root/engine")
+    machine.shell(_ENGINE.read_text(), seconds=180)
+    run("sh", "-c", f"docker save {_DEBIAN} | docker exec -i {NAME} docker load", seconds=120)
+    machine.shell(f"docker run --detach --name operators --restart always {_DEBIAN} sleep infinity")
+    lab = Apart(tmp_path, STACK)
+    lab.make()
+    before = machine.look()
+    runs = (
+        "docker version --format '{{.Server.Version}}';"
+        " docker inspect --format '{{.State.StartedAt}}' operators"
+    )
+    since = machine.shell(runs)
+
+    lab.up(config(machine, "iptables"), seconds=420)
+    assert status.findings(status.look(lab.outputs(), STACK)) == []
+    lab.nothing_to_change()
+    assert machine.shell(runs) == since
+    assert "docker-ce installed" in machine.look()["packages"]
+    lab.destroy(180)
+    assert machine.shell(runs) == since
+    eventually(lambda: given_back(machine, before), seconds=15)
