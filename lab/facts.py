@@ -158,7 +158,7 @@ def _session(line: str) -> tuple[str, Session] | None:
     peer = _PEER.match(words[0])
     if not peer:
         return None
-    return ".".join(peer.groups()), Session(" ".join(words[5:]) or words[3], words[4])
+    return ".".join(peer.groups()), Session(" ".join(words[5:]) or words[3], words[4].partition(".")[0])
 
 
 def _container(document: Mapping[str, Any], network: str) -> Container:

@@ -1,13 +1,14 @@
 #!/bin/sh
 # The images that the lab's builds start from, on the engine that DOCKER_HOST names:
-#   calico-lab/debian:bookworm  Debian's slim image where a registry gives it, else a system bootstrapped here
+#   calico-lab/debian:<suite>   Debian's slim image where a registry gives it, else a system bootstrapped here: bookworm for
+#                               services, and both for hosts
 #   calico-lab/ca:latest        one file, /ca-certificates.crt: the authorities that this machine trusts, for builds
 #                               that fetch over https behind a company's proxy
-# `present` tells whether both are there and of today's bundle; `make` makes what is missing.
+# `present` tells whether all are there and of today's bundle; `make` makes what is missing.
 set -eu
 
-suite=bookworm
-image=calico-lab/debian:$suite
+suites="bookworm trixie"
+image=calico-lab/debian
 patience=8
 
 fail() {
@@ -15,11 +16,11 @@ fail() {
     exit 1
 }
 
-# Pull the image unless the registry says nothing within $patience seconds. The first line of a pull comes with the
+# Pull the image of the suite $1 unless the registry says nothing within $patience seconds. The first line of a pull comes with the
 # registry's answer; after it the download may take as long as it needs.
 pull() {
     output=$(mktemp)
-    docker pull "debian:$suite-slim" >"$output" 2>&1 &
+    docker pull "debian:$1-slim" >"$output" 2>&1 &
     pull=$!
     waited=0
     while kill -0 "$pull" 2>/dev/null && ! grep -q "Pulling from" "$output"; do
@@ -43,6 +44,7 @@ archives() {
         awk '$3 == "Debian" && ($2 == "Debian" || $2 == "Debian-Security") { print $1, $2 }' | sort -u
 }
 
+# Make the image of the suite $1.
 bootstrap() {
     command -v apt-get >/dev/null || fail "no image registry answers, and without apt no Debian can be made here"
     [ "$(id -u)" = 0 ] || fail "no image registry answers, and only root can make a Debian here; run this as root"
@@ -54,8 +56,8 @@ bootstrap() {
     [ -n "$(archives)" ] || apt-get update
     sources=$(archives | while read -r uri label; do
         case $label in
-            Debian) printf 'deb %s %s main\ndeb %s %s-updates main\n' "$uri" $suite "$uri" $suite ;;
-            Debian-Security) printf 'deb %s %s-security main\n' "$uri" $suite ;;
+            Debian) printf 'deb %s %s main\ndeb %s %s-updates main\n' "$uri" "$1" "$uri" "$1" ;;
+            Debian-Security) printf 'deb %s %s-security main\n' "$uri" "$1" ;;
         esac
     done)
     [ -n "$sources" ] || fail "no image registry answers, and this machine's apt sources name no Debian mirror;" \
@@ -66,8 +68,8 @@ bootstrap() {
     echo "$sources" | mmdebstrap --variant=minbase --components=main --quiet \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/locale/*' \
-        --format=tar $suite "$tarball" -
-    docker import --change 'CMD ["bash"]' "$tarball" "$image" >/dev/null
+        --format=tar "$1" "$tarball" -
+    docker import --change 'CMD ["bash"]' "$tarball" "$image:$1" >/dev/null
     rm "$tarball"
 }
 
@@ -77,7 +79,7 @@ bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 bundle_digest=$(sha256sum <"$bundle" | cut -d' ' -f1)
 
 has_debian() {
-    docker image inspect "$image" >/dev/null 2>&1
+    docker image inspect "$image:$1" >/dev/null 2>&1
 }
 
 has_authorities() {
@@ -86,11 +88,11 @@ has_authorities() {
 }
 
 make_debian() {
-    if pull; then
-        docker tag "debian:$suite-slim" "$image"
+    if pull "$1"; then
+        docker tag "debian:$1-slim" "$image:$1"
     else
-        echo "no image registry gives debian:$suite-slim; it is bootstrapped here"
-        bootstrap
+        echo "no image registry gives debian:$1-slim; it is bootstrapped here"
+        bootstrap "$1"
     fi
 }
 
@@ -103,9 +105,12 @@ make_authorities() {
 }
 
 case ${1:-} in
-    present) has_debian && has_authorities ;;
+    present)
+        for suite in $suites; do has_debian "$suite" || exit 1; done
+        has_authorities
+        ;;
     make)
-        has_debian || make_debian
+        for suite in $suites; do has_debian "$suite" || make_debian "$suite"; done
         has_authorities || make_authorities
         ;;
     *) fail "usage: $0 present|make" ;;

@@ -6,12 +6,10 @@ a host gets a new archive only when something in it is new.
 """
 
 import gzip
-import re
 import tarfile
 from pathlib import Path
 
-from toolchain import cache, ebpf
-from toolchain.errors import ToolchainError
+from toolchain import bird, cache, ebpf
 from toolchain.golang import Go
 from toolchain.progress import Step
 
@@ -26,41 +24,42 @@ ARCHIVE = "calico.tar.gz"
 EBPF_ARCHIVE = "calico-ebpf.tar.gz"
 COMPRESSION = 1
 """The archive crosses a local network a few times at most: time counts, not size."""
-TUNNEL = re.compile(rb'krt_tunnel = "[^"]*";')
-TUNNELS = 4
-"""How often the templates set BIRD's tunnel in this version of Calico."""
 
 
 def obtain(step: Step, go: Go, *, with_ebpf: bool) -> Path:
     """The folder with the archive, or both of them."""
-    calico, driver = _calico(step, go), _driver(step, go)
+    calico, driver, templates = _calico(step, go), _driver(step, go), _templates(go)
     felix = ebpf.obtain(step, go, MODULE, CALICO, VARIABLES) if with_ebpf else None
-    templates = [calico / "templates"]
 
     def build(folder: Path) -> None:
         step.say(f"packing {ARCHIVE}")
-        pack(folder / ARCHIVE, {"bin": [calico / "bin", driver], "confd/templates": templates})
+        pack(folder / ARCHIVE, {"bin": [calico / "bin", driver], "confd/templates": [templates]})
         if felix:
             step.say(f"packing {EBPF_ARCHIVE}")
             content = {
                 "bin": [felix / "bin", calico / "bin", driver],
                 "bpf": [felix / "bpf"],
-                "confd/templates": templates,
+                "confd/templates": [templates],
             }
             pack(folder / EBPF_ARCHIVE, content)
 
     step.result = f"{VERSION} and the Docker driver{', with Felix for eBPF' if felix else ''}"
-    made_from = [calico.name, driver.name, felix.name if felix else "", Path(__file__)]
+    made_from = [calico.name, driver.name, templates.name, felix.name if felix else "", Path(__file__)]
     return cache.artifact("dist", cache.key(*made_from), build)
 
 
 def _calico(step: Step, go: Go) -> Path:
     def build(folder: Path) -> None:
         go.build(step, MODULE, "tool", folder / "bin", variables=VARIABLES)
-        source = go.module_source(MODULE, CALICO) / "confd/etc/calico/confd/templates"
-        write_templates(source, folder / "templates")
 
     return cache.artifact("calico", go.key(MODULE, Path(__file__)), build)
+
+
+def _templates(go: Go) -> Path:
+    def build(folder: Path) -> None:
+        bird.write_templates(go.module_source(MODULE, CALICO) / "confd/etc/calico/confd/templates", folder)
+
+    return cache.artifact("confd-templates", go.key(MODULE, Path(bird.__file__)), build)
 
 
 def _driver(step: Step, go: Go) -> Path:
@@ -78,28 +77,6 @@ def driver_version(module: Path) -> str:
     """
     sources = sorted(file for file in module.rglob("*.go") if not file.name.endswith("_test.go"))
     return f"{DRIVER_VERSION}+{cache.key(module / 'go.mod', module / 'go.sum', *sources)}"
-
-
-def write_templates(source: Path, target: Path) -> None:
-    """Write confd's templates for Debian's BIRD.
-
-    Calico's fork of BIRD has an attribute that names a route's IPIP tunnel. Debian's BIRD does not know it,
-    and a network without IPIP has no use for it: the statements that set it go.
-
-    Raises:
-        ToolchainError: The templates are not those that this adaptation was made for.
-    """
-    target.mkdir()
-    found = 0
-    for template in sorted(source.glob("*.template")):
-        text, count = TUNNEL.subn(b"", template.read_bytes())
-        found += count
-        (target / template.name).write_bytes(text)
-    if found != TUNNELS:
-        raise ToolchainError(
-            f"{source}: {found} statements set krt_tunnel where Calico {VERSION} has {TUNNELS}; "
-            f"read the templates and adapt {Path(__file__).name}"
-        )
 
 
 def pack(archive: Path, content: dict[str, list[Path]]) -> None:

@@ -50,7 +50,7 @@ from components.secrets import Certificate, CertificateAuthority
 
 __all__ = ["CalicoConfig", "CalicoNetwork", "Names", "peers_of"]
 
-PACKAGES = ["bird", "nftables", "conntrack", "iproute2", "procps"]
+PACKAGES = ["bird2", "nftables", "conntrack", "iproute2", "procps"]
 EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g", "tcpdump"]
 """The libraries of a Felix that loads programs into the kernel, and what sees packets there (`lab trace`)."""
 EBPF_UNIT = "calico-lab-bpffs.service"
@@ -58,7 +58,7 @@ EBPF_UNIT = "calico-lab-bpffs.service"
 ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}
 """Calico's programs by dataplane, as the toolchain packs them."""
 SECONDS_UNTIL_READY = 90
-MASKED_UNITS = ["bird.service", "bird6.service"]
+MASKED_UNITS = ["bird.service"]
 ENVIRONMENT_FILE = f"{FOLDER}/calico.env"
 REMOTE_ARCHIVE = "/var/tmp/calico-lab-calico.tar.gz"  # noqa: S108 - checked by digest before it is unpacked
 UNITS = [

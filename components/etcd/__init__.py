@@ -36,7 +36,7 @@ PEER_NAME = "calico-lab-etcd"
 AUTHORITY_FILE = "/etc/calico-lab/pki/etcd-ca.crt"
 CERTIFICATE_FILE = "/etc/calico-lab/pki/etcd.crt"
 KEY_FILE = "/etc/calico-lab/pki/etcd.key"
-SETTINGS_FILE = "/etc/calico-lab/etcd/etcd.yaml"
+SETTINGS_FILE = "/etc/calico-lab/etcd/etcd.env"
 CLIENT_FILE = "/etc/calico-lab/etcd/etcdctl.env"
 UNIT = "calico-lab-etcd.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -96,7 +96,9 @@ def client_url(config: EtcdConfig, address: str) -> str:
 
 
 def render_settings(config: EtcdConfig, member: str, addresses: Mapping[str, str]) -> str:
-    """Render a member's configuration file (etcd 3.4, `etcd.conf.yml.sample`).
+    """Render a member's settings, a variable per option of its command line (etcd's "Configuration options").
+
+    Not in etcd's own kind of file: from 3.5 on that wants a list where up to 3.4 it wants a text.
 
     Args:
         config: The cluster's section.
@@ -106,36 +108,34 @@ def render_settings(config: EtcdConfig, member: str, addresses: Mapping[str, str
     address = addresses[member]
     cluster = ",".join(f"{name}={peer_url(config, addresses[name])}" for name in addresses)
     return f"""\
-name: {member}
-data-dir: /var/lib/calico-lab/etcd
+ETCD_NAME={member}
+ETCD_DATA_DIR=/var/lib/calico-lab/etcd
 
-initial-cluster-state: new
-initial-cluster-token: {config.token}
-initial-cluster: {cluster}
-initial-advertise-peer-urls: {peer_url(config, address)}
-advertise-client-urls: {client_url(config, address)}
+ETCD_INITIAL_CLUSTER_STATE=new
+ETCD_INITIAL_CLUSTER_TOKEN={config.token}
+ETCD_INITIAL_CLUSTER={cluster}
+ETCD_INITIAL_ADVERTISE_PEER_URLS={peer_url(config, address)}
+ETCD_ADVERTISE_CLIENT_URLS={client_url(config, address)}
 
-listen-peer-urls: {peer_url(config, address)}
-peer-transport-security:
-  client-cert-auth: true
-  allowed-cn: {PEER_NAME}
-  trusted-ca-file: {AUTHORITY_FILE}
-  cert-file: {CERTIFICATE_FILE}
-  key-file: {KEY_FILE}
+ETCD_LISTEN_PEER_URLS={peer_url(config, address)}
+ETCD_PEER_CLIENT_CERT_AUTH=true
+ETCD_PEER_CERT_ALLOWED_CN={PEER_NAME}
+ETCD_PEER_TRUSTED_CA_FILE={AUTHORITY_FILE}
+ETCD_PEER_CERT_FILE={CERTIFICATE_FILE}
+ETCD_PEER_KEY_FILE={KEY_FILE}
 
-listen-client-urls: {client_url(config, address)},{client_url(config, "127.0.0.1")}
-client-transport-security:
-  client-cert-auth: true
-  trusted-ca-file: {AUTHORITY_FILE}
-  cert-file: {CERTIFICATE_FILE}
-  key-file: {KEY_FILE}
+ETCD_LISTEN_CLIENT_URLS={client_url(config, address)},{client_url(config, "127.0.0.1")}
+ETCD_CLIENT_CERT_AUTH=true
+ETCD_TRUSTED_CA_FILE={AUTHORITY_FILE}
+ETCD_CERT_FILE={CERTIFICATE_FILE}
+ETCD_KEY_FILE={KEY_FILE}
 
-listen-metrics-urls: http://127.0.0.1:{METRICS_PORT}
+ETCD_LISTEN_METRICS_URLS=http://127.0.0.1:{METRICS_PORT}
 
 # Calico rewrites its status keys all day; an hour of their history is more than anyone watches.
-auto-compaction-mode: periodic
-auto-compaction-retention: "1h"
-quota-backend-bytes: {2 * 1024**3}
+ETCD_AUTO_COMPACTION_MODE=periodic
+ETCD_AUTO_COMPACTION_RETENTION=1h
+ETCD_QUOTA_BACKEND_BYTES={2 * 1024**3}
 """
 
 

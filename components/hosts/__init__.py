@@ -228,7 +228,7 @@ class Hosts(ComponentResource):
         self.controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=self.controller)
         operator = SshKey("operator", opts=self._child)
-        network = MachineNetwork(config.network, operator, on_controller)
+        network = MachineNetwork(config.network, config.release, operator, on_controller)
         endpoints: list[Endpoint] = []
         machines: dict[str, Resource] = {}
         visitor = {"visitor": config.visitor} if config.visitor else {}

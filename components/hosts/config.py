@@ -20,6 +20,9 @@ class DockerHosts(Section):
     """Machines made as systemd containers on the controller's Docker engine."""
 
     provider: Literal["docker"] = Field(description="`docker`: make the machines as containers.")
+    release: Literal["bookworm", "trixie"] = Field(
+        "trixie", description="The release of Debian that they run, and with it the Docker engine: 12 or 13."
+    )
     network: Network = Field(description="The network of the machines; free on the controller.")
     members: dict[HostName, DockerMachine] = Field(
         min_length=1, description="The machines of the lab by name."

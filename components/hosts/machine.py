@@ -64,7 +64,7 @@ class MachineNetwork:
     opens the machines. `toolchain.leftovers` finds by them what an interrupted run left behind.
     """
 
-    def __init__(self, network: IPv4Network, operator: SshKey, opts: ResourceOptions) -> None:
+    def __init__(self, network: IPv4Network, release: str, operator: SshKey, opts: ResourceOptions) -> None:
         self.labels = {
             "calico-lab.stack": Output.from_input(pulumi.get_stack()),
             "calico-lab.operator": operator.public_key.apply(fingerprint),
@@ -74,6 +74,7 @@ class MachineNetwork:
             name="calico-lab/host:latest",
             build=docker.RemoteImageBuildArgs(
                 context=str(CONTEXT),
+                build_args={"BASE": f"calico-lab/debian:{release}"},
                 # The provider's other builder needs a buildx that Debian does not package.
                 use_legacy_builder=True,
             ),

@@ -16,10 +16,8 @@ from lab.trace.programs import Known, Program
 
 # The first rule of such a chain names it: `--comment "Profile netv egress"` (felix/rules/policy.go).
 _NAMED = re.compile(r'-A (?P<chain>\S+) .*--comment "(?P<kind>Policy|Profile) (?P<name>.+?) (?:in|e)gress"')
-# BIRD 1.6: `192.168.7.0/26 via 172.16.6.218 on eth0 [Mesh_172_16_6_218 22:37:10] * (100/0) [i]`.
-_BIRD = re.compile(
-    r"(?P<prefix>\S+)\s+(?:via|dev|blackhole|unreachable).*\[(?P<protocol>\S+) (?P<since>[^\]\s]+)"
-)
+# BIRD 2: `192.168.7.0/26 unicast [Mesh_172_16_6_218 22:37:10.123] * (100) [i]`, the next hop in another line.
+_BIRD = re.compile(r"(?P<prefix>\S+)\s+\w+ \[(?P<protocol>\S+) (?P<since>[\d:-]+)")
 
 
 @dataclass(frozen=True)

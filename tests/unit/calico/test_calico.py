@@ -148,7 +148,7 @@ def test_bird_is_killed_so_that_its_peers_keep_its_routes() -> None:
 
 
 def test_bird_neither_learns_nor_tells_the_route_for_addresses_that_nobody_has() -> None:
-    # BIRD skips the routes of the kernel's own protocol (nl_parse_route in sysdep/linux/netlink.c of 1.6).
+    # BIRD skips the routes of the kernel's own protocol (nl_parse_route in sysdep/linux/netlink.c).
     flush, replace = unit_of("calico-lab-calico-startup.service")["ExecStartPre"]
     assert flush == "/sbin/ip route flush type unreachable proto kernel metric 65535"
     assert replace == "/sbin/ip route replace unreachable ${LAB_CIDR} proto kernel metric 65535"

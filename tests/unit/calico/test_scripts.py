@@ -365,11 +365,11 @@ def not_ready() -> Iterator[int]:
 
 GATE = {"HOST": "a0", "PEERS": "a1=127.0.0.1 a2=172.16.6.231", "SESSION": "Mesh", "SECONDS_ALLOWED": "0"}
 SESSIONS = """cat <<'END'
-BIRD 1.6.8 ready.
-name     proto    table    state  since       info
-kernel1  Kernel   master   up     10:00:00
-Mesh_127_0_0_1 BGP      master   {first}
-Mesh_172_16_6_231 BGP      master   up     10:00:02    Established
+BIRD 2.17.6 ready.
+Name       Proto      Table      State  Since         Info
+kernel1    Kernel     master4    up     10:00:00.113
+Mesh_127_0_0_1 BGP        ---        {first}
+Mesh_172_16_6_231 BGP        ---        up     10:00:02.224  Established
 END"""
 
 

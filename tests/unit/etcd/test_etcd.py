@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from components import etcd
@@ -43,18 +42,20 @@ def test_settings_are_those_of_the_file(case: Path) -> None:
     spec = json.loads(case.read_text())
     config = EtcdConfig.model_validate(spec["etcd"])
     rendered = render_settings(config, spec["member"], spec["addresses"])
-    assert rendered == case.with_suffix(".yaml").read_text()
-    assert render_client(config, spec["addresses"]) == case.with_suffix(".env").read_text()
+    assert rendered == case.with_suffix(".member.env").read_text()
+    assert render_client(config, spec["addresses"]) == case.with_suffix(".client.env").read_text()
 
 
 @pytest.mark.parametrize("case", SETTINGS, ids=lambda path: path.stem)
 def test_no_side_of_a_member_is_without_mutual_tls(case: Path) -> None:
-    settings = yaml.safe_load(case.with_suffix(".yaml").read_text())
-    for side in ("client", "peer"):
-        assert settings[f"{side}-transport-security"]["client-cert-auth"] is True
-        assert all(url.startswith("https://") for url in settings[f"listen-{side}-urls"].split(","))
-    assert settings["peer-transport-security"]["allowed-cn"] == etcd.PEER_NAME
-    assert settings["listen-metrics-urls"].startswith("http://127.0.0.1:")
+    lines = case.with_suffix(".member.env").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line.startswith("ETCD_"))
+    for side, option in {"CLIENT": "ETCD", "PEER": "ETCD_PEER"}.items():
+        assert settings[f"{option}_CLIENT_CERT_AUTH"] == "true"
+        assert settings[f"{option}_TRUSTED_CA_FILE"] == etcd.AUTHORITY_FILE
+        assert all(url.startswith("https://") for url in settings[f"ETCD_LISTEN_{side}_URLS"].split(","))
+    assert settings["ETCD_PEER_CERT_ALLOWED_CN"] == etcd.PEER_NAME
+    assert settings["ETCD_LISTEN_METRICS_URLS"].startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("case", sorted((CASES / "membership").glob("*.json")), ids=lambda path: path.stem)

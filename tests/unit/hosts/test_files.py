@@ -30,7 +30,7 @@ def place(host: PretendHost, content: dict[str, str]) -> None:
 
 def test_each_file_arrives_as_it_is(host: PretendHost) -> None:
     content = {
-        "/etc/calico-lab/etcd/etcd.yaml": "name: a0\n\n  indented: 'quoted' $HOME `id` \\n\n",
+        "/etc/calico-lab/etcd/etcd.env": "name: a0\n\n  indented: 'quoted' $HOME `id` \\n\n",
         "/etc/calico-lab/pki/etcd.key": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
     }
     place(host, content)
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_longer_named_goes(host: PretendHost) -> None:
 
 
 def test_removal_takes_the_files_and_the_labs_empty_folders(host: PretendHost) -> None:
-    place(host, {"/etc/calico-lab/etcd/etcd.yaml": "1", "/etc/calico-lab/pki/etcd.key": "2"})
+    place(host, {"/etc/calico-lab/etcd/etcd.env": "1", "/etc/calico-lab/pki/etcd.key": "2"})
     host.write("/etc/calico-lab/pki/other", "")
     for _ in range(2):
         assert host.run(REMOVE, VARIABLES).returncode == 0

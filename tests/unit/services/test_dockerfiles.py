@@ -48,7 +48,8 @@ def test_an_image_is_made_from_the_base_that_the_toolchain_chose(image: str) -> 
     stages = re.findall(r" AS (\w+)$", "\n".join(lines), re.MULTILINE)
     bases = {line.split()[1] for line in lines if line.startswith("FROM ")}
     assert bases <= {"${BASE}", "${CA}", "scratch", *stages}
-    assert "ARG BASE=calico-lab/debian:bookworm" in lines
+    release = "trixie" if image == "host" else "bookworm"
+    assert f"ARG BASE=calico-lab/debian:{release}" in lines
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -73,8 +74,8 @@ def test_a_host_has_the_packages_and_masks_that_components_ask_for() -> None:
     declared = {name: import_module(f"components.{name}") for name in COMPONENTS}
     packages = {package for module in declared.values() for package in getattr(module, "PACKAGES", ())}
     masks = {unit for module in declared.values() for unit in getattr(module, "MASKED_UNITS", ())}
-    assert {"docker.io", "etcd-server", "bird"} <= packages
-    assert packages - apt_packages("host") == set()
+    assert {"docker.io|dockerd", "etcd-server", "bird2"} <= packages
+    assert {package.partition("|")[0] for package in packages} - apt_packages("host") == set()
     masked = "\n".join(line for line in instructions("host") if "/dev/null" in line)
     assert {unit for unit in masks if unit not in masked} == set()
 

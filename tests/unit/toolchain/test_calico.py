@@ -1,4 +1,4 @@
-"""Calico: confd's templates are adapted or refused; the archive depends on its content alone."""
+"""Calico: the archive depends on its content alone, and the driver's version on its sources."""
 
 import os
 import tarfile
@@ -7,42 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import calico
-from toolchain.errors import ToolchainError
 from toolchain.pulumi import pinned
-
-TEMPLATE = """
-  if ( net ~ {{$data.cidr}} ) then {
-      krt_tunnel = "";                     {{- /* no IPIP */}}
-      krt_tunnel = "{{$data.ipip}}";       {{- /* IPIP */}}
-    accept;
-"""
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "bird_ipam.cfg.template").write_text(TEMPLATE * 2)
-    (folder / "bird.cfg.template").write_text("router id {{$id}};\n")
-    (folder / "README.md").write_text("not for confd")
-    return folder
-
-
-def test_statements_that_debians_bird_does_not_know_go_and_all_else_stays(
-    source: Path, tmp_path: Path
-) -> None:
-    calico.write_templates(source, tmp_path / "target")
-    adapted = (tmp_path / "target" / "bird_ipam.cfg.template").read_text()
-    assert "krt_tunnel" not in adapted
-    assert adapted.count("accept;") == adapted.count("if ( net ~") == 2
-    assert (tmp_path / "target" / "bird.cfg.template").read_text() == "router id {{$id}};\n"
-    assert not (tmp_path / "target" / "README.md").exists()
-
-
-def test_templates_that_are_not_as_expected_are_refused(source: Path, tmp_path: Path) -> None:
-    (source / "bird_ipam.cfg.template").write_text(TEMPLATE)
-    with pytest.raises(ToolchainError, match=r"2 statements set krt_tunnel where Calico v3.31.0 has 4"):
-        calico.write_templates(source, tmp_path / "target")
 
 
 def test_the_archive_is_the_same_for_the_same_content(tmp_path: Path) -> None:
