@@ -1,0 +1,110 @@
+"""Which packages a host gets, and that nothing of its owner's goes for them."""
+
+from pathlib import Path
+
+import pytest
+
+from components import hosts
+from tests.unit.pretend_host import PretendHost
+
+HERE = Path(hosts.__file__).parent
+RECORDS = "/var/lib/calico-lab/packages"
+ENGINE = "engine.io|engined engine-cli|engine"
+INSTALLED = {"dpkg": "", "libelf1t64": "libelf1 (= 0.192-4), libelf1-of-old"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> PretendHost:
+    """A host with a few packages, whose release has the engine and its client in one package each."""
+    host = PretendHost(tmp_path)
+    host.path("/run").mkdir()
+    lines = [f"installed {name}, {provides}" for name, provides in INSTALLED.items()]
+    host.write("/packages", "\n".join([*lines, "config-files gone, ", ""]))
+    has = host.path("/packages")
+    host.program("dpkg-query", f'[[ "$*" == *Provides* ]] && cat "{has}" || sed "s/,.*//" "{has}"')
+    release_has(host, "engine.io", "engine-cli")
+    return host
+
+
+def release_has(host: PretendHost, *packages: str, removes: str = "") -> None:
+    """Have apt know packages of an engine, and remove one when it installs any."""
+    host.program("apt-cache", f"[[ ' {' '.join(packages)} ' == *\" $2 \"* ]]")
+    removal = f"Remv {removes} [1.0] [other:amd64 ]" if removes else ""
+    host.program(
+        "apt-get",
+        f"""
+        [[ "$*" != *--simulate* ]] || printf '%s\\n' 'Inst ipset [1.0]' '{removal}'
+        [[ "$*" == *" -y "* ]] || exit 0
+        for package in $(sed "s/.*-recommends //" <<<"$*"); do
+            echo "installed $package, " >>"{host.path("/packages")}"
+            case $package in
+                engine.io) install -m 755 /dev/null "{host.path("/programs")}/engined" ;;
+                engine-cli) install -m 755 /dev/null "{host.path("/programs")}/engine" ;;
+            esac
+        done
+        """,
+    )
+
+
+def installs(host: PretendHost, packages: str) -> list[str]:
+    """Run the script, and return what it had apt install."""
+    done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": packages, "MASK": ""})
+    assert done.returncode == 0, done.stderr
+    calls = [call.split("--no-install-recommends ") for call in host.calls if " -y " in call]
+    return calls[-1][1].split() if calls else []
+
+
+def test_what_is_there_is_not_asked_of_apt(host: PretendHost) -> None:
+    assert installs(host, "dpkg libelf1 libelf1-of-old") == []
+    assert not any(call.startswith("apt-get") for call in host.calls)
+
+
+def test_what_is_missing_is_installed(host: PretendHost) -> None:
+    assert installs(host, "dpkg gone ipset") == ["gone", "ipset"]
+
+
+def test_a_program_that_is_there_is_kept_whoever_has_brought_it(host: PretendHost) -> None:
+    host.program("engined")
+    host.program("engine")
+    assert installs(host, f"{ENGINE} ipset") == ["ipset"]
+
+
+def test_a_client_of_its_own_package_is_installed_too(host: PretendHost) -> None:
+    assert installs(host, ENGINE) == ["engine.io", "engine-cli"]
+
+
+def test_a_package_that_another_release_has_is_left_out(host: PretendHost) -> None:
+    release_has(host, "engine.io")
+    host.program("engine")
+    assert installs(host, ENGINE) == ["engine.io"]
+
+
+def test_a_program_that_no_package_brings_is_an_error(host: PretendHost) -> None:
+    release_has(host, "engine.io")
+    done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": ENGINE, "MASK": ""})
+    assert done.returncode == 1
+    assert done.stderr == "no package of this release brings the program engine\n"
+
+
+def test_nothing_of_the_owners_is_removed_for_it(host: PretendHost) -> None:
+    release_has(host, "engine.io", "engine-cli", removes="engine-ce")
+    done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": ENGINE, "MASK": ""})
+    assert done.returncode == 1
+    assert (
+        "cannot be installed beside what is there: engine-ce would have to go; remove it there" in done.stderr
+    )
+    assert not any(" -y " in call for call in host.calls)
+
+
+def test_what_an_earlier_lab_has_installed_may_go(host: PretendHost) -> None:
+    release_has(host, "engine.io", "engine-cli", removes="bird")
+    host.write(f"{RECORDS}/calico", "bird\nbird-bgp\n")
+    assert installs(host, ENGINE) == ["engine.io", "engine-cli"]
+
+
+def test_what_was_installed_is_remembered_and_nothing_else(host: PretendHost) -> None:
+    installs(host, f"dpkg {ENGINE}")
+    assert host.path(f"{RECORDS}/docker").read_text() == "engine-cli\nengine.io\n"
+    host.program("engine")
+    assert installs(host, f"dpkg {ENGINE}") == ["engine.io", "engine-cli"]
+    assert len([call for call in host.calls if " -y " in call]) == 1
