@@ -23,6 +23,8 @@ _TRACE = re.compile(
 )
 # It has no word for NFT_RETURN (-5 in linux/netfilter/nf_tables.h).
 _VERDICTS = {"0xfffffffb": "RETURN"}
+_FAMILY = re.compile(r"^(iptables|ip6tables) ")
+_FAMILIES = {"iptables": "-4 ", "ip6tables": "-6 "}
 ENDS = ("DROP", "REJECT")
 """The verdicts with which a packet goes no further."""
 OWN_TABLE = "calico-lab-trace"
@@ -160,7 +162,9 @@ def read_step(line: str) -> tuple[str, Step] | None:
     if found is None:
         return None
     verdict = _VERDICTS.get(found["verdict"], found["verdict"])
-    return found["packet"], Step(found["table"], found["chain"], verdict, found["rule"].strip())
+    # In front of the rule stands the family: -4 from iptables 1.8.9, from 1.8.11 its own name.
+    rule = _FAMILY.sub(lambda family: _FAMILIES[family[1]], found["rule"].strip())
+    return found["packet"], Step(found["table"], found["chain"], verdict, rule)
 
 
 def read_trace(text: str) -> list[Step]:

@@ -63,11 +63,12 @@ def test_the_gate_names_the_rule(outputs: Outputs, program: Program, gate: str, 
     said = str(error.value)
     assert "Traceback" not in said
     assert f"{HOST}: {says}" in said
+    why = "\n".join(line.strip() for line in said.splitlines() if "cannot open" in line)
     for rule in rules(outputs):
         peer = next(host for host, address in outputs.hosts.items() if f" {address}/32 " in rule)
         advice = re.escape(f"rule -t filter -A {rule}; next: on {HOST}: iptables -t filter -D {rule}")
         # What the peer sends is stopped, and of what the host sends the answer.
-        assert re.search(rf"{peer} cannot open tcp/{port} on {HOST} .*; {HOST} stops it: {advice}", said)
+        assert re.search(rf"{peer} cannot open tcp/{port} on {HOST} .*; {HOST} stops it: {advice}", why), why
         assert re.search(
-            rf"{HOST} cannot open tcp/{port} on {peer} .*{HOST} stops the answer: {advice}", said
-        )
+            rf"{HOST} cannot open tcp/{port} on {peer} .*{HOST} stops the answer: {advice}", why
+        ), why

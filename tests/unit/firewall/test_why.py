@@ -36,6 +36,13 @@ def test_read_trace() -> None:
     assert steps[2].rule == "-4 -t filter -A INPUT -j CALICO-LAB-INPUT"
 
 
+@pytest.mark.parametrize(("program", "family"), [("iptables", "-4"), ("ip6tables", "-6")])
+def test_a_newer_iptables_has_its_name_where_others_have_the_family(program: str, family: str) -> None:
+    rule = "-t filter -A INPUT -s 172.16.6.44/32 -j REJECT"
+    [step] = read_trace(f" TRACE: 2 7012 filter:INPUT:rule:0x5:REJECT  {program} {rule}")
+    assert step.rule == f"{family} {rule}"
+
+
 def test_return_has_no_word_in_a_trace() -> None:
     rule = '-4 -t filter -A CALICO-LAB-INPUT -m comment --comment "web/2 seen" -j RETURN'
     [step] = read_trace(f" TRACE: 2 7012 filter:CALICO-LAB-INPUT:rule:0x5:0xfffffffb  {rule}")
