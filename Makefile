@@ -39,6 +39,8 @@ conformance: setup ## the Docker driver on Debian's engine and on a current one
 	@tests/conformance.sh
 
 live: up ## the live tests on a running lab
+	@python3 -m toolchain ebpf
+	@python3 -m toolchain current-engine
 	@. ./env.sh && pytest tests/live
 
 vms: setup ## the lab on two virtual machines: WireGuard, another kernel, real reboots

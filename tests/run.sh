@@ -19,5 +19,7 @@ tests/prerequisites.sh
 tests/check.sh
 tests/conformance.sh
 pytest tests/unit tests/preview
+# The first time it takes minutes, which no test is given.
+python3 -m toolchain ebpf
 pulumi up --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true
 pytest tests/live
