@@ -57,7 +57,10 @@ class Machine:
             "listeners": set(self.shell("cat /proc/net/tcp | awk '$4 == \"0A\" {print $2}'").split()),
             "forwarding": set(self.shell("cat /proc/sys/net/ipv4/ip_forward").split()),
             "mounts": set(
-                self.shell("cut -d ' ' -f 2,3 /proc/mounts | grep -v /var/lib/docker").splitlines()
+                # An engine keeps the namespace that containers without one of their own have used.
+                self.shell(
+                    "cut -d ' ' -f 2,3 /proc/mounts | grep -v -e /var/lib/docker -e docker/netns/default"
+                ).splitlines()
             ),
             "programs": set(
                 self.shell("tc filter show dev eth0 ingress; tc qdisc show dev eth0").splitlines()

@@ -16,6 +16,8 @@ from tests.live.here import run
 _HERE = Path(__file__).parent
 _NETWORK = "calico-lab-test-vms"
 _SUBNET = "172.30.98.0/24"
+# The release that the lab's hosts do not run.
+_DEBIAN = "calico-lab/debian:bookworm"
 _HOST_IMAGE = "calico-lab/host:test"
 _IMAGE = "calico-lab/vm:test"
 # Packages are fetched, and a machine's tree is copied from one image into another.
@@ -61,7 +63,8 @@ def machines(names: Sequence[str], folder: Path) -> Iterator[list[Machine]]:
         folder: Where their keys lie; `key` opens them.
     """
     build = ("docker", "build", "--quiet")
-    run(*build, "--tag", _HOST_IMAGE, "images/host", seconds=_BUILD_SECONDS)
+    host = ("--build-arg", f"BASE={_DEBIAN}", "--tag", _HOST_IMAGE, "images/host")
+    run(*build, *host, seconds=_BUILD_SECONDS)
     run(*build, "--build-arg", f"HOST={_HOST_IMAGE}", "--tag", _IMAGE, str(_HERE), seconds=_BUILD_SECONDS)
     for name in ("key", *names):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
