@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/netip"
@@ -262,6 +263,11 @@ func (f fakeAddresses) AutoAssign(
 	answer := &calico.IPAMAssignments{}
 	cidrs := slices.Concat(args.IPv4Pools, args.IPv6Pools)
 	prefix := netip.MustParsePrefix(cidrs[0].String())
+	if !slices.ContainsFunc(f.pools, func(pool v3.IPPool) bool {
+		return pool.Spec.CIDR == prefix.String() && !pool.Spec.Disabled
+	}) {
+		return nil, nil, fmt.Errorf("the given pool (%s) does not exist, or is not enabled", prefix)
+	}
 	for address := prefix.Addr(); prefix.Contains(address); address = address.Next() {
 		if _, there := f.allocations[address]; there {
 			continue

@@ -139,19 +139,21 @@ func (d *Driver) RequestAddress(
 		return none, fmt.Errorf("--gateway %s: a Calico network has no gateway address, containers reach their host "+
 			"by 169.254.1.1; leave --gateway out", r.Address)
 	}
-	pools, err := d.pools(ctx)
-	if err != nil {
-		return none, err
-	}
-	pool, err := pools.WithCIDR(r.PoolID)
-	if err != nil {
-		return none, err
-	}
+	asked := datastore.Ask(func() (datastore.Pool, error) {
+		pools, err := d.pools(ctx)
+		if err != nil {
+			return datastore.Pool{}, err
+		}
+		return pools.WithCIDR(r.PoolID)
+	})
 	var address netip.Addr
+	var err error
 	if r.Address == "" {
-		address, err = d.any(ctx, pool)
-	} else {
+		address, err = d.any(ctx, r.PoolID, asked)
+	} else if pool, unknown := asked.Wait(); unknown == nil {
 		address, err = d.certain(ctx, pool, r.Address)
+	} else {
+		err = unknown
 	}
 	if err != nil {
 		return none, err
@@ -169,16 +171,23 @@ func (d *Driver) pools(ctx context.Context) (datastore.Pools, error) {
 	return pools, err
 }
 
-// any takes the next free address of the pool.
-func (d *Driver) any(ctx context.Context, pool datastore.Pool) (netip.Addr, error) {
+// any takes the next free address of the pool with this ID. IPAM looks the pool up itself: only what is said when there is
+// no address waits for who asks which it is.
+func (d *Driver) any(
+	ctx context.Context, poolID string, asked *datastore.Asked[datastore.Pool],
+) (netip.Addr, error) {
+	pool, err := datastore.ParseCIDR(poolID)
+	if err != nil {
+		return netip.Addr{}, err
+	}
 	args := calico.AutoAssignArgs{
 		Attrs:    Attributes(d.Node),
 		Hostname: d.Node,
 		// Without the use no pool matches.
 		IntendedUse: v3.IPPoolAllowedUseWorkload,
 	}
-	cidr := []cnet.IPNet{cnet.MustParseCIDR(pool.CIDR.String())}
-	if pool.CIDR.Addr().Is6() {
+	cidr := []cnet.IPNet{cnet.MustParseCIDR(pool.String())}
+	if pool.Addr().Is6() {
 		args.Num6, args.IPv6Pools = 1, cidr
 	} else {
 		args.Num4, args.IPv4Pools = 1, cidr
@@ -186,7 +195,7 @@ func (d *Driver) any(ctx context.Context, pool datastore.Pool) (netip.Addr, erro
 	var assigned []cnet.IPNet
 	var reasons, handles []string
 	defer func() { d.triedMoreThanOnce(handles) }()
-	err := d.Take.Do(ctx, "assign an address of pool "+pool.String(), func(ctx context.Context) error {
+	err = d.Take.Do(ctx, "assign an address of pool "+poolID, func(ctx context.Context) error {
 		handle := NewHandle()
 		handles = append(handles, handle)
 		args.HandleID = &handle
@@ -202,15 +211,19 @@ func (d *Driver) any(ctx context.Context, pool datastore.Pool) (netip.Addr, erro
 		}
 		return err
 	})
-	if err != nil {
+	if err == nil && len(assigned) > 0 {
+		address, _ := netip.AddrFromSlice(assigned[0].IP)
+		return address.Unmap(), nil
+	}
+	known, unknown := asked.Wait()
+	switch {
+	case unknown != nil:
+		return netip.Addr{}, unknown
+	case err != nil:
 		return netip.Addr{}, err
 	}
-	if len(assigned) == 0 {
-		return netip.Addr{}, fmt.Errorf("pool %s has no free address for host %s: remove containers or add a pool (%s)",
-			pool, d.Node, strings.Join(reasons, "; "))
-	}
-	address, _ := netip.AddrFromSlice(assigned[0].IP)
-	return address.Unmap(), nil
+	return netip.Addr{}, fmt.Errorf("pool %s has no free address for host %s: remove containers or add a pool (%s)",
+		known, d.Node, strings.Join(reasons, "; "))
 }
 
 // certain takes the address that the person asked for with --ip.

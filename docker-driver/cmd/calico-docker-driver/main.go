@@ -129,6 +129,10 @@ func run(arguments []string) error {
 	if err != nil {
 		return err
 	}
+	addresses, err := datastore.AddressesOf(client)
+	if err != nil {
+		return err
+	}
 	records, err := store.Open(s.stateDir)
 	if err != nil {
 		return err
@@ -145,7 +149,7 @@ func run(arguments []string) error {
 		},
 		driver.Datastore{
 			Pools: client.IPPools(), Profiles: client.Profiles(), Endpoints: client.WorkloadEndpoints(),
-			Addresses: client.IPAM(), Allocations: blocks, Patience: patience,
+			Addresses: addresses, Allocations: blocks, Patience: patience,
 		},
 		docker, host, records, ports, observed, log,
 	)
