@@ -12,7 +12,7 @@ from ipaddress import ip_address
 
 from components.firewall import trace
 from components.firewall.evaluate import Packet
-from components.firewall.why import Step, end_of, read_step, read_trace
+from components.firewall.why import Step, end_of, read_step, read_trace, trace_lines
 from components.hosts.shell import Answer, run
 
 ANSWER_SECONDS = trace.SECONDS + 20
@@ -83,7 +83,7 @@ def judge(source: str, target: str, port: int, there: Answer, back: Answer) -> s
 
 def _came(traced: str) -> bool:
     """Whether a packet came at all; on a host without any rule it meets none but the trace's own."""
-    return any(read_step(line) for line in traced.splitlines())
+    return any(read_step(line) for line in trace_lines(traced))
 
 
 def _advice(host: str, stop: Step) -> str:

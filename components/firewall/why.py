@@ -21,6 +21,9 @@ _TRACE = re.compile(
     r" TRACE: \d+ (?P<packet>\S+) (?P<table>[^:]+):(?P<chain>[^:]+):(?:rule:\S+?|policy):"
     r"(?P<verdict>[A-Z]+|0x[0-9a-f]+)\S*\s*(?P<rule>.*)"
 )
+# From iptables 1.8.11 on, it ends no line after a rule that is not of iptables: what comes next, perhaps of
+# another packet, stands in the same one.
+_BEGINS = re.compile(r"\n|(?= TRACE: \d+ [0-9a-f]+ )|(?=PACKET: \d+ [0-9a-f]+ )")
 # It has no word for NFT_RETURN (-5 in linux/netfilter/nf_tables.h).
 _VERDICTS = {"0xfffffffb": "RETURN"}
 _FAMILY = re.compile(r"^(iptables|ip6tables) ")
@@ -156,6 +159,11 @@ class Step:
         return path_of(self.rule)
 
 
+def trace_lines(text: str) -> list[str]:
+    """What xtables-monitor(8) prints, a packet or a step at a time."""
+    return _BEGINS.split(text)
+
+
 def read_step(line: str) -> tuple[str, Step] | None:
     """Read a line of xtables-monitor(8): which packet it is about, and the step; None for any other line."""
     found = _TRACE.match(line)
@@ -169,7 +177,7 @@ def read_step(line: str) -> tuple[str, Step] | None:
 
 def read_trace(text: str) -> list[Step]:
     """Read the way of the first packet that was traced; empty where none came."""
-    steps = [found for line in text.splitlines() if (found := read_step(line))]
+    steps = [found for line in trace_lines(text) if (found := read_step(line))]
     return [step for packet, step in steps if packet == steps[0][0] and step.table != OWN_TABLE]
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from components.firewall.why import OWN_TABLE, Step, end_of, read_step
+from components.firewall.why import OWN_TABLE, Step, end_of, read_step, trace_lines
 
 _PACKET = re.compile(r"PACKET: \d+ (?P<packet>\S+) (?P<fields>.*)")
 _FIELD = re.compile(r"(\w+)=(\S*)")
@@ -43,7 +43,7 @@ def read(text: str) -> Mapping[str, Passage]:
     headers: dict[str, str] = {}
     # A packet's number is made from where it lies in memory, so that another one may have it next.
     following: dict[str, Passage] = {}
-    for line in text.splitlines():
+    for line in trace_lines(text):
         if header := _PACKET.match(line):
             packet, headers[header["packet"]] = header["packet"], header["fields"]
             if packet in following:

@@ -43,6 +43,15 @@ def test_a_newer_iptables_has_its_name_where_others_have_the_family(program: str
     assert step.rule == f"{family} {rule}"
 
 
+def test_a_line_that_a_newer_iptables_does_not_end() -> None:
+    own = " TRACE: 1 {} calico-lab-trace:prerouting:rule:0x2:CONTINUE  "
+    first = (
+        " TRACE: 2 11ff filter:INPUT:rule:0x5:DROP  iptables -t filter -A INPUT -s 172.16.6.44/32 -j REJECT"
+    )
+    [step] = read_trace(f"{own.format('11ff')}{own.format('22ff')}{first}\n")
+    assert (step.verdict, step.rule) == ("DROP", "-4 -t filter -A INPUT -s 172.16.6.44/32 -j REJECT")
+
+
 def test_return_has_no_word_in_a_trace() -> None:
     rule = '-4 -t filter -A CALICO-LAB-INPUT -m comment --comment "web/2 seen" -j RETURN'
     [step] = read_trace(f" TRACE: 2 7012 filter:CALICO-LAB-INPUT:rule:0x5:0xfffffffb  {rule}")
