@@ -192,7 +192,8 @@ def test_the_controller_is_killed_before_it_confirms(
 def test_the_sessions_are_cut(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """Killed on the host, from the moment when the timer is armed: each SSH session, and the script in it."""
     armed = f"systemctl is-active --quiet {UNDO_TIMER}"
-    kill = "pkill -KILL -f '[s]shd: root|[f]irewall.sh apply'"
+    # OpenSSH 9.8 and later have each session in a program of its own, sshd-session.
+    kill = "pkill -KILL -f '[s]shd(-session)?: root|[f]irewall.sh apply'"
     cut = f"until {armed}; do sleep 0.02; done; while {armed}; do {kill}; sleep 0.02; done"
     with subprocess.Popen(["docker", "exec", MACHINE, "sh", "-c", cut]) as cutter:
         up = Up(program, config(program, tmp_path, HARMLESS))
