@@ -26,9 +26,10 @@ ip link set bridge0 up
 
 # Two machines have to have two addresses.
 mac=$(echo "${address%/*}" | awk -F . '{ printf "52:54:00:%02x:%02x:%02x", $2, $3, $4 }')
-# A device that is there may be of a hypervisor that lets no machine run on it.
+# A device that is there may be of a hypervisor on which no machine runs, or none gets further than its BIOS.
 acceleration=tcg,thread=multi
-if echo quit | qemu-system-x86_64 -machine q35 -cpu max -accel kvm -display none -monitor stdio >/dev/null 2>&1; then
+if timeout 30 qemu-system-x86_64 -nographic -no-reboot -machine q35 -cpu max -m 1000 -accel kvm -net none \
+    -kernel "$root/vmlinuz" -append 'console=ttyS0 panic=-1' </dev/null 2>&1 | grep -q 'Linux version'; then
     acceleration=kvm
 fi
 echo "booting $NAME at $address with $acceleration"
