@@ -5,12 +5,13 @@ Exit codes: 0 healthy, 1 not, 2 wrong usage or no lab to ask.
 
 import json
 import sys
+from collections.abc import Iterable
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from components.config import ConfigError
-from lab import drift, stack, status, tables, welcome, why
+from lab import doctor, drift, stack, status, tables, welcome, why
 from lab.trace import ends, hops, told, walk
 from lab.trace.loss import loss
 
@@ -46,6 +47,35 @@ def _outputs(name: str) -> stack.Outputs:
         raise NoLab(str(error)) from None
 
 
+def _print(shown: Iterable[RenderableType]) -> None:
+    # What is read by grep has no width to fit into.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    for one in shown:
+        console.print(one)
+
+
+@main.command("doctor", short_help="Say whether the machines in the config can carry the lab.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def doctor_command(context: click.Context, as_json: bool) -> None:
+    """Ask this machine, and those in the config that exist already, whether they can carry the lab.
+
+    That is before the first `up`, or with more machines before the next: SSH and its host keys, release and
+    Docker, memory and disk, clocks, ports and networks that are taken, routers and firewalls between the
+    machines. Exit 1 when something stands in the way. Machines that `up` makes need not be asked.
+    """
+    try:
+        seen = doctor.look(why.read_config(context.obj))
+    except (ConfigError, stack.StackError) as error:
+        raise NoLab(str(error)) from None
+    found = doctor.findings(seen)
+    if as_json:
+        click.echo(json.dumps(doctor.document(seen), indent=2))
+    else:
+        _print(tables.machines(seen, found))
+    context.exit(1 if found else 0)
+
+
 @main.command("status", short_help="Show the lab's health.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @click.pass_context
@@ -56,10 +86,7 @@ def status_command(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(status.document(seen), indent=2))
     else:
-        # What is read by grep has no width to fit into.
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-        for table in tables.tables(seen, found):
-            console.print(table)
+        _print(tables.tables(seen, found))
     context.exit(1 if found else 0)
 
 

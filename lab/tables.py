@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lab.doctor import Checkup, size
 from lab.status import READY, Finding, Status
 
 
@@ -89,7 +90,33 @@ def tables(status: Status, findings: Sequence[Finding]) -> Iterator[RenderableTy
         ("what", "where", "answers"),
         (("notebook", outputs.notebook_url, str(status.notebook)), ("proxy", outputs.proxy_url, "")),
     )
-    yield from _findings(findings)
+    yield from _findings(findings, "Everything is as it has to be.")
+
+
+def machines(seen: Checkup, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    """What was seen of machines before an `up`, and what stands in its way."""
+    if seen.machines:
+        yield _table(
+            "Machines",
+            ("host", "address", "release", "CPUs", "free memory", "free disk", "lab"),
+            (
+                (
+                    (host, machine.address, _bad("is no host for a lab"), "", "", "", "")
+                    if machine.error
+                    else (
+                        host,
+                        machine.address,
+                        machine.release,
+                        str(machine.cpus),
+                        size(machine.memory),
+                        size(machine.disk),
+                        "on it" if machine.installed else "",
+                    )
+                )
+                for host, machine in seen.machines.items()
+            ),
+        )
+    yield from _findings(findings, "Nothing stands in the way of an `up`.")
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -101,9 +128,9 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Tex
     return table
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[Text]:
+def _findings(findings: Sequence[Finding], none: str) -> Iterator[Text]:
     if not findings:
-        yield _good("Everything is as it has to be.")
+        yield _good(none)
     for finding in findings:
         yield Text.assemble((finding.where, "bold red"), ": ", finding.what, "\n    next: ", finding.next)
 

@@ -18,8 +18,8 @@ from components.calico.config import CalicoConfig
 from components.hosts import Host
 from components.hosts.shell import HostError, messages_without_traceback, run
 
-_SCRIPT = Path(__file__).with_name("check-mode.sh")
-_CANNOT = 3
+CHECK = Path(__file__).with_name("check-mode.sh")
+CANNOT = 3
 """The status of check-mode.sh on a host that cannot have the mode."""
 LOOK_SECONDS = 5
 """What a preview waits for a host that may not be there."""
@@ -87,21 +87,47 @@ class Refusal:
         return f"network: {self.why}. Nothing was changed"
 
 
-def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -> Refusal | None:
-    kinds = ["vxlan"] if props["encapsulation"] != "none" else []
-    variables = {
+def described(config: CalicoConfig) -> dict[str, Any]:
+    """What of a network's section makes its mode."""
+    return {
+        "pool": config.pool,
+        "mtu": config.mtu or 0,
+        "dataplane": config.dataplane,
+        "encapsulation": config.encapsulation,
+        "wireguard": config.wireguard,
+        "overhead": config.overhead,
+        "reflectors": list(config.route_reflectors),
+    }
+
+
+def asked(mode: Mapping[str, Any], host: str, address: str, remade: str = "") -> dict[str, str]:
+    """What check-mode.sh is told.
+
+    Args:
+        mode: As `described` has it.
+        host: The host that it runs on.
+        address: That host's address.
+        remade: The Docker network that the mode would have made anew.
+    """
+    kinds = ["vxlan"] if mode["encapsulation"] != "none" else []
+    return {
         "HOST": host,
-        "ADDRESS": str(props["hosts"][host]["address"]),
-        "KINDS": " ".join([*kinds, *(["wireguard"] if props["wireguard"] else [])]),
-        "DATAPLANE": str(props["dataplane"]),
-        "MTU": str(int(props["mtu"]) or ""),
-        "OVERHEAD": str(int(props["overhead"])),
+        "ADDRESS": address,
+        "KINDS": " ".join([*kinds, *(["wireguard"] if mode["wireguard"] else [])]),
+        "DATAPLANE": str(mode["dataplane"]),
+        "MTU": str(int(mode["mtu"]) or ""),
+        "OVERHEAD": str(int(mode["overhead"])),
         "REMADE": remade,
     }
-    answer = run(str(props["hosts"][host]["ssh"]), _SCRIPT.read_text(), variables, seconds)
+
+
+def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -> Refusal | None:
+    reached = props["hosts"][host]
+    variables = asked(props, host, str(reached["address"]), remade)
+    answer = run(str(reached["ssh"]), CHECK.read_text(), variables, seconds)
     if answer.status == 0:
         return None
-    if answer.status == _CANNOT:
+    if answer.status == CANNOT:
         key, _, why = answer.error.partition(" ")
         return Refusal(key, why)
     return Refusal("", answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}")
@@ -166,13 +192,7 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
             opts: More resource options, usually the parent.
         """
         props = {
-            "pool": config.pool,
-            "mtu": config.mtu or 0,
-            "dataplane": config.dataplane,
-            "encapsulation": config.encapsulation,
-            "wireguard": config.wireguard,
-            "overhead": config.overhead,
-            "reflectors": list(config.route_reflectors),
+            **described(config),
             "hosts": {host.name: {"address": host.address, "ssh": host.ssh} for host in hosts},
         }
         ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])

@@ -5,14 +5,15 @@ nothing of the lab's own way of making machines is in it; and of the release tha
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from bench.guests import guests
+from components.config import load
 from components.hosts.machine import CAPABILITIES
-from lab import status
+from lab import doctor, status
 from lab.stack import PROJECT
 from tests.live.apart import Apart
 from tests.live.here import run
@@ -21,6 +22,7 @@ from tests.live.waiting import eventually
 NAME = "calico-lab-test-vm"
 ADDRESS = "172.30.97.10"
 STACK = "vms"
+STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5rG9rLdOryGwdj"
 _DEBIAN = "calico-lab/debian:bookworm"
 _ENGINE = Path(__file__).with_name("docker-ce.sh")
 
@@ -152,12 +154,45 @@ def config(machine: Machine, dataplane: str) -> dict[str, object]:
     }
 
 
+def checked(described: dict[str, object]) -> list[tuple[str, str]]:
+    """What `lab doctor` has against the machine."""
+    return [
+        (finding.where, finding.what)
+        for finding in doctor.findings(doctor.look(load(described, "Pulumi.vms.yaml")))
+    ]
+
+
+@pytest.mark.timeout(120)
+def test_the_doctor_says_what_stands_in_the_way(machine: Machine) -> None:
+    before = machine.look()
+    assert checked(config(machine, "iptables")) == []
+    given_back(machine, before)
+    machine.shell(
+        """
+        systemd-run --quiet --unit taken systemd-socket-activate --listen 2379 cat
+        until ss -Hltn sport = :2379 | grep -q .; do sleep 0.1; done
+        ip route add 10.97.7.0/24 dev eth0
+        """
+    )
+    try:
+        found = checked(config(machine, "iptables"))
+    finally:
+        machine.shell("systemctl stop taken; ip route delete 10.97.7.0/24 dev eth0")
+    assert found == [
+        ("vm", "tcp/2379 is taken by systemd-socket-, and wanted for etcd's clients"),
+        ("vm", "has a way to 10.97.7.0/24 by eth0 already, which is in network.cidr 10.97.0.0/16"),
+    ]
+    [(_, stranger)] = checked(config(replace(machine, host_key=STRANGER), "iptables"))
+    assert "Host key verification failed." in stranger
+
+
 @pytest.mark.timeout(600)
 def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machine, tmp_path: Path) -> None:
     lab = Apart(tmp_path, STACK)
     lab.make()
     before = machine.look()
     lab.up(config(machine, "iptables"), seconds=420)
+    assert checked(config(machine, "iptables")) == [], "a lab that is there does not stand in its own way"
     outputs = lab.outputs()
     assert outputs.hosts == {"vm": ADDRESS}
     assert status.findings(status.look(outputs, STACK)) == []

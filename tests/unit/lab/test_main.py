@@ -66,7 +66,15 @@ def test_wrong_usage(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["status", "--help"], ["why", "-h"], ["drift", "-h"], ["trace", "-h"], ["welcome", "-h"]],
+    [
+        ["--help"],
+        ["status", "--help"],
+        ["why", "-h"],
+        ["doctor", "-h"],
+        ["drift", "-h"],
+        ["trace", "-h"],
+        ["welcome", "-h"],
+    ],
 )
 def test_help(arguments: list[str]) -> None:
     result = CliRunner().invoke(command.main, arguments)

@@ -17,7 +17,7 @@ from components.firewall.compile import compile_policies, restore_document
 from components.firewall.obstacle import End, obstacle
 from components.firewall.resolve import resolve
 from components.firewall.why import Explanation, explain
-from lab import drift, remote, why
+from lab import doctor, drift, remote, why
 from lab.stack import Outputs
 from lab.trace import side, walk
 from tests.live.waiting import eventually
@@ -222,6 +222,55 @@ def test_nothing_keeps_two_hosts_apart(lab: Outputs) -> None:
             eventually(lambda: no_obstacle(*ends(lab)), seconds=20)
         finally:
             server.kill()
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (None, "Connection refused"),
+        ("INPUT -p tcp -m tcp --dport 79 -j DROP", "no answer within 4 s"),
+        ("INPUT -p tcp -j REJECT --reject-with icmp-host-prohibited", "No route to host"),
+    ],
+)
+def test_what_a_machine_says_to_the_doctor(lab: Outputs, rule: str | None, said: str) -> None:
+    if rule:
+        remote.run(lab.ssh["a0"], f"iptables -I {rule}")
+    before = time.time()
+    try:
+        answer = remote.run(lab.ssh["visitor"], doctor.PROBE.read_text(), {"FLOWS": "172.16.6.44 79"})
+    finally:
+        if rule:
+            remote.run(lab.ssh["a0"], f"iptables -D {rule}")
+    machine = doctor.parse(answer, "172.16.6.66", (before, time.time()))
+    assert machine.error == ""
+    assert machine.release
+    assert machine.cpus
+    assert machine.memory
+    assert machine.disk
+    assert machine.ahead == 0
+    assert [str(network) for network, _ in machine.routes] == ["172.16.6.0/24"]
+    assert machine.gateways == {}
+    assert machine.connections == {("172.16.6.44", 79): said}
+
+
+def test_the_doctor_sees_who_listens_and_which_router_is_in_between(lab: Outputs) -> None:
+    ssh = lab.ssh["visitor"]
+    remote.run(ssh, "ip route add 172.16.7.0/24 via 172.16.6.44")
+    with subprocess.Popen(
+        [*ssh.split(), "exec python3 -m http.server 79 --bind 172.16.6.66"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            listens = "until ss -Hltn sport = :79 | grep -q .; do sleep 0.1; done"
+            script = f"{listens}\n{doctor.PROBE.read_text()}"
+            answer = remote.run(ssh, script, {"FLOWS": "172.16.7.7 79\n172.16.6.44 79"})
+        finally:
+            server.kill()
+            remote.run(ssh, "ip route delete 172.16.7.0/24")
+    machine = doctor.parse(answer, "172.16.6.66", (time.time(), time.time()))
+    assert machine.listeners == {79: "python3"}
+    assert machine.gateways == {"172.16.7.7": "172.16.6.44"}
 
 
 def test_drift(lab: Outputs) -> None:

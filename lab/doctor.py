@@ -1,0 +1,384 @@
+"""Whether the machines that a config names can carry the lab: asked before an `up`, of all of them at once.
+
+What an `up` would stop at one machine after the other is told together, and what it would not notice at all:
+a port that another program has, a network that exists already, a clock that is wrong, a firewall in between.
+It reads the config and not the stack, since there may be no lab yet; and it changes nothing.
+"""
+
+import shutil
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
+from itertools import permutations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pulumi import RunError
+
+from components.calico import mode
+from components.config import LabConfig, flows
+from components.firewall import Flow, lab_of
+from components.firewall.guard import BGP_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT
+from components.firewall.resolve import OPERATOR
+from components.hosts import DockerHosts, ExistingHosts
+from components.hosts.known import pinned_key
+from components.hosts.machine import interface_in
+from components.hosts.ssh import render_config, render_known_hosts
+from lab import remote
+from lab.stack import PROJECT
+from lab.status import Finding
+
+PROBE = Path(__file__).with_name("doctor.sh")
+PREPARE = PROJECT / "components" / "hosts" / "prepare.sh"
+CONTROLLER = "this machine"
+GIB = 1 << 30
+MEMORY = 1 * GIB
+DISK = 3 * GIB
+"""For packages, and for images with their layers, also while they are built or brought."""
+CLOCK_SECONDS = 2.0
+"""How wrong a clock may be; etcd itself warns from one second on."""
+# Where these tell how they are, each on its own host.
+FELIX_PORT, DRIVER_PORT = 9099, 9101
+# That nobody listens there yet is an answer of the machine itself.
+COMES_THROUGH = ("connected", "Connection refused")
+_ENGINE = ["docker", "info", "--format", "{{.DockerRootDir}}"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one machine said of itself."""
+
+    address: str
+    error: str = ""
+    """Why it is no host for a lab, and what to do next; nothing else is known of it then."""
+    release: str = ""
+    cpus: int = 0
+    memory: int = 0
+    """Bytes that programs can have."""
+    disk: int = 0
+    """Bytes that are free where Docker keeps its images."""
+    ahead: float = 0.0
+    """Seconds by which its clock is ahead of the controller's, at least."""
+    installed: bool = False
+    """Whether there is a lab on it."""
+    listeners: Mapping[int, str] = field(default_factory=dict)
+    """The program that listens, by TCP port."""
+    routes: Sequence[tuple[IPv4Network, str]] = ()
+    """The networks that it has a way to, each with its interface; not the default route."""
+    gateways: Mapping[str, str] = field(default_factory=dict)
+    """The router on the way to another machine, by that machine's address; none on one segment."""
+    connections: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """What became of a connection, by address and port."""
+    refusal: str = ""
+    """Why it cannot have the mode of the network that the config asks for."""
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was seen before an `up`."""
+
+    config: LabConfig
+    controller: Sequence[Finding]
+    """What this machine lacks."""
+    machines: Mapping[str, Machine]
+    """By name; none where `up` makes them."""
+
+    @property
+    def needs(self) -> list[Flow]:
+        """The connections by TCP between hosts that the lab lives by."""
+        every = flows(self.config, lab_of(self.config.hosts, self.config.firewall))
+        return [flow for flow in every if flow.protocol == "tcp" and flow.origin != OPERATOR]
+
+    def ports(self, host: str) -> dict[int, str]:
+        """What a host's TCP ports are wanted for."""
+        wanted: dict[int, str] = {}
+        if host in self.config.etcd.members:
+            wanted |= {ETCD_CLIENT_PORT: "etcd's clients", ETCD_PEER_PORT: "etcd's peers"}
+        if host in self.networked:
+            wanted |= {BGP_PORT: "BGP", FELIX_PORT: "Felix", DRIVER_PORT: "the Docker driver"}
+        if host == self.config.proxy.host:
+            wanted[self.config.proxy.port] = "the HTTP proxy"
+        return wanted
+
+    @property
+    def networked(self) -> Sequence[str]:
+        """The hosts on the containers' network."""
+        return self.config.network.hosts or tuple(self.config.hosts.members)
+
+    def address(self, host: str) -> str:
+        """A host's address."""
+        return str(self.config.hosts.members[host].address)
+
+
+def look(config: LabConfig) -> Checkup:
+    """Ask this machine, and those in the config that are there already."""
+    seen = Checkup(config, list(_controller(config)), {})
+    if isinstance(config.hosts, DockerHosts):
+        return seen
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(len(config.hosts.members)) as pool:
+        ssh = _access(config.hosts, Path(folder))
+        machines = pool.map(lambda host: _ask(seen, host, ssh[host]), ssh)
+        return Checkup(config, seen.controller, dict(zip(ssh, machines, strict=True)))
+
+
+def _access(hosts: ExistingHosts, folder: Path) -> dict[str, str | RunError]:
+    """Make SSH access like the lab's own, in a folder that goes; the reason, where a machine has none."""
+    (folder / "identity").symlink_to(hosts.private_key.expanduser().resolve())
+    found: dict[str, str | RunError] = {}
+    reached: list[dict[str, Any]] = []
+    for name, member in hosts.members.items():
+        address = str(member.address)
+        try:
+            key = member.host_key or pinned_key(address, member.port, hosts.known_hosts)
+        except RunError as error:
+            found[name] = error
+            continue
+        found[name] = f"ssh -F {folder}/config {name}"
+        reached.append(
+            {"alias": name, "address": address, "port": member.port, "user": member.user, "host_key": key}
+        )
+    (folder / "config").write_text(render_config(folder, reached))
+    (folder / "known_hosts").write_text(render_known_hosts(reached))
+    return found
+
+
+def _ask(seen: Checkup, host: str, ssh: str | RunError) -> Machine:
+    address = seen.address(host)
+    if isinstance(ssh, RunError):
+        return Machine(address, str(ssh))
+    # The scripts that an `up` asks with have to find nothing against the machine.
+    fit = remote.run(ssh, PREPARE.read_text(), {"HOST": host, "CHECK_ONLY": "yes"}, seconds=90)
+    if fit.status != 0:
+        return Machine(address, fit.error.removeprefix(f"{host}: ") or f"exit status {fit.status}")
+    wanted = [f"{seen.address(flow.host)} {flow.port}" for flow in seen.needs if flow.origin == host]
+    before = time.time()
+    answer = remote.run(ssh, PROBE.read_text(), {"FLOWS": "\n".join(wanted)})
+    machine = parse(answer, address, (before, time.time()))
+    return replace(machine, refusal=_refusal(seen, host, ssh)) if host in seen.networked else machine
+
+
+def _refusal(seen: Checkup, host: str, ssh: str) -> str:
+    variables = mode.asked(mode.described(seen.config.network), host, seen.address(host))
+    answer = remote.run(ssh, mode.CHECK.read_text(), variables)
+    if answer.status == mode.CANNOT:
+        key, _, why = answer.error.partition(f" {host}: ")
+        return f"cannot have network.{key} as it is: {why}"
+    return answer.error if answer.status else ""
+
+
+def parse(answer: remote.Answer, address: str, asked: tuple[float, float]) -> Machine:
+    """Read what `doctor.sh` printed.
+
+    Args:
+        answer: What it printed.
+        address: The machine's address.
+        asked: The controller's time when it was asked and when it had answered, in seconds.
+    """
+    lines: dict[str, list[str]] = defaultdict(list)
+    for line in answer.text.splitlines():
+        name, _, value = line.partition(" ")
+        lines[name].append(value.strip())
+    if "complete" not in lines:
+        return Machine(address, answer.error or "it broke off what it was saying")
+    clock = float(lines["clock"][0])
+    before, after = asked
+    ways = [line.split() for line in lines["way"]]
+    tried = [line.split(maxsplit=2) for line in lines["flow"]]
+    return Machine(
+        address,
+        release=lines["release"][0],
+        cpus=int(lines["cpus"][0]),
+        memory=int(lines["memory"][0]) * 1024,
+        disk=int(lines["disk"][0]) * 1024,
+        ahead=max(clock - after, 0) or min(clock - before, 0),
+        installed="lab" in lines,
+        listeners=dict(map(_listener, lines["listener"])),
+        routes=[route for line in lines["route"] if (route := _route(line.split()))],
+        gateways={way[0]: way[2] for way in ways if way[1] == "via"},
+        connections={(to, int(port)): said for to, port, said in tried},
+    )
+
+
+def _listener(line: str) -> tuple[int, str]:
+    """Read a line of `ss -Hltnp`: state, queues, address and port, the other end, and the program."""
+    words = line.split(maxsplit=5)
+    _, _, program = line.partition('users:(("')
+    return int(words[3].rpartition(":")[2]), program.partition('"')[0] or "a program"
+
+
+def _route(words: Sequence[str]) -> tuple[IPv4Network, str] | None:
+    """Read a line of `ip route`; a route of a special type has its type in front and no interface."""
+    if words[0] == "default" or "dev" not in words:
+        return None
+    return IPv4Network(words[0]), words[words.index("dev") + 1]
+
+
+def findings(seen: Checkup) -> list[Finding]:
+    """Everything that stands in a lab's way, the most basic first."""
+    well = {name: machine for name, machine in seen.machines.items() if not machine.error}
+    return [
+        *seen.controller,
+        *(_unfit(name, machine) for name, machine in seen.machines.items() if machine.error),
+        *_modes(well),
+        *_rooms(well),
+        *_clocks(well),
+        *_ports(seen, well),
+        *_networks(seen, well),
+        *_ways(seen, well),
+        *_connections(seen, well),
+    ]
+
+
+def _controller(config: LabConfig) -> Iterator[Finding]:
+    if isinstance(config.hosts, DockerHosts):
+        used = interface_in(config.hosts.network, Path("/proc/net/route").read_text())
+        if used:
+            yield Finding(
+                CONTROLLER,
+                f"hosts.network {config.hosts.network} is in use by {used}",
+                "give hosts.network, and the addresses in it, another private network",
+            )
+    elif not config.hosts.build_locally:
+        return
+    try:
+        answer = subprocess.run(_ENGINE, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip()
+        yield Finding(
+            CONTROLLER, f"Docker does not answer: {said}", "make setup, which installs and starts it"
+        )
+        return
+    folder = Path(answer.stdout.strip())
+    # An engine on another machine has its folder there.
+    if folder.is_dir():
+        yield from _room(CONTROLLER, folder, shutil.disk_usage(folder).free)
+
+
+def _unfit(name: str, machine: Machine) -> Finding:
+    what, _, after = " ".join(machine.error.split()).partition("; ")
+    return Finding(name, what, after or f"log in to {machine.address} with ssh -v, which says more")
+
+
+def _room(where: str, folder: str | Path, free: int) -> Iterator[Finding]:
+    if free < DISK:
+        what = f"{size(free)} are free in {folder}, and the lab needs {size(DISK)}"
+        yield Finding(where, what, "make room there: docker system df, apt-get clean")
+
+
+def _modes(machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    for name, machine in machines.items():
+        if machine.refusal:
+            yield Finding(name, machine.refusal, "take it out of the config, or another kernel there")
+
+
+def _rooms(machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    for name, machine in machines.items():
+        # A lab that is there has its part already.
+        if machine.installed:
+            continue
+        yield from _room(name, "/var/lib", machine.disk)
+        if machine.memory < MEMORY:
+            what = f"{size(machine.memory)} of memory are free, and the lab needs {size(MEMORY)}"
+            yield Finding(name, what, "give the machine more, or end what else runs there")
+
+
+def _clocks(machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    for name, machine in machines.items():
+        if abs(machine.ahead) > CLOCK_SECONDS:
+            way = "ahead of" if machine.ahead > 0 else "behind"
+            yield Finding(
+                name,
+                f"its clock is {abs(machine.ahead):.0f} s {way} this machine's: certificates and etcd mind",
+                "there: timedatectl set-ntp true, or whatever keeps its time",
+            )
+
+
+def _ports(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    for name, machine in machines.items():
+        # Where a lab is up, its own programs listen.
+        if machine.installed:
+            continue
+        wanted = seen.ports(name)
+        for port in sorted(wanted.keys() & machine.listeners.keys()):
+            yield Finding(
+                name,
+                f"tcp/{port} is taken by {machine.listeners[port]}, and wanted for {wanted[port]}",
+                f"there: ss -ltnp sport = :{port}, and have that listen elsewhere",
+            )
+
+
+def _networks(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    pool = seen.config.network.cidr
+    for name, machine in machines.items():
+        for network, interface in machine.routes:
+            # A wider route gives way to those of the lab; and where a lab is up, they are its own.
+            if network.subnet_of(pool) and not machine.installed:
+                yield Finding(
+                    name,
+                    f"has a way to {network} by {interface} already, which is in network.cidr {pool}",
+                    "give network.cidr, and the addresses in it, another private network",
+                )
+
+
+def _ways(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    if seen.config.network.encapsulation != "none":
+        return
+    for name, other in permutations(seen.networked, 2):
+        router = machines[name].gateways.get(seen.address(other)) if name in machines else None
+        if router:
+            yield Finding(
+                name,
+                f"{other} is beyond the router {router}, which does not know containers' addresses",
+                "calico-lab:network: {encapsulation: vxlan-cross-subnet}, or hosts on one segment",
+            )
+
+
+def _connections(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    for name, machine in machines.items():
+        for host in seen.config.hosts.members:
+            tried = [
+                (flow, machine.connections.get((seen.address(host), flow.port), "not tried"))
+                for flow in seen.needs
+                if (flow.origin, flow.host) == (name, host)
+            ]
+            kept = [(flow, said) for flow, said in tried if said not in COMES_THROUGH]
+            if kept:
+                ports = ", ".join(f"tcp/{flow.port} ({flow.purpose})" for flow, _ in kept)
+                said = ", ".join(sorted({said for _, said in kept}))
+                yield Finding(
+                    name,
+                    f"does not get through to {host} ({seen.address(host)}): {ports}: {said}",
+                    f"is {host} up? then let these ports in there, and wherever a firewall is in between",
+                )
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / GIB:.1f} GiB"
+
+
+def document(seen: Checkup) -> dict[str, Any]:
+    """The checkup for machines; its keys are a contract."""
+    found = findings(seen)
+    return {
+        "fit": not found,
+        "findings": [vars(finding) for finding in found],
+        "machines": [
+            {
+                "name": name,
+                "address": machine.address,
+                "release": machine.release,
+                "cpus": machine.cpus,
+                "memoryBytes": machine.memory,
+                "diskBytes": machine.disk,
+                "clockSeconds": machine.ahead,
+                "installed": machine.installed,
+            }
+            for name, machine in seen.machines.items()
+        ],
+    }

@@ -1,0 +1,38 @@
+#!/bin/bash
+# What `lab doctor` asks of one machine: facts, one a line, its name in front. It only reads, and the reader decides what
+# an absence means.
+#   $FLOWS  what has to come through from here: the address and the TCP port of another machine, a line each
+set -u
+export LC_ALL=C
+
+fact() { sed "s/^/$1 /"; }
+
+# What became of a connection to $1, port $2. That nobody listens there is an answer from the machine itself.
+through() {
+    said=$(timeout 4 bash -c "exec 3<>/dev/tcp/$1/$2" 2>&1)
+    case "$?" in
+    0) said=connected ;;
+    124) said="no answer within 4 s" ;;
+    *) said=${said##*: } ;;
+    esac
+    echo "flow $1 $2 $said"
+}
+
+# shellcheck source=/dev/null
+(. /etc/os-release && echo "$PRETTY_NAME") | fact release
+nproc | fact cpus
+awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo | fact memory
+df -Pk /var/lib | awk 'NR == 2 { print $4 }' | fact disk
+date +%s.%N | fact clock
+[ ! -d /var/lib/calico-lab/files ] || echo yes | fact lab
+ss -Hltnp 2>/dev/null | fact listener
+ip -o -4 route show 2>/dev/null | fact route
+while read -r address port; do
+    [ -n "$address" ] || continue
+    through "$address" "$port" &
+done <<<"$FLOWS"
+wait
+cut -d ' ' -f 1 <<<"$FLOWS" | sort -u | while read -r address; do
+    [ -z "$address" ] || ip -o -4 route get "$address" 2>/dev/null | fact way
+done
+echo yes | fact complete

@@ -1,0 +1,181 @@
+"""`lab doctor`: from what machines say to what stands in a lab's way; the answers are in the table."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.config import LabConfig, load
+from lab import __main__ as command
+from lab import doctor, remote, why
+from tests.unit.lab import lab_cases
+
+CASES: dict[str, Any] = json.loads((Path(__file__).parent / "doctor.json").read_text())
+CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "config.json").read_text())["config"]
+MEMBERS = {"d0": "172.30.96.10", "d1": "172.30.96.11", "d2": "172.30.96.12"}
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5rG9rLdOryGwdj"
+NOW = 1000000.0
+
+
+def config(network: dict[str, Any] | None = None, **hosts: Any) -> LabConfig:  # noqa: ANN401 - of any key
+    """Three machines that exist."""
+    members = {name: {"address": address, "hostKey": HOST_KEY} for name, address in MEMBERS.items()}
+    existing = {
+        "provider": "existing",
+        "privateKey": __file__,
+        "buildLocally": False,
+        "members": members,
+        **hosts,
+    }
+    return load(
+        {
+            **CONFIG,
+            "calico-lab:hosts": existing,
+            "calico-lab:etcd": {"members": list(MEMBERS), "token": "t"},
+            "calico-lab:network": {**CONFIG["calico-lab:network"], **(network or {})},
+            "calico-lab:notebook": {"host": "d1", "address": "192.168.0.100"},
+            "calico-lab:sshBox": {"host": "d0", "address": "192.168.0.101"},
+            "calico-lab:proxy": {"host": "d2", "port": 8888},
+            "calico-lab:firewall": {},
+        },
+        "Pulumi.doc.yaml",
+    )
+
+
+def well(name: str, asked: str) -> remote.Answer:
+    """What a machine says that has nothing against a lab, to the connections that it was told to try."""
+    others = sorted({line.split()[0] for line in asked.splitlines()})
+    lines = [
+        "release Debian GNU/Linux 12 (bookworm)",
+        "cpus 2",
+        "memory 4194304",
+        "disk 41943040",
+        f"clock {NOW}",
+        'listener LISTEN 0      128       0.0.0.0:22    0.0.0.0:* users:(("sshd",pid=392,fd=3))',
+        "listener LISTEN 0      4096   127.0.0.11:40103 0.0.0.0:*",
+        "route default via 172.30.96.1 dev eth0",
+        f"route 172.30.96.0/24 dev eth0 proto kernel scope link src {MEMBERS[name]}",
+        *(f"flow {line} Connection refused" for line in asked.splitlines()),
+        *(rf"way {other} dev eth0 src {MEMBERS[name]} uid 0 \    cache" for other in others),
+        "complete yes",
+    ]
+    return remote.Answer(0, "\n".join(lines), "")
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
+    """Have machines answer as a case says."""
+
+    def run(ssh: str, script: str, variables: dict[str, str], *_: object, **__: object) -> remote.Answer:
+        name = ssh.rsplit(maxsplit=1)[-1]
+        changes = case.get("machines", {}).get(name, {})
+        if script == doctor.PREPARE.read_text():
+            assert variables["CHECK_ONLY"]
+            return remote.Answer(changes.get("status", 0), "", changes.get("error", ""))
+        if script == doctor.PROBE.read_text():
+            return lab_cases.edited(well(name, variables["FLOWS"]), changes)
+        refusal = case.get("refusals", {}).get(name, "")
+        return remote.Answer(3 if refusal else 0, "", refusal)
+
+    monkeypatch.setattr(remote, "run", run)
+    monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
+    monkeypatch.setattr(why, "read_config", lambda name: config(case.get("network")))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_findings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    pretend(monkeypatch, case)
+    told = CliRunner().invoke(command.main, ["doctor", "--json"])
+    document = json.loads(told.output)
+    assert [[finding["where"], finding["what"]] for finding in document["findings"]] == case["findings"]
+    assert all(finding["next"] for finding in document["findings"]), "each finding says what to do next"
+    assert document["fit"] == (not case["findings"])
+    assert [machine["name"] for machine in document["machines"]] == list(MEMBERS)
+    shown = CliRunner().invoke(command.main, ["doctor"])
+    assert shown.exit_code == told.exit_code == (1 if case["findings"] else 0)
+    assert ("Nothing stands in the way" in shown.output) == (not case["findings"])
+    for where, what in case["findings"]:
+        assert f"{where}: {what}" in shown.output
+
+
+def test_every_flow_between_hosts_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {})
+    seen = doctor.look(config())
+    assert set(seen.machines["d0"].connections) == {
+        (address, port) for address in (MEMBERS["d1"], MEMBERS["d2"]) for port in (179, 2379, 2380)
+    }
+
+
+@given(st.data())
+def test_an_answer_that_broke_off_is_never_taken_for_a_whole_one(data: st.DataObject) -> None:
+    whole = well("d0", "172.30.96.11 179").text
+    part = whole[: data.draw(st.integers(0, len(whole) - len(" yes") - 1))]
+    machine = doctor.parse(remote.Answer(255, part, "Connection reset"), MEMBERS["d0"], (NOW, NOW))
+    assert machine.error == "Connection reset"
+
+
+def test_a_host_key_that_nobody_has_pinned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text(f"{MEMBERS['d0']} {HOST_KEY}\n{MEMBERS['d2']} {HOST_KEY}\n")
+    pretend(monkeypatch, {})
+    members = {name: {"address": address} for name, address in MEMBERS.items()}
+    seen = doctor.look(config(members=members, knownHosts=str(known)))
+    [finding] = doctor.findings(seen)
+    assert finding.where == "d1"
+    assert finding.what == f"the host key of 172.30.96.11 is not in {known}"
+    assert finding.next.startswith("log in once with ssh and compare the fingerprint")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory"), "No such file or directory"),
+        (subprocess.TimeoutExpired("docker", 20), "timed out after 20 seconds"),
+        (subprocess.CalledProcessError(1, "docker", "", "Cannot connect to the daemon\n"), "Cannot connect"),
+    ],
+)
+def test_no_engine_to_make_machines_or_images_on(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    pretend(monkeypatch, {})
+    monkeypatch.setattr("subprocess.run", fail)
+    [finding] = doctor.findings(doctor.look(config(buildLocally=True)))
+    assert finding.where == "this machine"
+    assert finding.what.startswith("Docker does not answer: ")
+    assert said in finding.what
+
+
+def test_machines_that_up_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "interface_in", lambda network, routes: "wg0 (172.16.0.0/12)")
+    monkeypatch.setattr(
+        "subprocess.run", lambda *_, **__: subprocess.CompletedProcess("docker", 0, "/nowhere\n", "")
+    )
+    seen = doctor.look(load(CONFIG, "Pulumi.lab.yaml"))
+    assert seen.machines == {}
+    [finding] = doctor.findings(seen)
+    assert finding.what == "hosts.network 172.16.6.0/24 is in use by wg0 (172.16.0.0/12)"
+
+
+def test_no_room_for_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "interface_in", lambda network, routes: None)
+    monkeypatch.setattr(
+        "subprocess.run",
+        lambda *_, **__: subprocess.CompletedProcess("docker", 0, f"{tmp_path}\n", ""),
+    )
+    monkeypatch.setattr(doctor, "DISK", 1 << 60)
+    [finding] = doctor.findings(doctor.look(load(CONFIG, "Pulumi.lab.yaml")))
+    assert f"are free in {tmp_path}, and the lab needs" in finding.what
+
+
+def test_no_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(command.main, ["--stack", "nowhere", "doctor"])
+    assert result.exit_code == 2
+    assert "Pulumi.nowhere.yaml is not in" in result.output
