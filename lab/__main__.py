@@ -11,7 +11,7 @@ import click
 from rich.console import Console, RenderableType
 
 from components.config import ConfigError
-from lab import doctor, drift, stack, status, tables, welcome, why
+from lab import doctor, drift, graph, stack, status, tables, welcome, why
 from lab.trace import ends, hops, told, walk
 from lab.trace.loss import loss
 
@@ -88,6 +88,31 @@ def status_command(context: click.Context, as_json: bool) -> None:
     else:
         _print(tables.tables(seen, found))
     context.exit(1 if found else 0)
+
+
+@main.command("graph", short_help="Draw the lab.")
+@click.option(
+    "--format",
+    "language",
+    type=click.Choice(["mermaid", "dot"]),
+    default="mermaid",
+    show_default=True,
+    help="The drawing's language: Mermaid, for Markdown and notebooks, or Graphviz' DOT.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.pass_context
+def graph_command(context: click.Context, *, language: str, as_json: bool) -> None:
+    """Draw the lab as it is now: machines, what is on them, and who speaks to whom.
+
+    The drawing is text: in a Markdown file between ```mermaid and ``` it is drawn by GitHub, GitLab and
+    JupyterLab; `lab graph --format dot | dot -Tsvg` makes a picture where Graphviz is. What is not as it has
+    to be is red; `lab status` says why.
+    """
+    drawn = graph.graph(status.look(_outputs(context.obj), context.obj))
+    if as_json:
+        click.echo(json.dumps(graph.document(drawn), indent=2))
+    else:
+        click.echo(graph.mermaid(drawn) if language == "mermaid" else graph.dot(drawn))
 
 
 @main.command("why", short_help="Say what becomes of a packet, and which rule decides.")

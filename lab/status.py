@@ -12,7 +12,7 @@ from typing import Any
 
 from components.calico import peers_of
 from lab import facts, remote, web
-from lab.facts import HostFacts, Session
+from lab.facts import Container, HostFacts, Session
 from lab.stack import Outputs
 
 PROBE = Path(__file__).with_name("probe.sh")
@@ -170,12 +170,16 @@ def _calico(status: Status) -> Iterator[Finding]:
             )
 
 
+def container_is_well(container: Container) -> bool:
+    """Whether nothing is to be done about it."""
+    # "starting" is the health of one that has just been started, and ends by itself.
+    return container.condition in ("running", "healthy", "starting")
+
+
 def _containers(status: Status) -> Iterator[Finding]:
     for host, seen in status.hosts.items():
         for container in seen.containers:
-            # "starting" is the health of one that has just been started, and ends by itself.
-            well = container.condition in ("running", "healthy", "starting")
-            if container.stack is not None and not well:
+            if container.stack is not None and not container_is_well(container):
                 yield Finding(
                     host,
                     f"container {container.name} is {container.condition}",

@@ -14,8 +14,12 @@ ETCD = "calico-lab-etcd.service"
 
 
 def lab_status(*arguments: str, stack: str) -> tuple[int, str]:
+    return lab("status", *arguments, stack=stack)
+
+
+def lab(*arguments: str, stack: str) -> tuple[int, str]:
     done = subprocess.run(
-        ["lab", "--stack", stack, "status", *arguments],
+        ["lab", "--stack", stack, *arguments],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -48,6 +52,25 @@ def test_json(outputs: Outputs, program: Program, token: str) -> None:
     assert "192.168.0.100" in [container["address"] for container in told["containers"]]
     assert told["urls"]["notebookStatus"] == 200
     assert token not in text
+
+
+def test_the_lab_is_drawn(outputs: Outputs, program: Program) -> None:
+    code, text = lab("graph", stack=program.stack)
+    assert code == 0
+    for host, address in outputs.hosts.items():
+        assert f"{host} {address}" in text
+    assert "calico-lab-notebook<br>192.168.0.100" in text
+    code, text = lab("graph", "--json", stack=program.stack)
+    told = json.loads(text)
+    assert all(one["well"] for kind in ("groups", "nodes", "edges") for one in told[kind]), text
+    sessions = [edge["ends"] for edge in told["edges"] if edge["label"] == "BGP"]
+    assert len(sessions) == len(outputs.hosts) * (len(outputs.hosts) - 1) / 2
+    assert ["a2/calico-lab-proxy", "a1/calico-lab-notebook"] in [edge["ends"] for edge in told["edges"]]
+
+
+def test_the_doctor_has_nothing_against_this_machine(program: Program) -> None:
+    code, text = lab("doctor", stack=program.stack)
+    assert code == 0, text
 
 
 def test_a_member_that_is_missing_is_named(outputs: Outputs, program: Program) -> None:

@@ -47,6 +47,16 @@ def test_welcome_names_what_can_be_done_and_no_token(monkeypatch: pytest.MonkeyP
         assert part in text
 
 
+def test_a_lab_that_is_not_well_is_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"machines": {"a1": {"status": 255, "error": "No route to host"}}}
+    code, text = run(monkeypatch, case, "graph")
+    assert (code, text.splitlines()[0]) == (0, "flowchart LR")
+    code, text = run(monkeypatch, case, "graph", "--format", "dot")
+    assert (code, text.splitlines()[0]) == (0, "graph lab {")
+    code, text = run(monkeypatch, case, "graph", "--json")
+    assert [machine["well"] for machine in json.loads(text)["groups"]] == [True, False, True, True]
+
+
 def test_no_lab(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> stack.Outputs:
         raise stack.StackError(f"stack {name} cannot be read")
