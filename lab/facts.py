@@ -102,11 +102,17 @@ def parse(answer: Answer, network: str) -> HostFacts:
         return HostFacts(reached=True, error=str(error))
 
 
-def _facts(answer: Answer, network: str) -> HostFacts:
+def by_name(text: str) -> dict[str, list[str]]:
+    """The facts of a probe, one a line with its name in front; a name that does not occur has none."""
     lines: dict[str, list[str]] = defaultdict(list)
-    for line in answer.text.splitlines():
+    for line in text.splitlines():
         name, _, value = line.partition(" ")
         lines[name].append(value.strip())
+    return lines
+
+
+def _facts(answer: Answer, network: str) -> HostFacts:
+    lines = by_name(answer.text)
     uptime = _first(lines["uptime"])
     return HostFacts(
         reached=True,

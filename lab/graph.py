@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from lab.status import READY, Status, container_is_well
+from lab.status import Status, container_is_well, ready
 
 RED = "#c0392b"
 PROXY, NOTEBOOK = "calico-lab-proxy", "calico-lab-notebook"
@@ -57,11 +57,15 @@ class Graph:
     nodes: Sequence[Node]
     edges: Sequence[Edge]
 
+    def on(self, group: Group) -> Iterator[Node]:
+        """What is on a machine."""
+        return (node for node in self.nodes if node.group == group.name)
+
 
 def graph(status: Status) -> Graph:
     """Draw what was seen."""
     nodes = [*_members(status), *_routers(status), *_containers(status)]
-    edges = [*_peers(status), *_sessions(status), *_attached(status, nodes), *_proxied(status, nodes)]
+    edges = [*_peers(status), *_sessions(status), *_attached(status), *_proxied(status, nodes)]
     return Graph(list(_machines(status)), nodes, edges)
 
 
@@ -87,7 +91,7 @@ def _members(status: Status) -> Iterator[Node]:
 
 def _routers(status: Status) -> Iterator[Node]:
     for host in status.networked:
-        well = all(READY in f"{line} " for line in (status.hosts[host].felix, status.hosts[host].driver))
+        well = ready(status.hosts[host].felix) and ready(status.hosts[host].driver)
         reflects = ["route reflector"] if host in status.outputs.route_reflectors else []
         yield Node(f"{host}/calico", host, ["Calico", *reflects], well)
 
@@ -112,7 +116,8 @@ def _peers(status: Status) -> Iterator[Edge]:
 def _sessions(status: Status) -> Iterator[Edge]:
     states: dict[frozenset[str], list[str]] = {}
     for host, peer, session in status.sessions():
-        if host in status.networked and peer in status.networked:
+        # Nothing of a peer that does not answer is drawn.
+        if peer in status.networked:
             states.setdefault(frozenset((host, peer)), []).append(
                 "" if session.established else session.state
             )
@@ -122,11 +127,10 @@ def _sessions(status: Status) -> Iterator[Edge]:
         yield Edge((f"{one}/calico", f"{other}/calico"), f"BGP {trouble}".strip(), not trouble)
 
 
-def _attached(status: Status, nodes: Sequence[Node]) -> Iterator[Edge]:
-    routers = {node.name for node in nodes}
-    for host, seen in status.hosts.items():
-        for container in seen.containers:
-            if container.address and f"{host}/calico" in routers:
+def _attached(status: Status) -> Iterator[Edge]:
+    for host in status.networked:
+        for container in status.hosts[host].containers:
+            if container.address:
                 yield Edge((f"{host}/{container.name}", f"{host}/calico"), status.outputs.network, well=True)
 
 
@@ -145,11 +149,7 @@ def mermaid(drawn: Graph) -> str:
     lines = ["flowchart LR"]
     for group in drawn.groups:
         lines.append(f"  subgraph {names[group.name]}[{_mermaid(group.label)}]")
-        lines += [
-            f"    {names[node.name]}[{_mermaid(node.label)}]"
-            for node in drawn.nodes
-            if node.group == group.name
-        ]
+        lines += [f"    {names[node.name]}[{_mermaid(node.label)}]" for node in drawn.on(group)]
         lines.append("  end")
     for edge in drawn.edges:
         one, other = (names[end] for end in edge.ends)
@@ -179,9 +179,7 @@ def dot(drawn: Graph) -> str:
         # Graphviz draws no machine without something on it.
         lines.append(f"    {names[group.name]} [style=invis shape=point]")
         lines += [
-            f"    {names[node.name]} [label={_dot(node.label)}{_red(node.well)}]"
-            for node in drawn.nodes
-            if node.group == group.name
+            f"    {names[node.name]} [label={_dot(node.label)}{_red(node.well)}]" for node in drawn.on(group)
         ]
         lines.append("  }")
     for edge in drawn.edges:

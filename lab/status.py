@@ -17,7 +17,6 @@ from lab.stack import Outputs
 
 PROBE = Path(__file__).with_name("probe.sh")
 CHAINS = ("CALICO-LAB-INPUT", "CALICO-LAB-PUBLISHED")
-READY = " 200 "
 UNKNOWN_SESSION = Session("BIRD has no such session")
 
 
@@ -138,6 +137,11 @@ def _etcd(status: Status) -> Iterator[Finding]:
             )
 
 
+def ready(line: str | None) -> bool:
+    """Whether a program is ready, by the status line that it answered with, or None."""
+    return line is not None and " 200 " in f"{line} "
+
+
 def _calico(status: Status) -> Iterator[Finding]:
     if not status.networked and any(seen.complete for seen in status.hosts.values()):
         yield Finding(status.outputs.network, "no host has Calico", status.up)
@@ -148,7 +152,7 @@ def _calico(status: Status) -> Iterator[Finding]:
             ("Felix", "calico-lab-felix", seen.felix),
             ("the Docker driver", "calico-lab-docker-driver", seen.driver),
         ):
-            if line is None or READY not in f"{line} ":
+            if not ready(line):
                 yield Finding(
                     host,
                     f"{program} is not ready: {line or 'no answer'}",
@@ -253,8 +257,8 @@ def document(status: Status) -> dict[str, Any]:
         "calico": [
             {
                 "host": host,
-                "felixReady": READY in f"{status.hosts[host].felix} ",
-                "driverReady": READY in f"{status.hosts[host].driver} ",
+                "felixReady": ready(status.hosts[host].felix),
+                "driverReady": ready(status.hosts[host].driver),
                 "network": status.hosts[host].network == "calico",
             }
             for host in status.networked

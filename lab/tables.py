@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.doctor import Checkup, size
-from lab.status import READY, Finding, Status
+from lab.status import Finding, Status, ready
 
 
 def tables(status: Status, findings: Sequence[Finding]) -> Iterator[RenderableType]:
@@ -141,7 +141,7 @@ def _image(name: str) -> str:
 
 
 def _ready(line: str | None) -> Text:
-    return _good("ready") if READY in f"{line} " else _bad(line or "no answer")
+    return _good("ready") if ready(line) else _bad(line or "no answer")
 
 
 def _good(text: str) -> Text:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_address
 from typing import Any
 
+from lab.facts import by_name
 from lab.remote import Answer
 from lab.trace import packets, programs, taps
 from lab.trace.felix import Decision, Direction
@@ -206,10 +207,7 @@ def parse(host: str, said: Answer, target: str) -> Side:
     if said.status != 0:
         return Side(host, error=said.error or f"exit status {said.status}")
     traced, _, told = said.text.partition("[facts]\n")
-    lines: dict[str, list[str]] = defaultdict(list)
-    for line in told.splitlines():
-        name, _, value = line.partition(" ")
-        lines[name].append(value)
+    lines = by_name(told)
     if "complete" not in lines:
         return Side(host, error=said.error or "the answer broke off")
     try:
