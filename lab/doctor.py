@@ -8,12 +8,12 @@ It reads the config and not the stack, since there may be no lab yet; and it cha
 import shutil
 import subprocess
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from ipaddress import IPv4Network
-from itertools import permutations
+from itertools import groupby, permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,10 +26,11 @@ from components.firewall import Flow, lab_of
 from components.firewall.guard import BGP_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT
 from components.firewall.resolve import OPERATOR
 from components.hosts import DockerHosts, ExistingHosts
-from components.hosts.known import pinned_key
+from components.hosts.known import host_key
 from components.hosts.machine import interface_in
 from components.hosts.ssh import render_config, render_known_hosts
 from lab import remote
+from lab.facts import by_name
 from lab.stack import PROJECT
 from lab.status import Finding
 
@@ -74,8 +75,6 @@ class Machine:
     """The router on the way to another machine, by that machine's address; none on one segment."""
     connections: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """What became of a connection, by address and port."""
-    refusal: str = ""
-    """Why it cannot have the mode of the network that the config asks for."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,12 @@ class Checkup:
     config: LabConfig
     controller: Sequence[Finding]
     """What this machine lacks."""
-    machines: Mapping[str, Machine]
+    machines: Mapping[str, Machine] = field(default_factory=dict)
     """By name; none where `up` makes them."""
+    refusals: Sequence[mode.Refusal] = ()
+    """What machines have against the mode of the network that the config asks for."""
 
-    @property
+    @cached_property
     def needs(self) -> list[Flow]:
         """The connections by TCP between hosts that the lab lives by."""
         every = flows(self.config, lab_of(self.config.hosts, self.config.firewall))
@@ -117,13 +118,20 @@ class Checkup:
 
 def look(config: LabConfig) -> Checkup:
     """Ask this machine, and those in the config that are there already."""
-    seen = Checkup(config, list(_controller(config)), {})
+    seen = Checkup(config, list(_controller(config)))
     if isinstance(config.hosts, DockerHosts):
         return seen
     with TemporaryDirectory() as folder, ThreadPoolExecutor(len(config.hosts.members)) as pool:
         ssh = _access(config.hosts, Path(folder))
-        machines = pool.map(lambda host: _ask(seen, host, ssh[host]), ssh)
-        return Checkup(config, seen.controller, dict(zip(ssh, machines, strict=True)))
+        machines = dict(zip(ssh, pool.map(lambda host: _ask(seen, host, ssh[host]), ssh), strict=True))
+        reached = {
+            host: {"address": seen.address(host), "ssh": ssh[host]}
+            for host in seen.networked
+            if not machines[host].error
+        }
+        carried = mode.described(config.network, reached)
+        refusals = mode.refusals({}, carried, mode.ASK_SECONDS) if reached else []
+        return replace(seen, machines=machines, refusals=refusals)
 
 
 def _access(hosts: ExistingHosts, folder: Path) -> dict[str, str | RunError]:
@@ -132,15 +140,20 @@ def _access(hosts: ExistingHosts, folder: Path) -> dict[str, str | RunError]:
     found: dict[str, str | RunError] = {}
     reached: list[dict[str, Any]] = []
     for name, member in hosts.members.items():
-        address = str(member.address)
         try:
-            key = member.host_key or pinned_key(address, member.port, hosts.known_hosts)
+            key = host_key(member, hosts.known_hosts)
         except RunError as error:
             found[name] = error
             continue
         found[name] = f"ssh -F {folder}/config {name}"
         reached.append(
-            {"alias": name, "address": address, "port": member.port, "user": member.user, "host_key": key}
+            {
+                "alias": name,
+                "address": str(member.address),
+                "port": member.port,
+                "user": member.user,
+                "host_key": key,
+            }
         )
     (folder / "config").write_text(render_config(folder, reached))
     (folder / "known_hosts").write_text(render_known_hosts(reached))
@@ -151,24 +164,14 @@ def _ask(seen: Checkup, host: str, ssh: str | RunError) -> Machine:
     address = seen.address(host)
     if isinstance(ssh, RunError):
         return Machine(address, str(ssh))
-    # The scripts that an `up` asks with have to find nothing against the machine.
+    # What an `up` begins with has to find nothing against the machine.
     fit = remote.run(ssh, PREPARE.read_text(), {"HOST": host, "CHECK_ONLY": "yes"}, seconds=90)
     if fit.status != 0:
         return Machine(address, fit.error.removeprefix(f"{host}: ") or f"exit status {fit.status}")
     wanted = [f"{seen.address(flow.host)} {flow.port}" for flow in seen.needs if flow.origin == host]
     before = time.time()
     answer = remote.run(ssh, PROBE.read_text(), {"FLOWS": "\n".join(wanted)})
-    machine = parse(answer, address, (before, time.time()))
-    return replace(machine, refusal=_refusal(seen, host, ssh)) if host in seen.networked else machine
-
-
-def _refusal(seen: Checkup, host: str, ssh: str) -> str:
-    variables = mode.asked(mode.described(seen.config.network), host, seen.address(host))
-    answer = remote.run(ssh, mode.CHECK.read_text(), variables)
-    if answer.status == mode.CANNOT:
-        key, _, why = answer.error.partition(f" {host}: ")
-        return f"cannot have network.{key} as it is: {why}"
-    return answer.error if answer.status else ""
+    return parse(answer, address, (before, time.time()))
 
 
 def parse(answer: remote.Answer, address: str, asked: tuple[float, float]) -> Machine:
@@ -179,10 +182,7 @@ def parse(answer: remote.Answer, address: str, asked: tuple[float, float]) -> Ma
         address: The machine's address.
         asked: The controller's time when it was asked and when it had answered, in seconds.
     """
-    lines: dict[str, list[str]] = defaultdict(list)
-    for line in answer.text.splitlines():
-        name, _, value = line.partition(" ")
-        lines[name].append(value.strip())
+    lines = by_name(answer.text)
     if "complete" not in lines:
         return Machine(address, answer.error or "it broke off what it was saying")
     clock = float(lines["clock"][0])
@@ -221,14 +221,16 @@ def _route(words: Sequence[str]) -> tuple[IPv4Network, str] | None:
 def findings(seen: Checkup) -> list[Finding]:
     """Everything that stands in a lab's way, the most basic first."""
     well = {name: machine for name, machine in seen.machines.items() if not machine.error}
+    # A lab that is there has its part already: it listens, it routes, it has taken its room.
+    bare = {name: machine for name, machine in well.items() if not machine.installed}
     return [
         *seen.controller,
         *(_unfit(name, machine) for name, machine in seen.machines.items() if machine.error),
-        *_modes(well),
-        *_rooms(well),
+        *_modes(seen),
+        *_rooms(bare),
         *_clocks(well),
-        *_ports(seen, well),
-        *_networks(seen, well),
+        *_ports(seen, bare),
+        *_networks(seen, bare),
         *_ways(seen, well),
         *_connections(seen, well),
     ]
@@ -270,17 +272,15 @@ def _room(where: str, folder: str | Path, free: int) -> Iterator[Finding]:
         yield Finding(where, what, "make room there: docker system df, apt-get clean")
 
 
-def _modes(machines: Mapping[str, Machine]) -> Iterator[Finding]:
-    for name, machine in machines.items():
-        if machine.refusal:
-            yield Finding(name, machine.refusal, "take it out of the config, or another kernel there")
+def _modes(seen: Checkup) -> Iterator[Finding]:
+    for refusal in seen.refusals:
+        why = refusal.why.removeprefix(f"{refusal.host}: ")
+        what = f"cannot have network.{refusal.key} as it is: {why}" if refusal.key else why
+        yield Finding(refusal.host, what, "take it out of the config, or another kernel there")
 
 
 def _rooms(machines: Mapping[str, Machine]) -> Iterator[Finding]:
     for name, machine in machines.items():
-        # A lab that is there has its part already.
-        if machine.installed:
-            continue
         yield from _room(name, "/var/lib", machine.disk)
         if machine.memory < MEMORY:
             what = f"{size(machine.memory)} of memory are free, and the lab needs {size(MEMORY)}"
@@ -300,9 +300,6 @@ def _clocks(machines: Mapping[str, Machine]) -> Iterator[Finding]:
 
 def _ports(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
     for name, machine in machines.items():
-        # Where a lab is up, its own programs listen.
-        if machine.installed:
-            continue
         wanted = seen.ports(name)
         for port in sorted(wanted.keys() & machine.listeners.keys()):
             yield Finding(
@@ -316,8 +313,8 @@ def _networks(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Findin
     pool = seen.config.network.cidr
     for name, machine in machines.items():
         for network, interface in machine.routes:
-            # A wider route gives way to those of the lab; and where a lab is up, they are its own.
-            if network.subnet_of(pool) and not machine.installed:
+            # A wider route gives way to those of the lab.
+            if network.subnet_of(pool):
                 yield Finding(
                     name,
                     f"has a way to {network} by {interface} already, which is in network.cidr {pool}",
@@ -339,22 +336,23 @@ def _ways(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
 
 
 def _connections(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
-    for name, machine in machines.items():
-        for host in seen.config.hosts.members:
-            tried = [
-                (flow, machine.connections.get((seen.address(host), flow.port), "not tried"))
-                for flow in seen.needs
-                if (flow.origin, flow.host) == (name, host)
-            ]
-            kept = [(flow, said) for flow, said in tried if said not in COMES_THROUGH]
-            if kept:
-                ports = ", ".join(f"tcp/{flow.port} ({flow.purpose})" for flow, _ in kept)
-                said = ", ".join(sorted({said for _, said in kept}))
-                yield Finding(
-                    name,
-                    f"does not get through to {host} ({seen.address(host)}): {ports}: {said}",
-                    f"is {host} up? then let these ports in there, and wherever a firewall is in between",
-                )
+    # The flows of a pair of hosts follow each other.
+    for (name, host), wanted in groupby(seen.needs, lambda flow: (flow.origin, flow.host)):
+        if name not in machines:
+            continue
+        tried = {
+            flow: machines[name].connections.get((seen.address(host), flow.port), "not tried")
+            for flow in wanted
+        }
+        kept = {flow: became for flow, became in tried.items() if became not in COMES_THROUGH}
+        if kept:
+            ports = ", ".join(f"tcp/{flow.port} ({flow.purpose})" for flow in kept)
+            said = ", ".join(sorted(set(kept.values())))
+            yield Finding(
+                name,
+                f"does not get through to {host} ({seen.address(host)}): {ports}: {said}",
+                f"is {host} up? then let these ports in there, and wherever a firewall is in between",
+            )
 
 
 def size(count: int) -> str:

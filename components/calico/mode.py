@@ -18,8 +18,8 @@ from components.calico.config import CalicoConfig
 from components.hosts import Host
 from components.hosts.shell import HostError, messages_without_traceback, run
 
-CHECK = Path(__file__).with_name("check-mode.sh")
-CANNOT = 3
+_SCRIPT = Path(__file__).with_name("check-mode.sh")
+_CANNOT = 3
 """The status of check-mode.sh on a host that cannot have the mode."""
 LOOK_SECONDS = 5
 """What a preview waits for a host that may not be there."""
@@ -79,6 +79,7 @@ def _topology(props: Mapping[str, Any]) -> str:
 class Refusal:
     """Why a host cannot have a mode."""
 
+    host: str
     key: str
     """What of the mode; empty where the host could not be asked."""
     why: str
@@ -87,8 +88,13 @@ class Refusal:
         return f"network: {self.why}. Nothing was changed"
 
 
-def described(config: CalicoConfig) -> dict[str, Any]:
-    """What of a network's section makes its mode."""
+def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What makes the mode of a network.
+
+    Args:
+        config: The network's section.
+        hosts: The `address` of each host on it, and the `ssh` command that reaches it.
+    """
     return {
         "pool": config.pool,
         "mtu": config.mtu or 0,
@@ -97,44 +103,39 @@ def described(config: CalicoConfig) -> dict[str, Any]:
         "wireguard": config.wireguard,
         "overhead": config.overhead,
         "reflectors": list(config.route_reflectors),
-    }
-
-
-def asked(mode: Mapping[str, Any], host: str, address: str, remade: str = "") -> dict[str, str]:
-    """What check-mode.sh is told.
-
-    Args:
-        mode: As `described` has it.
-        host: The host that it runs on.
-        address: That host's address.
-        remade: The Docker network that the mode would have made anew.
-    """
-    kinds = ["vxlan"] if mode["encapsulation"] != "none" else []
-    return {
-        "HOST": host,
-        "ADDRESS": address,
-        "KINDS": " ".join([*kinds, *(["wireguard"] if mode["wireguard"] else [])]),
-        "DATAPLANE": str(mode["dataplane"]),
-        "MTU": str(int(mode["mtu"]) or ""),
-        "OVERHEAD": str(int(mode["overhead"])),
-        "REMADE": remade,
+        "hosts": hosts,
     }
 
 
 def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -> Refusal | None:
-    reached = props["hosts"][host]
-    variables = asked(props, host, str(reached["address"]), remade)
-    answer = run(str(reached["ssh"]), CHECK.read_text(), variables, seconds)
+    kinds = ["vxlan"] if props["encapsulation"] != "none" else []
+    variables = {
+        "HOST": host,
+        "ADDRESS": str(props["hosts"][host]["address"]),
+        "KINDS": " ".join([*kinds, *(["wireguard"] if props["wireguard"] else [])]),
+        "DATAPLANE": str(props["dataplane"]),
+        "MTU": str(int(props["mtu"]) or ""),
+        "OVERHEAD": str(int(props["overhead"])),
+        "REMADE": remade,
+    }
+    answer = run(str(props["hosts"][host]["ssh"]), _SCRIPT.read_text(), variables, seconds)
     if answer.status == 0:
         return None
-    if answer.status == CANNOT:
+    if answer.status == _CANNOT:
         key, _, why = answer.error.partition(" ")
-        return Refusal(key, why)
-    return Refusal("", answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}")
+        return Refusal(host, key, why)
+    said = answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}"
+    return Refusal(host, "", said)
 
 
-def _refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
-    """What hosts have against a mode."""
+def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
+    """Ask what hosts have against a mode, those that it asks something of.
+
+    Args:
+        olds: The mode before, as `described` has it; nothing where there was none.
+        news: The mode, likewise.
+        seconds: How long a host may take.
+    """
     anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
     plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
     if plain and not news["wireguard"] and not news["mtu"] and not anew:
@@ -148,16 +149,16 @@ def _refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) 
 
 def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
     with messages_without_traceback():
-        for refusal in _refusals(olds, news, ASK_SECONDS):
+        for refusal in refusals(olds, news, ASK_SECONDS):
             raise HostError(str(refusal))
 
 
 class _ModeProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         changed = any(olds.get(key) != news[key] for key in news)
-        refusals = _refusals(olds, news, LOOK_SECONDS) if changed else []
+        refused = refusals(olds, news, LOOK_SECONDS) if changed else []
         # A host that does not answer may not be there yet; the update asks again.
-        failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refusals if refusal.key]
+        failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refused if refusal.key]
         if "pool" in olds and not failures:
             for sentence in consequences(olds, news):
                 # Pulumi shows what a provider writes here with the diagnostics.
@@ -191,9 +192,7 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
             hosts: The hosts on the network.
             opts: More resource options, usually the parent.
         """
-        props = {
-            **described(config),
-            "hosts": {host.name: {"address": host.address, "ssh": host.ssh} for host in hosts},
-        }
+        reached = {host.name: {"address": host.address, "ssh": host.ssh} for host in hosts}
+        props = described(config, reached)
         ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])
         super().__init__(_ModeProvider(), name, props, ResourceOptions.merge(ready, opts))

@@ -20,7 +20,7 @@ from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
 from components.hosts.files import render
-from components.hosts.known import pinned_key
+from components.hosts.known import host_key
 from components.hosts.machine import Machine, MachineNetwork, interface_in
 from components.hosts.ssh import Endpoint, SshAccess
 from components.secrets import SshKey
@@ -258,9 +258,7 @@ class Hosts(ComponentResource):
                 str(member.address),
                 member.port,
                 member.user,
-                Output.from_input(
-                    member.host_key or pinned_key(str(member.address), member.port, config.known_hosts)
-                ),
+                Output.from_input(host_key(member, config.known_hosts)),
             )
             for alias, member in config.members.items()
         ]

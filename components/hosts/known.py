@@ -5,6 +5,13 @@ from pathlib import Path
 
 from pulumi import RunError
 
+from components.hosts.config import ExistingMember
+
+
+def host_key(member: ExistingMember, known_hosts: Path) -> str:
+    """The public host key of a machine: as the config gives it, or else the one that is pinned."""
+    return member.host_key or pinned_key(str(member.address), member.port, known_hosts)
+
 
 def pinned_key(address: str, port: int, known_hosts: Path) -> str:
     """Find the public key of a host in a known_hosts file, hashed names included.

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.calico import mode
 from components.config import LabConfig, load
 from lab import __main__ as command
 from lab import doctor, remote, why
@@ -82,6 +83,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
         return remote.Answer(3 if refusal else 0, "", refusal)
 
     monkeypatch.setattr(remote, "run", run)
+    monkeypatch.setattr(mode, "run", run)
     monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
     monkeypatch.setattr(why, "read_config", lambda name: config(case.get("network")))
 
