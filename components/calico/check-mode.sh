@@ -1,20 +1,24 @@
 #!/bin/bash
 # Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), the
 # dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, and a
-# Docker network $REMADE (or nothing) made anew. It changes nothing. Status 3 means that the host cannot: a key of the
-# config, and why.
+# Docker network $REMADE (or nothing) made anew. It leaves nothing: what is tried goes at once. Status 3 means that the
+# host cannot: a key of the config, and why.
 set -eu
+# Others may ask at the same time.
+try=try-$$
+trap 'ip link delete "$try" 2>/dev/null || true' EXIT
+
 cannot() {
     echo "$1 $HOST: $2" >&2
     exit 3
 }
 
 for kind in $KINDS; do
-    key=encapsulation settings="id 4094 dstport 14789"
+    key=encapsulation settings="id $$ dstport 14789"
     [ "$kind" != wireguard ] || key=wireguard settings=
     # shellcheck disable=SC2086 # one word per setting is meant
-    if said=$(ip link add calico-lab-try type "$kind" $settings 2>&1); then
-        ip link delete calico-lab-try
+    if said=$(ip link add "$try" type "$kind" $settings 2>&1); then
+        ip link delete "$try"
     else
         said=${said#Error: }
         cannot "$key" "its kernel, $(uname -r), makes no $kind interface (${said%.})"
@@ -27,9 +31,9 @@ if [ "$DATAPLANE" = ebpf ]; then
     [ "$(printf '%s\n' 5.10 "$(uname -r)" | sort -V | head -n 1)" = 5.10 ] ||
         cannot dataplane "its kernel is $(uname -r), and Calico's programs need 5.10"
     grep -qw bpf /proc/filesystems || cannot dataplane "its kernel, $(uname -r), has no BPF file system"
-    ip link add calico-lab-try type veth peer name calico-lab-try2
-    said=$(tc qdisc add dev calico-lab-try clsact 2>&1) && said=
-    ip link delete calico-lab-try
+    ip link add "$try" type veth
+    said=$(tc qdisc add dev "$try" clsact 2>&1) && said=
+    ip link delete "$try"
     [ -z "$said" ] || cannot dataplane "its kernel, $(uname -r), hangs no programs on interfaces (${said#Error: })"
 fi
 
