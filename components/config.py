@@ -14,6 +14,7 @@ from typing import Any
 from pulumi import RunError
 from pydantic import Field, ValidationError
 
+from components import calico, etcd
 from components.calico import CalicoConfig, Names
 from components.calico.policies import (
     HOST_LABEL,
@@ -90,13 +91,9 @@ def load(values: Mapping[str, Any], file: str) -> LabConfig:
 
 def flows(config: LabConfig, lab: Lab) -> list[Flow]:
     """The flows that the lab needs, which no firewall policy may cut."""
-    return lab_flows(
-        lab,
-        etcd_members=config.etcd.members,
-        vxlan=config.network.encapsulation != "none",
-        wireguard=config.network.wireguard,
-        proxy=(config.proxy.host, config.proxy.port),
-    )
+    hosts = tuple(config.hosts.members)
+    needs = [*etcd.needs(config.etcd, config.network.hosts or hosts), *calico.needs(config.network, hosts)]
+    return lab_flows(lab, needs, proxy=(config.proxy.host, config.proxy.port))
 
 
 def names(config: LabConfig, lab: Lab) -> Names:

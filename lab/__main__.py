@@ -136,7 +136,7 @@ def why_command(
     """Say what becomes of the first packet of a flow by the firewall policies in the config.
 
     SOURCE is a machine of the lab, `operator` or an address; DESTINATION is a host; PROTO/PORT is like
-    tcp/2380, icmp or icmp/echo-request. The proxy's port is a published one.
+    tcp/2380, icmp or icmp/echo-request.
 
     With --live, SOURCE opens such a connection once a second and sends nothing on it (by UDP an empty line
     goes), and DESTINATION lists every rule that one of the packets meets, and the deciding rule's counters.

@@ -2,7 +2,8 @@
 
 What an `up` would stop at one machine after the other is told together, and what it would not notice at all:
 a port that another program has, a network that exists already, a clock that is wrong, a firewall in between.
-It reads the config and not the stack, since there may be no lab yet; and it changes nothing.
+It reads the config and not the stack, since there may be no lab yet; and it leaves nothing: where the config
+asks for VXLAN, WireGuard or eBPF, a machine tries to make such an interface, which goes at once.
 """
 
 import shutil
@@ -16,14 +17,15 @@ from ipaddress import IPv4Network
 from itertools import groupby, permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from pulumi import RunError
 
 from components.calico import mode
+from components.calico.needs import BGP_PORT
 from components.config import LabConfig, flows
+from components.etcd import METRICS_PORT
 from components.firewall import Flow, lab_of
-from components.firewall.guard import BGP_PORT, ETCD_CLIENT_PORT, ETCD_PEER_PORT
 from components.firewall.resolve import OPERATOR
 from components.hosts import DockerHosts, ExistingHosts
 from components.hosts.known import host_key
@@ -45,9 +47,26 @@ CLOCK_SECONDS = 2.0
 """How wrong a clock may be; etcd itself warns from one second on."""
 # Where these tell how they are, each on its own host.
 FELIX_PORT, DRIVER_PORT = 9099, 9101
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "*", "[::]")  # noqa: S104 - read, not listened at
+"""How a program that listens at each address of its machine is listed."""
 # That nobody listens there yet is an answer of the machine itself.
 COMES_THROUGH = ("connected", "Connection refused")
 _ENGINE = ["docker", "info", "--format", "{{.DockerRootDir}}"]
+
+
+class Listener(NamedTuple):
+    """Where a program listens, or is going to."""
+
+    address: str
+    port: int
+    who: str
+
+    def excludes(self, other: "Listener") -> bool:
+        """Whether only one of the two can be had."""
+        return self.port == other.port and (
+            self.address == other.address or self.address in EVERYWHERE or other.address in EVERYWHERE
+        )
 
 
 @dataclass(frozen=True)
@@ -67,8 +86,8 @@ class Machine:
     """Seconds by which its clock is ahead of the controller's, at least."""
     installed: bool = False
     """Whether there is a lab on it."""
-    listeners: Mapping[int, str] = field(default_factory=dict)
-    """The program that listens, by TCP port."""
+    listeners: Sequence[Listener] = ()
+    """The programs that listen by TCP."""
     routes: Sequence[tuple[IPv4Network, str]] = ()
     """The networks that it has a way to, each with its interface; not the default route."""
     gateways: Mapping[str, str] = field(default_factory=dict)
@@ -93,18 +112,24 @@ class Checkup:
     def needs(self) -> list[Flow]:
         """The connections by TCP between hosts that the lab lives by."""
         every = flows(self.config, lab_of(self.config.hosts, self.config.firewall))
-        return [flow for flow in every if flow.protocol == "tcp" and flow.origin != OPERATOR]
+        between = [flow for flow in every if flow.protocol == "tcp" and flow.origin != OPERATOR]
+        return sorted(between, key=_pair)
 
-    def ports(self, host: str) -> dict[int, str]:
-        """What a host's TCP ports are wanted for."""
-        wanted: dict[int, str] = {}
-        if host in self.config.etcd.members:
-            wanted |= {ETCD_CLIENT_PORT: "etcd's clients", ETCD_PEER_PORT: "etcd's peers"}
+    def listeners(self, host: str) -> Iterator[Listener]:
+        """The lab's own programs that are going to listen on a host by TCP."""
+        etcd, proxy, own = self.config.etcd, self.config.proxy, self.address(host)
+        if host in etcd.members:
+            yield Listener(own, etcd.client_port, "etcd's clients")
+            yield Listener(LOOPBACK, etcd.client_port, "etcd's clients")
+            yield Listener(own, etcd.peer_port, "etcd's peers")
+            yield Listener(LOOPBACK, METRICS_PORT, "etcd's metrics")
         if host in self.networked:
-            wanted |= {BGP_PORT: "BGP", FELIX_PORT: "Felix", DRIVER_PORT: "the Docker driver"}
-        if host == self.config.proxy.host:
-            wanted[self.config.proxy.port] = "the HTTP proxy"
-        return wanted
+            yield Listener(EVERYWHERE[0], BGP_PORT, "BGP")
+            yield Listener(LOOPBACK, FELIX_PORT, "Felix")
+            yield Listener(LOOPBACK, DRIVER_PORT, "the Docker driver")
+        if host == proxy.host:
+            yield Listener(own, proxy.port, "the HTTP proxy")
+            yield Listener(LOOPBACK, proxy.api_port, "the HTTP proxy's API")
 
     @property
     def networked(self) -> Sequence[str]:
@@ -197,23 +222,25 @@ def parse(answer: remote.Answer, address: str, asked: tuple[float, float]) -> Ma
         disk=int(lines["disk"][0]) * 1024,
         ahead=max(clock - after, 0) or min(clock - before, 0),
         installed="lab" in lines,
-        listeners=dict(map(_listener, lines["listener"])),
+        listeners=list(map(_listener, lines["listener"])),
         routes=[route for line in lines["route"] if (route := _route(line.split()))],
         gateways={way[0]: way[2] for way in ways if way[1] == "via"},
         connections={(to, int(port)): said for to, port, said in tried},
     )
 
 
-def _listener(line: str) -> tuple[int, str]:
+def _listener(line: str) -> Listener:
     """Read a line of `ss -Hltnp`: state, queues, address and port, the other end, and the program."""
     words = line.split(maxsplit=5)
+    address, _, port = words[3].rpartition(":")
     _, _, program = line.partition('users:(("')
-    return int(words[3].rpartition(":")[2]), program.partition('"')[0] or "a program"
+    # An address may have its interface behind it: 127.0.0.53%lo.
+    return Listener(address.partition("%")[0], int(port), program.partition('"')[0] or "a program")
 
 
 def _route(words: Sequence[str]) -> tuple[IPv4Network, str] | None:
-    """Read a line of `ip route`; a route of a special type has its type in front and no interface."""
-    if words[0] == "default" or "dev" not in words:
+    """Read a line of `ip route`; a route of a special type has its type in front."""
+    if not words[0][0].isdigit() or "dev" not in words:
         return None
     return IPv4Network(words[0]), words[words.index("dev") + 1]
 
@@ -300,11 +327,16 @@ def _clocks(machines: Mapping[str, Machine]) -> Iterator[Finding]:
 
 def _ports(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
     for name, machine in machines.items():
-        wanted = seen.ports(name)
-        for port in sorted(wanted.keys() & machine.listeners.keys()):
+        taken = {
+            (there.port, there.who, wanted.who)
+            for wanted in seen.listeners(name)
+            for there in machine.listeners
+            if there.excludes(wanted)
+        }
+        for port, program, purpose in sorted(taken):
             yield Finding(
                 name,
-                f"tcp/{port} is taken by {machine.listeners[port]}, and wanted for {wanted[port]}",
+                f"tcp/{port} is taken by {program}, and wanted for {purpose}",
                 f"there: ss -ltnp sport = :{port}, and have that listen elsewhere",
             )
 
@@ -336,8 +368,7 @@ def _ways(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
 
 
 def _connections(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
-    # The flows of a pair of hosts follow each other.
-    for (name, host), wanted in groupby(seen.needs, lambda flow: (flow.origin, flow.host)):
+    for (name, host), wanted in groupby(seen.needs, _pair):
         if name not in machines:
             continue
         tried = {
@@ -353,6 +384,10 @@ def _connections(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Fin
                 f"does not get through to {host} ({seen.address(host)}): {ports}: {said}",
                 f"is {host} up? then let these ports in there, and wherever a firewall is in between",
             )
+
+
+def _pair(flow: Flow) -> tuple[str, str]:
+    return flow.origin, flow.host
 
 
 def size(count: int) -> str:

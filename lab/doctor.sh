@@ -7,7 +7,7 @@ export LC_ALL=C
 
 fact() { sed "s/^/$1 /"; }
 
-# What became of a connection to $1, port $2. That nobody listens there is an answer from the machine itself.
+# What becomes of a connection to $1, port $2.
 through() {
     said=$(timeout 4 bash -c "exec 3<>/dev/tcp/$1/$2" 2>&1)
     case "$?" in
@@ -15,7 +15,14 @@ through() {
     124) said="no answer within 4 s" ;;
     *) said=${said##*: } ;;
     esac
-    echo "flow $1 $2 $said"
+    echo "$1 $2 $said"
+}
+
+# How many ICMP messages have come by now that say that something cannot be reached.
+unreachable() {
+    awk '$1 != "Icmp:" { next }
+        at { print $at }
+        { for (at = NF; at > 1 && $at != "InDestUnreachs"; at--); }' /proc/net/snmp
 }
 
 # shellcheck source=/dev/null
@@ -27,11 +34,21 @@ date +%s.%N | fact clock
 [ ! -d /var/lib/calico-lab/files ] || echo yes | fact lab
 ss -Hltnp 2>/dev/null | fact listener
 ip -o -4 route show 2>/dev/null | fact route
-while read -r address port; do
-    [ -n "$address" ] || continue
-    through "$address" "$port" &
-done <<<"$FLOWS"
-wait
+tried=$(
+    while read -r address port; do
+        [ -z "$address" ] || through "$address" "$port" &
+    done <<<"$FLOWS"
+    wait
+)
+while read -r address port said; do
+    # That nobody listens there is the machine's own answer, by TCP; a rule that rejects says the same by ICMP.
+    if [ "$said" = "Connection refused" ]; then
+        before=$(unreachable)
+        through "$address" "$port" >/dev/null
+        [ "$before" = "$(unreachable)" ] || said="rejected by a rule"
+    fi
+    echo "flow $address $port $said"
+done <<<"$tried"
 cut -d ' ' -f 1 <<<"$FLOWS" | sort -u | while read -r address; do
     [ -z "$address" ] || ip -o -4 route get "$address" 2>/dev/null | fact way
 done

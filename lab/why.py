@@ -66,6 +66,8 @@ def read_config(stack: str, folder: Path = PROJECT) -> LabConfig:
         raise StackError(f"{path.name} is not in {folder}; next: pulumi stack ls") from None
     except yaml.YAMLError as error:
         raise StackError(f"{path.name} is not YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise StackError(f"{path.name} holds no keys; next: see docs/config.md")
     return load(document.get("config") or {}, path.name)
 
 
@@ -79,15 +81,14 @@ def answer(
         source: A machine of the lab, `operator`, or an address.
         destination: A host.
         flow: As `tcp/2380`.
-        published: Whether it goes to a container's published port, as everything to the proxy does.
+        published: Whether it goes to a container's published port.
 
     Raises:
         ValueError: When one of these cannot be understood.
     """
     lab = lab_of(config.hosts, config.firewall)
-    to_proxy = (destination, flow) == (config.proxy.host, f"tcp/{config.proxy.port}")
     policies = resolve(config.firewall, lab)
-    return explain(policies, lab, source, destination, flow, published=published or to_proxy)
+    return explain(policies, lab, source, destination, flow, published=published)
 
 
 def look(explanation: Explanation, outputs: Outputs, source: str, host: str) -> Live:

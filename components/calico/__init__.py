@@ -27,6 +27,7 @@ from pulumi_command import remote
 
 from components.calico.config import CalicoConfig
 from components.calico.mode import Mode
+from components.calico.needs import BGP_PORT, needs, peers_of
 from components.calico.policies import HOST_LABEL, Names, render_policies
 from components.calico.rendering import (
     AUTHORITY_FILE,
@@ -42,13 +43,12 @@ from components.calico.rendering import (
     render_environment,
 )
 from components.etcd import EtcdCluster
-from components.firewall.guard import BGP_PORT
 from components.gate import Gate
 from components.hosts import Host
 from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
 
-__all__ = ["CalicoConfig", "CalicoNetwork", "Names", "peers_of"]
+__all__ = ["CalicoConfig", "CalicoNetwork", "Names", "needs", "peers_of"]
 
 PACKAGES = ["bird2", "nftables", "conntrack", "iproute2", "procps"]
 EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g", "tcpdump"]
@@ -101,15 +101,6 @@ def digest_of(commands: Iterable[remote.Command]) -> Output[str]:
     return Output.all(*[command.create for command in commands]).apply(
         lambda texts: digest([str(text) for text in texts])
     )
-
-
-def peers_of(host: str, members: Sequence[str], reflectors: Sequence[str]) -> list[str]:
-    """The members with which a host has BGP sessions: where there are reflectors, only with those."""
-    return [
-        peer
-        for peer in members
-        if peer != host and (not reflectors or host in reflectors or peer in reflectors)
-    ]
 
 
 class CalicoNetwork(ComponentResource):

@@ -9,7 +9,8 @@ changed, and then to one member at a time; the list of members of a running clus
 accident.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Self
 
@@ -19,13 +20,14 @@ from pulumi_command import remote
 from pydantic import Field, field_validator, model_validator
 
 from components.etcd.membership import Membership
+from components.firewall.guard import Need
 from components.gate import Gate
 from components.hosts import Host
 from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
 from components.section import HostName, Port, Section
 
-__all__ = ["EtcdCluster", "EtcdConfig"]
+__all__ = ["EtcdCluster", "EtcdConfig", "needs"]
 
 PACKAGES = ["etcd-server", "etcd-client"]
 MASKED_UNITS = ["etcd.service"]
@@ -83,6 +85,22 @@ class EtcdConfig(Section):
             f"etcd.members: a quorum of {count} members survives the loss of {(count - 1) // 2}, "
             f"as one of {count - 1} does; take an odd number"
         ]
+
+
+def needs(config: EtcdConfig, clients: Sequence[str]) -> Iterator[Need]:
+    """The connections between hosts that the cluster lives by.
+
+    Args:
+        config: Its section.
+        clients: The hosts with programs that keep something in it; a member is a client of the others, too,
+            when it joins or leaves them.
+    """
+    for origin in dict.fromkeys([*clients, *config.members]):
+        for member in config.members:
+            if member != origin:
+                yield Need("etcd's clients", origin, member, "tcp", config.client_port)
+    for origin, member in permutations(config.members, 2):
+        yield Need("etcd's peers", origin, member, "tcp", config.peer_port)
 
 
 def peer_url(config: EtcdConfig, address: str) -> str:

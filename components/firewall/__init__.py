@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pulumi import ComponentResource, CustomResource, Input, Output, ResourceOptions, RunError
 
 from components.firewall.compile import compile_policies
-from components.firewall.guard import Flow, guarded, lab_flows
+from components.firewall.guard import Flow, Need, guarded, lab_flows
 from components.firewall.host_firewall import HostFirewall, inputs
 from components.firewall.lab import Lab, Machine, lab_of
 from components.firewall.policy import FirewallConfig
@@ -23,6 +23,7 @@ __all__ = [
     "Flow",
     "Lab",
     "Machine",
+    "Need",
     "PolicyError",
     "guarded",
     "lab_flows",

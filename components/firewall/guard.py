@@ -4,21 +4,27 @@ Pure. It asks the evaluator about every such flow, so it judges the policies tog
 names the rule that decides. It is asked while the program runs: a preview refuses what an update would.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from itertools import permutations
+from typing import NamedTuple
 
 from components.firewall.evaluate import Decision, Packet, decide
 from components.firewall.lab import Lab
 from components.firewall.policy import FirewallConfig
 from components.firewall.resolve import PolicyError, ResolvedPolicy, resolve
 
-ETCD_CLIENT_PORT = 2379
-ETCD_PEER_PORT = 2380
-BGP_PORT = 179
-VXLAN_PORT = 4789
-WIREGUARD_PORT = 51820
+
+class Need(NamedTuple):
+    """What one host has to be able to open to another, for a component that is on both."""
+
+    purpose: str
+    origin: str
+    """The host that opens it."""
+    host: str
+    """The host that it goes to."""
+    protocol: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -34,51 +40,29 @@ class Flow:
     protocol: str
     port: int
     mac: str | None = None
-    published: bool = False
 
     def __str__(self) -> str:
         origin = self.origin if self.origin == self.source else f"{self.origin} ({self.source})"
         return f"{self.purpose}, {self.protocol}/{self.port} from {origin}"
 
 
-def lab_flows(
-    lab: Lab,
-    *,
-    etcd_members: Sequence[str] = (),
-    vxlan: bool = False,
-    wireguard: bool = False,
-    proxy: tuple[str, int] | None = None,
-) -> list[Flow]:
+def lab_flows(lab: Lab, needs: Iterable[Need] = (), *, proxy: tuple[str, int] | None = None) -> list[Flow]:
     """List the flows that the lab needs.
 
     Args:
         lab: The machines and where the operator comes from.
-        etcd_members: The hosts with an etcd member; every host of the lab is a client of each.
-        vxlan: Whether containers' traffic between hosts is encapsulated.
-        wireguard: Whether what goes between hosts is encrypted.
-        proxy: The host and the published port of the HTTP proxy.
+        needs: What the components need between hosts.
+        proxy: The host and the port of the HTTP proxy.
     """
     flows = []
     for source in lab.operator:
         for name, machine in lab.hosts.items():
             flows.append(Flow("the operator's SSH", "operator", str(source), name, "tcp", machine.ssh_port))
         if proxy:
-            flows.append(
-                Flow("the HTTP proxy", "operator", str(source), proxy[0], "tcp", proxy[1], published=True)
-            )
-    for origin, host in permutations(lab.hosts, 2):
-        between = [("BGP", "tcp", BGP_PORT)]
-        if host in etcd_members:
-            between.append(("etcd's clients", "tcp", ETCD_CLIENT_PORT))
-        if host in etcd_members and origin in etcd_members:
-            between.append(("etcd's peers", "tcp", ETCD_PEER_PORT))
-        if vxlan:
-            between.append(("VXLAN", "udp", VXLAN_PORT))
-        if wireguard:
-            between.append(("WireGuard", "udp", WIREGUARD_PORT))
+            flows.append(Flow("the HTTP proxy", "operator", str(source), proxy[0], "tcp", proxy[1]))
+    for purpose, origin, host, protocol, port in needs:
         machine = lab.hosts[origin]
-        for purpose, protocol, port in between:
-            flows.append(Flow(purpose, origin, machine.address, host, protocol, port, machine.mac))
+        flows.append(Flow(purpose, origin, machine.address, host, protocol, port, machine.mac))
     return flows
 
 
@@ -90,7 +74,6 @@ def decide_flow(policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flow
         protocol=flow.protocol,
         port=flow.port,
         mac=flow.mac,
-        published=flow.published,
     )
     return decide(policies.get(flow.host, ()), packet, limits_spent=True)
 

@@ -3,6 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from components import calico, etcd
+from components.calico import CalicoConfig
+from components.etcd import EtcdConfig
 from components.firewall import FirewallConfig, PolicyError, guarded, lab_flows
 from components.firewall.compile import Compiled, compile_policies, restore_document
 from components.firewall.policy import Policy, RateLimit, Rule
@@ -40,7 +43,11 @@ def test_compile(name: str) -> None:
 @pytest.mark.parametrize("name", names("guard"))
 def test_guard(name: str) -> None:
     document = case("guard", name)
-    flows = lab_flows(LAB, etcd_members=["a0", "a1"], proxy=("a2", 8888))
+    hosts = list(LAB.hosts)
+    members = EtcdConfig.model_validate({"members": ["a0", "a1"], **document.get("etcd", {})})
+    network = CalicoConfig.model_validate(document.get("network", {}))
+    needs = [*etcd.needs(members, network.hosts or hosts), *calico.needs(network, hosts)]
+    flows = lab_flows(LAB, needs, proxy=("a2", 8888))
     advice = (
         ". Accept it in an earlier rule, or set allowLockout: true on the policy to apply it all the same"
     )
@@ -50,15 +57,6 @@ def test_guard(name: str) -> None:
     except PolicyError as error:
         cuts = [problem.removesuffix(advice) for problem in error.problems]
     assert cuts == document["cuts"]
-
-
-@pytest.mark.parametrize(("port", "flow"), [(4789, "VXLAN"), (51820, "WireGuard")])
-def test_the_guard_knows_the_tunnels_in_use(port: int, flow: str) -> None:
-    drop = {"p": {"hosts": ["a0"], "rules": [{"action": "drop", "protocol": "udp", "ports": port}]}}
-    config = FirewallConfig.model_validate({"policies": drop})
-    guarded(config, LAB, lab_flows(LAB))
-    with pytest.raises(PolicyError, match=f"{flow}, udp/{port} from a1"):
-        guarded(config, LAB, lab_flows(LAB, vxlan=flow == "VXLAN", wireguard=flow == "WireGuard"))
 
 
 def test_a_host_without_an_active_policy_has_no_rules() -> None:

@@ -23,7 +23,11 @@ HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5r
 NOW = 1000000.0
 
 
-def config(network: dict[str, Any] | None = None, **hosts: Any) -> LabConfig:  # noqa: ANN401 - of any key
+def config(
+    network: dict[str, Any] | None = None,
+    etcd: dict[str, Any] | None = None,
+    **hosts: Any,  # noqa: ANN401 - of any key
+) -> LabConfig:
     """Three machines that exist."""
     members = {name: {"address": address, "hostKey": HOST_KEY} for name, address in MEMBERS.items()}
     existing = {
@@ -37,7 +41,7 @@ def config(network: dict[str, Any] | None = None, **hosts: Any) -> LabConfig:  #
         {
             **CONFIG,
             "calico-lab:hosts": existing,
-            "calico-lab:etcd": {"members": list(MEMBERS), "token": "t"},
+            "calico-lab:etcd": {"members": list(MEMBERS), "token": "t", **(etcd or {})},
             "calico-lab:network": {**CONFIG["calico-lab:network"], **(network or {})},
             "calico-lab:notebook": {"host": "d1", "address": "192.168.0.100"},
             "calico-lab:sshBox": {"host": "d0", "address": "192.168.0.101"},
@@ -85,7 +89,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
     monkeypatch.setattr(remote, "run", run)
     monkeypatch.setattr(mode, "run", run)
     monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
-    monkeypatch.setattr(why, "read_config", lambda name: config(case.get("network")))
+    monkeypatch.setattr(why, "read_config", lambda name: config(case.get("network"), case.get("etcd")))
 
 
 @pytest.mark.parametrize("name", CASES)

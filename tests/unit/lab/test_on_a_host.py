@@ -232,6 +232,7 @@ def test_nothing_keeps_two_hosts_apart(lab: Outputs) -> None:
         (None, "Connection refused"),
         ("INPUT -p tcp -m tcp --dport 79 -j DROP", "no answer within 4 s"),
         ("INPUT -p tcp -j REJECT --reject-with icmp-host-prohibited", "No route to host"),
+        ("INPUT -p tcp -j REJECT --reject-with icmp-port-unreachable", "rejected by a rule"),
     ],
 )
 def test_what_a_machine_says_to_the_doctor(lab: Outputs, rule: str | None, said: str) -> None:
@@ -271,7 +272,7 @@ def test_the_doctor_sees_who_listens_and_which_router_is_in_between(lab: Outputs
             server.kill()
             remote.run(ssh, "ip route delete 172.16.7.0/24")
     machine = doctor.parse(answer, "172.16.6.66", (time.time(), time.time()))
-    assert machine.listeners == {79: "python3"}
+    assert machine.listeners == [doctor.Listener("172.16.6.66", 79, "python3")]
     assert machine.gateways == {"172.16.7.7": "172.16.6.44"}
 
 
