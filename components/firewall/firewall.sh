@@ -221,12 +221,13 @@ apply() {
 }
 
 confirm() {
-    if [ ! -d "$ETC/previous" ] || [ "$(cat "$ETC/current/change")" != "$1" ]; then
-        fail "confirm: the change is undone already"
+    [ "$(cat "$ETC/current/change" 2>/dev/null)" = "$1" ] || fail "confirm: the change is undone already"
+    # Who confirms a second time has not had the answer to the first.
+    if [ -d "$ETC/previous" ]; then
+        # From here on the timer would find nothing to put back.
+        mv "$ETC/previous" "$ETC/superseded"
+        sync "$ETC"
     fi
-    # From here on the timer would find nothing to put back.
-    mv "$ETC/previous" "$ETC/superseded"
-    sync "$ETC"
     disarm
     rm -rf "$ETC/superseded"
     drop_unused_sets
@@ -327,5 +328,9 @@ case $verb in
     *) fail "no such verb: '$verb'" ;;
 esac
 exec 9>/run/calico-lab-firewall.lock
-flock -w 60 9 || fail "$verb: another change has held the lock for a minute"
+case $verb in
+    # Nobody comes again to undo: it waits, however long a change takes to load.
+    undo | boot) flock 9 ;;
+    *) flock -w 60 9 || fail "$verb: another change has held the lock for a minute" ;;
+esac
 "$verb" "$@"

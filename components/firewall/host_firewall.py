@@ -43,7 +43,7 @@ STEP_SECONDS = 60
 LOOK_SECONDS = 3
 # What the host answers to a confirmation that comes too late.
 UNDONE = "the change is undone already"
-# How much longer than the window the host may need to have undone a change.
+# How much longer than the window the host may need to have undone a change, and to say so.
 GRACE_SECONDS = 10
 
 
@@ -229,35 +229,46 @@ def _apply(props: Mapping[str, Any]) -> dict[str, Any]:
         "sets": restore_sets(props["sets"]),
         "change": f"{change}\n",
     }
+    armed = time.monotonic()
     connection.firewall("apply", str(window), files=files)
-    deadline = time.monotonic() + window
-    shown = _sections(_confirm(connection, change, deadline))
+    took = time.monotonic() - armed
+    shown = _sections(_confirm(connection, change, window, took))
     loaded = {family: "\n".join(shown[program]) for family, program in FAMILIES.items()}
     return {**props, "loaded": loaded, "drift": []}
 
 
-def _confirm(connection: _Connection, change: str, deadline: float) -> str:
-    """Confirm before the deadline, or see that the host has undone the change."""
+def _confirm(connection: _Connection, change: str, window: int, took: float) -> str:
+    """Confirm a change, or hear that the host has undone it.
+
+    Args:
+        connection: How the host is reached.
+        change: The change's name.
+        window: Seconds after which the host undoes it; they began before it was loaded.
+        took: How many seconds it took the host to load it, at most.
+
+    Raises:
+        HostError: It is not confirmed.
+    """
     causes: list[str] = []
-    while not causes or deadline - time.monotonic() > 1:
+    end = time.monotonic() + window + GRACE_SECONDS
+    # Also after its time: an answer that was lost may have been a confirmation, and the host knows.
+    while not causes or (UNDONE not in causes[-1] and time.monotonic() < end):
         try:
-            return connection.firewall("confirm", change, seconds=deadline - time.monotonic())
+            return connection.firewall("confirm", change, seconds=max(1.0, end - time.monotonic()))
         except HostError as error:
             causes.append(str(error))
-            if UNDONE in causes[-1]:
-                break
             time.sleep(0.5)
-    undone = "look at it from its console"
-    while time.monotonic() < deadline + GRACE_SECONDS:
-        try:
-            if _sections(connection.firewall("show", seconds=GRACE_SECONDS))["change"] != [change]:
-                undone = "the host has put back what it had before (seen)"
-                break
-        except HostError:
-            time.sleep(0.5)
+    undone = UNDONE in causes[-1]
+    seen = "the host has put back what it had before (seen)" if undone else "look at it from its console"
+    if undone and took > window:
+        raise HostError(
+            f"{connection.host}: firewall: the host took {took:.0f} s to load the new rules, longer than it "
+            f"waits for their confirmation; {seen}. Set firewall.undoSeconds above {took:.0f}, then run "
+            "`pulumi up` again"
+        )
     raise HostError(
         f"{connection.host}: firewall: the new rules were loaded, but no new SSH connection confirmed them "
-        f"({causes[0]}); {undone}. Find the rule that cuts it off and change it, then run `pulumi up` again"
+        f"({causes[0]}); {seen}. Find the rule that cuts it off and change it, then run `pulumi up` again"
     )
 
 

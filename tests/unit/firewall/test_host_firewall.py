@@ -45,6 +45,9 @@ class Answer:
         self.done = subprocess.CompletedProcess([], code, stdout.encode(), stderr.encode())
 
 
+UNDONE = Answer(stderr="firewall: confirm: the change is undone already", code=1)
+
+
 class Ssh:
     """Stands for the `ssh` program, and keeps what it was asked."""
 
@@ -132,8 +135,8 @@ def test_a_preview_asks_no_host_that_does_not_change_or_answer(ssh: Ssh) -> None
 
 
 def test_what_is_not_confirmed_fails_with_the_cause(ssh: Ssh) -> None:
-    ssh.answers["confirm"] = lambda: Answer(stderr="ssh: connect to host 172.16.6.44: timed out\n", code=255)
-    ssh.answers["show"] = lambda: Answer("[change]\nold\n[iptables]\n[ip6tables]\n[sets]\n")
+    answers = iter([Answer(stderr="ssh: connect to host 172.16.6.44: timed out\n", code=255), UNDONE])
+    ssh.answers["confirm"] = lambda: next(answers)
     with pytest.raises(HostError) as error:
         HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 1})
     assert str(error.value) == (
@@ -144,16 +147,39 @@ def test_what_is_not_confirmed_fails_with_the_cause(ssh: Ssh) -> None:
     )
 
 
+def test_a_confirmation_whose_answer_was_lost_is_asked_for_again(ssh: Ssh) -> None:
+    answers = iter([Answer(stderr="Connection reset by peer", code=255), ssh.answers["confirm"]()])
+    ssh.answers["confirm"] = lambda: next(answers)
+    assert HostFirewallProvider().update("a0-firewall", STATE, PROPS).outs == STATE
+    assert ssh.verbs() == ["operator", "apply", "confirm", "confirm"]
+    assert ssh.calls[2][1][-1] == ssh.calls[3][1][-1]
+
+
 def test_a_host_that_has_undone_already_is_not_asked_again(ssh: Ssh) -> None:
-    ssh.answers["confirm"] = lambda: Answer(stderr="firewall: confirm: the change is undone already", code=1)
-    ssh.answers["show"] = lambda: Answer("[change]\nold\n[iptables]\n[ip6tables]\n[sets]\n")
+    ssh.answers["confirm"] = lambda: UNDONE
     with pytest.raises(HostError, match=r"has put back what it had before \(seen\)"):
         HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 300})
     assert ssh.verbs().count("confirm") == 1
 
 
+def test_a_host_that_takes_longer_than_its_window_is_given_more_and_not_other_rules(
+    ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    ssh.answers["confirm"] = lambda: UNDONE
+
+    def apply() -> Answer:
+        now[0] += 8
+        return Answer()
+
+    ssh.answers["apply"] = apply
+    with pytest.raises(HostError, match=r"the host took 8 s to load.*Set firewall.undoSeconds above 8"):
+        HostFirewallProvider().update("a0-firewall", STATE, PROPS)
+
+
 def test_a_host_that_stays_away_is_not_said_to_have_undone(ssh: Ssh) -> None:
-    ssh.answers["confirm"] = ssh.answers["show"] = lambda: Answer(stderr="gone", code=255)
+    ssh.answers["confirm"] = lambda: Answer(stderr="gone", code=255)
     with pytest.raises(HostError, match="look at it from its console"):
         HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 1})
 

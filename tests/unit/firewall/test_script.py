@@ -187,6 +187,33 @@ def test_an_undone_change_cannot_be_confirmed(host: Host) -> None:
     assert dropped_ports(host) == ["80"]
 
 
+@pytest.mark.parametrize("answered", ["nothing", "a part"])
+def test_a_confirmation_whose_answer_was_lost_is_given_again(host: Host, answered: str) -> None:
+    host.apply("one", DROP_80)
+    if answered == "a part":
+        # What the confirmation begins with; then it was cut off.
+        host.run("mv", f"{ETC}/previous", f"{ETC}/superseded")
+    else:
+        host.firewall("confirm", "one")
+    again = host.firewall("confirm", "one")
+    assert "-N CALICO-LAB-INPUT" in again.stdout
+    assert host.try_run("test", "-e", "/run/armed").returncode == 1
+    assert host.run("ls", ETC).split() == ["current", "made-filter.ip6tables", "made-filter.iptables"]
+    host.firewall("undo")
+    assert dropped_ports(host) == ["80"]
+
+
+def test_an_undo_waits_for_a_change_that_loads(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.apply("one", DROP_80)
+    slow = host.folder / "bin" / "flock"
+    # Whoever waits for a minute has given up.
+    slow.write_text('#!/bin/sh\n[ "$1" != -w ] || exit 1\n')
+    slow.chmod(0o755)
+    assert "another change has held the lock for a minute" in host.firewall("confirm", "one").stderr
+    assert host.firewall("undo").returncode == 0
+    assert dropped_ports(host) == []
+
+
 def test_confirmed_rules_survive_a_reboot(host: Host) -> None:
     host.apply("one", DROP_80, DROP_A_SET)
     host.firewall("confirm", "one")
