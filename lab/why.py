@@ -142,7 +142,7 @@ def finding(explanation: Explanation, live: Live, stack: str) -> str | None:
             f"{live.host}: the lab's rules let it through, but another program's rule does not; "
             f"next: iptables -S {live.end.chain} on {live.host}"
         )
-    if live.verdict != wanted:
+    if live.verdict != wanted and not _is_in_doubt(explanation, live):
         return (
             f"{live.host}: the kernel does not do what the config says; "
             f"next: lab --stack {stack} drift, and pulumi preview --diff --stack {stack}"
@@ -150,10 +150,17 @@ def finding(explanation: Explanation, live: Live, stack: str) -> str | None:
     return None
 
 
+def _is_in_doubt(explanation: Explanation, live: Live) -> bool:
+    """Whether it depends on what is not known of the packet, and the host knows."""
+    paths = {doubt.rule.path for doubt in explanation.doubts}
+    return explanation.decision.path in paths or any(step.path in paths for step in live.steps)
+
+
 def text(explanation: Explanation, live: Live | None, problem: str | None) -> Iterator[str]:
     """The answer for people, a line at a time."""
     yield str(explanation)
     yield from (f"  rule      {line}" for line in explanation.lines)
+    yield from (f"  depends   on {doubt}" for doubt in explanation.doubts)
     if live is None:
         return
     for counter in live.counters:
@@ -183,6 +190,7 @@ def document(explanation: Explanation, live: Live | None, problem: str | None) -
         "reason": decision.reason,
         "path": decision.path,
         "rule": list(explanation.lines),
+        "depends": [{"on": doubt.on, "path": doubt.rule.path} for doubt in explanation.doubts],
     }
     if live:
         told["live"] = {

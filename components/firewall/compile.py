@@ -27,8 +27,9 @@ CHAINS = {"host": HOST_CHAIN, "published": PUBLISHED_CHAIN}
 # keeps the operator's session, and makes a rule one about new connections.
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 LOOPBACK = "-i lo -j RETURN"
-# RFC 4890, 4.4.1: router advertisement, neighbour solicitation and advertisement must not be dropped.
-NEIGHBOUR_DISCOVERY = (134, 135, 136)
+# Of what must not be dropped (RFC 4890, 4.4.1), what a host acts on: queries of multicast listeners (switches
+# forget who does not answer), router advertisement, neighbour solicitation and advertisement.
+NEIGHBOURS = (130, 134, 135, 136)
 # DOCKER-USER sees all that is routed, Calico's traffic too; what came to a published port is translated.
 NOT_PUBLISHED = "-m conntrack ! --ctstate DNAT -j RETURN"
 PREAMBLES: dict[tuple[str, Family], tuple[str, ...]] = {
@@ -36,7 +37,7 @@ PREAMBLES: dict[tuple[str, Family], tuple[str, ...]] = {
     (HOST_CHAIN, "ipv6"): (
         LOOPBACK,
         ESTABLISHED,
-        *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -j RETURN" for number in NEIGHBOUR_DISCOVERY),
+        *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -j RETURN" for number in NEIGHBOURS),
     ),
     (PUBLISHED_CHAIN, "ipv4"): (NOT_PUBLISHED, ESTABLISHED),
     (PUBLISHED_CHAIN, "ipv6"): (NOT_PUBLISHED, ESTABLISHED),

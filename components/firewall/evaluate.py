@@ -4,8 +4,8 @@ Pure. The guard asks it before anything is applied, `lab why` asks it about one 
 against the kernel: both must decide the same of every packet.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from components.firewall.policy import ICMP_TYPES, Family, IpAddress
@@ -13,8 +13,8 @@ from components.firewall.resolve import Place, ResolvedPolicy, ResolvedRule
 
 Verdict = Literal["accept", "drop", "reject"]
 State = Literal["new", "established", "related", "invalid", "untracked"]
-# The types of ICMPv6 that the compiler lets through before any rule.
-NEIGHBOUR_DISCOVERY = range(134, 137)
+# The types of ICMPv6 that are let through before any rule.
+NEIGHBOURS = (130, *range(134, 137))
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,19 @@ class Decision:
         return f"{self.policy.path}.default" if self.policy else None
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """A rule that asks for what is not known of a packet, and decides where that is as the rule has it."""
+
+    policy: ResolvedPolicy
+    rule: ResolvedRule
+    on: str
+    """What is not known."""
+
+    def __str__(self) -> str:
+        return f"{self.on}: rule {self.rule.number} of {self.policy.name} ({self.rule.path})"
+
+
 def decide(policies: Sequence[ResolvedPolicy], packet: Packet, *, limits_spent: bool = False) -> Decision:
     """Decide about a packet to a host with these active policies.
 
@@ -73,21 +86,56 @@ def decide(policies: Sequence[ResolvedPolicy], packet: Packet, *, limits_spent: 
         return Decision("accept", "loopback is let through before any rule")
     if packet.state in ("established", "related"):
         return Decision("accept", "it belongs to a connection that exists already")
-    discovery = (
-        packet.family == "ipv6" and packet.protocol == "icmp" and packet.icmp_type in NEIGHBOUR_DISCOVERY
-    )
-    if discovery and not packet.published:
-        return Decision("accept", "neighbour discovery is let through before any rule")
-    part = "published" if packet.published else "host"
-    here = [policy for policy in policies if policy.policy.applies_to in (part, "both")]
-    for policy in here:
-        for rule in policy.rules:
-            if _matches(rule, packet) and not (rule.rule.rate_limit and limits_spent):
-                return Decision(rule.rule.action, f"rule {rule.number} of {policy.name}", policy, rule)
-    for policy in here:
+    neighbours = packet.family == "ipv6" and packet.protocol == "icmp" and packet.icmp_type in NEIGHBOURS
+    if neighbours and not packet.published:
+        return Decision("accept", "what neighbours need of each other is let through before any rule")
+    for policy, rule in _rules(policies, packet):
+        if _matches(rule, packet) and not (rule.rule.rate_limit and limits_spent):
+            return Decision(rule.rule.action, f"rule {rule.number} of {policy.name}", policy, rule)
+    for policy in _read(policies, packet):
         if policy.policy.default == "drop":
             return Decision("drop", f"no rule matches, and the default of {policy.name} is drop", policy)
     return Decision("accept", "no rule matches")
+
+
+def doubts(policies: Sequence[ResolvedPolicy], packet: Packet) -> list[Doubt]:
+    """List the rules by which the decision may be another than `decide` has it.
+
+    Args:
+        policies: The host's active policies, in the order in which they are read.
+        packet: The packet; what is None of its MAC address and its interface is not known.
+    """
+    found = []
+    for policy, rule in _rules(policies, packet):
+        unknown = {
+            "the sender's MAC address": rule.source_mac if packet.mac is None else None,
+            "the interface that it comes in by": rule.rule.interface if packet.interface is None else None,
+        }
+        fitting = replace(
+            packet,
+            mac=packet.mac or rule.source_mac,
+            interface=packet.interface or (rule.rule.interface or "").removesuffix("+") or None,
+        )
+        if _matches(rule, fitting):
+            on = [what for what, wanted in unknown.items() if wanted]
+            if not on:
+                break
+            found.append(Doubt(policy, rule, " and ".join(on)))
+    return found
+
+
+def _read(policies: Sequence[ResolvedPolicy], packet: Packet) -> list[ResolvedPolicy]:
+    """The policies that such a packet meets."""
+    part = "published" if packet.published else "host"
+    return [policy for policy in policies if policy.policy.applies_to in (part, "both")]
+
+
+def _rules(
+    policies: Sequence[ResolvedPolicy], packet: Packet
+) -> Iterator[tuple[ResolvedPolicy, ResolvedRule]]:
+    for policy in _read(policies, packet):
+        for rule in policy.rules:
+            yield policy, rule
 
 
 def _matches(resolved: ResolvedRule, packet: Packet) -> bool:

@@ -33,6 +33,11 @@ class Lab:
         """A machine of the lab by its name."""
         return self.hosts.get(name) or self.others.get(name)
 
+    def at(self, address: IpAddress) -> Machine | None:
+        """The machine of the lab that has an address."""
+        machines = (*self.hosts.values(), *self.others.values())
+        return next((machine for machine in machines if machine.address == str(address)), None)
+
 
 def lab_of(hosts: HostsConfig, firewall: FirewallConfig) -> Lab:
     """Describe the lab that a config makes or takes."""

@@ -31,8 +31,8 @@ Protocol = Literal["tcp", "udp", "sctp", "icmp"]
 Reject = Literal["port-unreachable", "host-unreachable", "net-unreachable", "admin-prohibited", "tcp-reset"]
 
 # Numbers: the IANA registries "ICMP Type Numbers" and "ICMPv6 'type' Numbers"; the spelling is that of
-# iptables. What IPv6 needs of neighbour discovery is missing on purpose: RFC 4890 (4.4.1) says that it must
-# not be dropped, and the compiler lets it through before any rule.
+# iptables. What neighbours need of each other in IPv6 is missing on purpose: RFC 4890 (4.4.1) says that it
+# must not be dropped, and the compiler lets it through before any rule.
 ICMP_TYPES: dict[Family, dict[str, int]] = {
     "ipv4": {
         "echo-reply": 0,

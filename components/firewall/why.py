@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from components.firewall.compile import CHAINS, compile_policies
-from components.firewall.evaluate import Decision, Packet, decide
+from components.firewall.evaluate import Decision, Doubt, Packet, decide, doubts
 from components.firewall.lab import Lab
 from components.firewall.policy import ICMP_TYPES, PORT_PROTOCOLS, IpAddress
 from components.firewall.resolve import OPERATOR, SECTION, ResolvedPolicy
@@ -54,6 +54,8 @@ class Explanation:
     decision: Decision
     lines: tuple[str, ...]
     """The deciding rule as a host loads it, in one or several lines; none where no rule of ours decides."""
+    doubts: tuple[Doubt, ...] = ()
+    """The rules that may decide otherwise, by what is not known of the packet."""
 
     @property
     def label(self) -> str | None:
@@ -99,7 +101,7 @@ def explain(
     if host not in lab.hosts:
         raise ValueError(f"{host}: is not a host of the lab; they are {', '.join(lab.hosts)}")
     address = _address(lab, source)
-    machine = lab.machine(source)
+    machine = lab.machine(source) or lab.at(address)
     protocol, port, icmp_type = _flow(flow, address)
     packet = Packet(
         source=address,
@@ -112,7 +114,7 @@ def explain(
     )
     here = policies.get(host, ())
     decision = decide(here, packet)
-    return Explanation(packet, decision, _lines(here, packet, decision))
+    return Explanation(packet, decision, _lines(here, packet, decision), tuple(doubts(here, packet)))
 
 
 def _lines(policies: Sequence[ResolvedPolicy], packet: Packet, decision: Decision) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from components.firewall import FirewallConfig, PolicyError
 from components.firewall.compile import compile_policies, restore_document
-from components.firewall.evaluate import Packet, State, decide
+from components.firewall.evaluate import Packet, State, decide, doubts
 from components.firewall.host_firewall import restore_sets
 from components.firewall.policy import ICMP_TYPES
 from components.firewall.resolve import ResolvedPolicy, resolve
@@ -91,8 +91,8 @@ def packets(draw: st.DrawFn) -> Packet:
         interface=draw(st.sampled_from(["eth0", "eth1"])),
     )
     if protocol == "icmp":
-        # Redirects and neighbour discovery to a host are the kernel's own affair as well.
-        number = draw(st.sampled_from(sorted(set(ICMP_TYPES[packet.family].values()) | {135, 136})))
+        # Redirects and what neighbours need of each other are the kernel's own affair as well.
+        number = draw(st.sampled_from(sorted(set(ICMP_TYPES[packet.family].values()) | {130, 135, 136})))
         return replace(packet, icmp_type=number, state=icmp_state(packet.family, number))
     if protocol == "other":
         return packet
@@ -178,6 +178,30 @@ def test_kernel_and_evaluator_agree(
     ]
     assert wrong == []
     assert answer["decided"] == dict(decided)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    section=sections(), packet=packets(), unknown=st.sets(st.sampled_from(["mac", "interface"]), min_size=1)
+)
+def test_a_decision_that_depends_on_what_is_not_known_is_in_doubt(
+    section: dict[str, Any], packet: Packet, unknown: set[str]
+) -> None:
+    policies = meaningful(section)
+    asked = replace(
+        packet,
+        mac=None if "mac" in unknown else packet.mac,
+        interface=None if "interface" in unknown else packet.interface,
+    )
+    possible = [
+        replace(asked, mac=asked.mac or mac, interface=asked.interface or interface)
+        for mac in [*MACS, "02:00:00:00:00:01"]
+        for interface in ["eth0", "eth1", "wlan0", "other"]
+    ]
+    told = decide(policies, asked).path
+    in_doubt = {doubt.rule.path for doubt in doubts(policies, asked)}
+    if told not in in_doubt:
+        assert {decide(policies, one).path for one in possible} <= {told, *in_doubt}
 
 
 @pytest.mark.parametrize("name", names("compile"))

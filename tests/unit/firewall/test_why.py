@@ -15,13 +15,14 @@ DOCUMENT: dict[str, Any] = json.loads((CASES / "why.json").read_text())
 @pytest.mark.parametrize("question", DOCUMENT["questions"], ids=lambda question: " ".join(question["ask"]))
 def test_explain(question: dict[str, Any]) -> None:
     policies = resolve(config(DOCUMENT), LAB)
-    label = None
+    label, doubts = None, []
     try:
         explanation = explain(policies, LAB, *question["ask"], published=question["published"])
         answer, label = str(explanation), explanation.label
+        doubts = [str(doubt) for doubt in explanation.doubts]
     except ValueError as error:
         answer = str(error)
-    assert (answer, label) == (question["answer"], question["label"])
+    assert (answer, label, doubts) == (question["answer"], question["label"], question.get("doubts", []))
 
 
 def test_read_trace() -> None:
