@@ -83,6 +83,8 @@ class HostFacts:
     containers: Sequence[Container] = ()
     rules: Mapping[str, int] = field(default_factory=dict)
     """Number of rules by chain of the firewall's own (`iptables CALICO-LAB-INPUT`)."""
+    loaded: Mapping[str, int] = field(default_factory=dict)
+    """How many of them were loaded there, likewise."""
     pending: bool = False
     """Whether a change of the firewall waits for its confirmation."""
 
@@ -98,7 +100,7 @@ def parse(answer: Answer, network: str) -> HostFacts:
         return HostFacts(reached=False, error=answer.error)
     try:
         return _facts(answer, network)
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         return HostFacts(reached=True, error=str(error))
 
 
@@ -114,6 +116,7 @@ def by_name(text: str) -> dict[str, list[str]]:
 def _facts(answer: Answer, network: str) -> HostFacts:
     lines = by_name(answer.text)
     uptime = _first(lines["uptime"])
+    chains = [_chain(line) for line in lines["chain"]]
     return HostFacts(
         reached=True,
         error=answer.error,
@@ -127,7 +130,8 @@ def _facts(answer: Answer, network: str) -> HostFacts:
         sessions=dict(session for line in lines["bgp"] if (session := _session(line))),
         network=_first(lines["network"]),
         containers=[_container(json.loads(line), network) for line in lines["container"]],
-        rules={chain: int(count) for line in lines["chain"] for chain, _, count in [line.rpartition(" ")]},
+        rules={chain: there for chain, there, _ in chains},
+        loaded={chain: loaded for chain, _, loaded in chains},
         pending="firewall" in lines,
     )
 
@@ -141,14 +145,23 @@ def _pair(line: str) -> tuple[str, str]:
     return name, value
 
 
+def _chain(line: str) -> tuple[str, int, int]:
+    chain, there, loaded = line.rsplit(maxsplit=2)
+    return chain, int(there), int(loaded)
+
+
 def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
     if "etcd-health" not in lines:
         return None
-    [health] = json.loads(lines["etcd-health"][0])
-    if not health["health"]:
-        return Member(healthy=False, error=health.get("error", "it does not answer"))
-    status = json.loads(lines["etcd-status"][0])[0]["Status"]
-    members = json.loads(lines["etcd-members"][0])["members"]
+    try:
+        [health] = json.loads(lines["etcd-health"][0])
+        if not health["health"]:
+            return Member(healthy=False, error=health.get("error", "it does not answer"))
+        status = json.loads(lines["etcd-status"][0])[0]["Status"]
+        members = json.loads(lines["etcd-members"][0])["members"]
+    except (ValueError, LookupError):
+        # The time that it has for an answer was over, or its files or programs are not what they were.
+        return Member(healthy=False, error="etcdctl has no answer there")
     return Member(
         healthy=True,
         version=status["version"],

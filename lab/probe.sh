@@ -52,9 +52,12 @@ ids=$(ask docker ps --all --quiet --no-trunc)
 # shellcheck disable=SC2086 # one word per container is meant
 [ -z "$ids" ] || ask docker inspect --format "$container" $ids | fact container
 
-for program in iptables ip6tables; do
+# How many rules each chain of the firewall has, and how many were loaded into it.
+for document in iptables:rules.v4 ip6tables:rules.v6; do
     for chain in CALICO-LAB-INPUT CALICO-LAB-PUBLISHED; do
-        rules=$(ask "$program" -w 2 -S "$chain") && echo "$program $chain $(grep -c '^-A' <<<"$rules")" | fact chain
+        rules=$(ask "${document%:*}" -w 2 -S "$chain" | grep -c '^-A')
+        loaded=$(cat "/etc/calico-lab/firewall/current/${document#*:}" 2>/dev/null | grep -c "^-A $chain ")
+        [ "$rules$loaded" = 00 ] || echo "${document%:*} $chain $rules $loaded" | fact chain
     done
 done
 [ ! -d /etc/calico-lab/firewall/previous ] || echo pending | fact firewall

@@ -202,6 +202,8 @@ def _firewall(status: Status) -> Iterator[Finding]:
             yield Finding(host, f"has none of the rules of its policies: {', '.join(policies)}", up)
         elif status.rules(host) and not policies:
             yield Finding(host, "has firewall rules of the lab, though no policy is active", up)
+        else:
+            yield from _lost_rules(status, host)
         if seen.pending:
             yield Finding(
                 host,
@@ -210,17 +212,27 @@ def _firewall(status: Status) -> Iterator[Finding]:
             )
 
 
+def _lost_rules(status: Status, host: str) -> Iterator[Finding]:
+    seen = status.hosts[host]
+    for chain, loaded in seen.loaded.items():
+        if seen.rules[chain] != loaded:
+            yield Finding(
+                host,
+                f"has {seen.rules[chain]} rules in {chain}, where {loaded} were loaded",
+                f"lab --stack {status.stack} drift, then {status.up} --refresh",
+            )
+
+
 def _notebook(status: Status) -> Iterator[Finding]:
     url = status.outputs.notebook_url
     next_step = "the proxy's and the notebook's containers: docker logs --tail 20 on their hosts"
     if status.notebook.status != 200:
         yield Finding("notebook", f"{url} does not answer: {status.notebook}", next_step)
+    elif status.kernels.status == 200:
+        yield Finding("notebook", f"{url} answers without a token", status.up)
     elif status.kernels.status != 403:
-        yield Finding(
-            "notebook",
-            f"{url} answers without a token: {status.kernels}",
-            status.up,
-        )
+        what = f"{url} does not answer when it is asked for its kernels: {status.kernels}"
+        yield Finding("notebook", what, next_step)
 
 
 def document(status: Status) -> dict[str, Any]:

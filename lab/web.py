@@ -1,5 +1,6 @@
 """Asks URLs of the lab, from where the operator is."""
 
+import http.client
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -26,3 +27,5 @@ def get(url: str, seconds: float = 5) -> WebAnswer:
         return WebAnswer(error.code)
     except OSError as error:
         return WebAnswer(None, str(getattr(error, "reason", error)))
+    except http.client.HTTPException as error:
+        return WebAnswer(None, f"no HTTP: {str(error).strip()}")

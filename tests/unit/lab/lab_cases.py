@@ -38,11 +38,11 @@ def status(case: dict[str, Any]) -> Status:
     for machine, changes in case.get("machines", {}).items():
         answers[machine] = edited(answers[machine], changes)
     silent = web.WebAnswer(None, "Connection refused")
-    notebook = case.get("notebook", 200)
+    notebook, kernels = case.get("notebook", 200), case.get("kernels", 403)
     return Status(
         stack="lab",
         outputs=said,
         hosts={machine: facts.parse(one, said.network) for machine, one in answers.items()},
         notebook=web.WebAnswer(notebook) if notebook else silent,
-        kernels=web.WebAnswer(case.get("kernels", 403)),
+        kernels=web.WebAnswer(kernels) if kernels else silent,
     )

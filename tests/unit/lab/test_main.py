@@ -45,6 +45,9 @@ def test_welcome_names_what_can_be_done_and_no_token(monkeypatch: pytest.MonkeyP
         "lab status",
     ):
         assert part in text
+    code, text = run(monkeypatch, {}, "--stack", "other", "welcome")
+    for part in ("lab --stack other status", "make destroy STACK=other"):
+        assert part in text
 
 
 def test_a_lab_that_is_not_well_is_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
