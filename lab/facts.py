@@ -50,6 +50,8 @@ class Container:
     health: str | None
     address: str | None
     """Its address on the lab's network; None where it is not on it."""
+    as_host: bool
+    """Whether it has no network but its host's."""
     stack: str | None
     """The stack that made it; None for the operator's own containers."""
 
@@ -171,13 +173,19 @@ def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
     )
 
 
+def peer_of(protocol: str) -> str | None:
+    """The address of the peer that one of BIRD's protocols is with; None for those of another kind."""
+    peer = _PEER.match(protocol)
+    return ".".join(peer.groups()) if peer else None
+
+
 def _session(line: str) -> tuple[str, Session] | None:
     """Read a line of `show protocols`: name, protocol, table, state, since, and the session's own words."""
     words = line.split()
-    peer = _PEER.match(words[0])
+    peer = peer_of(words[0])
     if not peer:
         return None
-    return ".".join(peer.groups()), Session(" ".join(words[5:]) or words[3], words[4].partition(".")[0])
+    return peer, Session(" ".join(words[5:]) or words[3], words[4].partition(".")[0])
 
 
 def _container(document: Mapping[str, Any], network: str) -> Container:
@@ -188,5 +196,6 @@ def _container(document: Mapping[str, Any], network: str) -> Container:
         state=document["state"],
         health=document["health"],
         address=(attached["IPAddress"] or None) if attached else None,
+        as_host="host" in document["networks"],
         stack=(document["labels"] or {}).get("calico-lab.stack"),
     )

@@ -20,6 +20,16 @@ class NoWayError(Exception):
         super().__init__(f"{finding.where}: {finding.what}")
 
 
+class AsHostError(NoWayError):
+    """A container has no network but its host's: what it sends and gets is the host's."""
+
+    def __init__(self, host: str, container: str, finding: str) -> None:
+        self.host = host
+        super().__init__(
+            Finding(f"{host}/{container}", "has its host's own network, and sends as the host", finding)
+        )
+
+
 @dataclass(frozen=True)
 class End:
     """One end of the way."""
@@ -72,8 +82,11 @@ def target(word: str, outputs: Outputs, hosts: Mapping[str, HostFacts]) -> End:
         ValueError: It is none of these.
         NoWayError: It is a container that has no address.
     """
-    if found := _container(word, outputs, hosts):
-        return found
+    try:
+        if found := _container(word, outputs, hosts):
+            return found
+    except AsHostError as error:
+        return End(outputs.hosts[error.host], error.host)
     for host, address in outputs.hosts.items():
         if word in (host, address):
             return End(address, host)
@@ -102,6 +115,15 @@ def _container(word: str, outputs: Outputs, hosts: Mapping[str, HostFacts]) -> E
     if not meant:
         return None
     [(host, container)] = meant
+    if container.as_host:
+        raise AsHostError(
+            host, container.name, f"lab why {host} HOST PROTO/PORT, or trace from a container on the network"
+        )
+    if container.state == "paused":
+        raise NoWayError(
+            Finding(f"{host}/{container.name}", "is paused, and neither sends nor answers",
+                    f"{outputs.ssh[host]} docker unpause {container.name}")
+        )  # fmt: skip
     if container.state != "running":
         raise NoWayError(
             Finding(f"{host}/{container.name}", f"is {container.state}, and has no network without a process",

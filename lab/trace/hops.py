@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Literal
 
-from lab.facts import Session
+from lab.facts import Session, peer_of
 from lab.trace.ends import End
 from lab.trace.felix import Decision, Direction, decision, plain
 from lab.trace.packets import Passage
-from lab.trace.side import Interface, Neighbour, Route, Side
+from lab.trace.side import Interface, Learnt, Neighbour, Route, Side
 from lab.trace.walk import Walk
 
 NEXT_HOP = "169.254.1.1"
@@ -383,9 +383,17 @@ def _encapsulation(interface: Interface | None) -> str:
 
 
 def session_of(walk: Walk, side: Side, route: Route) -> tuple[str, Session | None]:
-    """The peer that a host has a route from, by name where it is a host, and the BGP session with it."""
-    peer = route.via or ""
+    """The peer that a host has a route from, by name where it is a host, and the BGP session with it.
+
+    It need not be the next hop: a route reflector tells of others' blocks.
+    """
+    learnt = _learnt(side, route)
+    peer = (peer_of(learnt.protocol) if learnt else None) or route.via or ""
     return walk.host_of(peer) or peer, walk.hosts[side.host].sessions.get(peer)
+
+
+def _learnt(side: Side, route: Route) -> Learnt | None:
+    return next((one for one in side.learnt if IPv4Network(one.prefix) == route.network), None)
 
 
 def _origin(walk: Walk, side: Side, route: Route) -> Iterator[tuple[str, str]]:
@@ -394,8 +402,7 @@ def _origin(walk: Walk, side: Side, route: Route) -> Iterator[tuple[str, str]]:
         peer, session = session_of(walk, side, route)
         state = f"{session.state} since {session.since}" if session else "not known to BIRD"
         yield "from", f"BIRD, by BGP from {peer}: {state}"
-        learnt = next((one for one in side.learnt if IPv4Network(one.prefix) == route.network), None)
-        if learnt:
+        if learnt := _learnt(side, route):
             yield "learnt", f"{learnt.protocol} at {learnt.since}"
     elif _tunnelled(side, route):
         yield "from", "Felix, which knows each host's blocks from Calico's datastore"

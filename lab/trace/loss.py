@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from lab.status import Finding
+from components.calico import peers_of
+from lab.status import UNKNOWN_SESSION, Finding
 from lab.trace.felix import plain
 from lab.trace.hops import NEXT_HOP, Hop, Kind
 from lab.trace.packets import Passage
@@ -91,18 +92,34 @@ def _at_route(walk: Walk, hop: Hop) -> Finding:
 
 
 def _no_route(walk: Walk, side: Side, address: str, host: str) -> Finding:
-    session = walk.hosts[side.host].sessions.get(walk.outputs.hosts[host])
-    state = session.state if session else "BIRD has no such session"
-    if session is None or not session.established:
+    if any(interface.vni is not None for interface in side.here.interfaces):
         return Finding(
             side.host,
-            f"has no route to {address}, because it has no BGP session with {host}: {state}",
-            f"on {side.host} and on {host}: systemctl status calico-lab-bird; iptables -S INPUT",
+            f"has no route to {address}: Felix has not set the one into the tunnel to {host}",
+            walk.ssh(side.host, "journalctl -n 20 -u calico-lab-felix"),
+        )
+    outputs, sessions = walk.outputs, walk.hosts[side.host].sessions
+    peers = peers_of(side.host, list(outputs.hosts), outputs.route_reflectors)
+    # Without a session of their own, the reflectors tell of it.
+    told_by = {
+        peer: sessions.get(outputs.hosts[peer], UNKNOWN_SESSION)
+        for peer in ([host] if host in peers else peers)
+    }
+    standing = [peer for peer, session in told_by.items() if session.established]
+    if not standing:
+        states = "; ".join(f"{peer}: {session.state}" for peer, session in told_by.items())
+        both = f"on {side.host} and on {', '.join(told_by)}"
+        return Finding(
+            side.host,
+            f"has no route to {address}, because it has no BGP session with {states}",
+            f"{both}: systemctl status calico-lab-bird; iptables -S INPUT",
         )
     return Finding(
         side.host,
-        f"has no route to {address}, although its BGP session with {host} stands",
-        walk.ssh(host, "journalctl -n 20 -u calico-lab-confd"),
+        f"has no route to {address}, although its BGP session with {', '.join(standing)} stands",
+        walk.ssh(host, "journalctl -n 20 -u calico-lab-confd")
+        if standing == [host]
+        else f"lab --stack {walk.stack} status, which knows of the session of {standing[0]} with {host}",
     )
 
 

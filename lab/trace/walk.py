@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
 from lab import facts, remote
@@ -160,11 +160,6 @@ class Walk:
     def one_host(self) -> bool:
         """Whether both ends are on one host."""
         return self.source.host == self.target.host
-
-    @property
-    def on_network(self) -> bool:
-        """Whether the target's address is one of the containers' network."""
-        return ip_address(self.target.address) in ip_network(self.outputs.cidr)
 
     def host_of(self, address: str | None) -> str | None:
         """The host that has an address."""

@@ -78,9 +78,12 @@ class Machines:
         return self.said("sent.txt")
 
 
-def trace(monkeypatch: pytest.MonkeyPatch, machines: Machines, *arguments: str) -> Result:
+def trace(
+    monkeypatch: pytest.MonkeyPatch, machines: Machines, *arguments: str, reflectors: tuple[str, ...] = ()
+) -> Result:
     dataplane = "ebpf" if machines.case.name.startswith("ebpf-") else "iptables"
-    monkeypatch.setattr(stack, "read", lambda name: replace(lab_cases.outputs(), dataplane=dataplane))
+    outputs = replace(lab_cases.outputs(), dataplane=dataplane, route_reflectors=reflectors)
+    monkeypatch.setattr(stack, "read", lambda name: outputs)
     for name in ("ask", "watch", "run"):
         monkeypatch.setattr(remote, name, getattr(machines, name))
     return CliRunner().invoke(command.main, ["trace", *arguments])
@@ -183,6 +186,90 @@ def test_a_container_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
         "a0/web-a0: is exited, and has no network without a process",
         "    next: ssh -F .state/ssh/lab/config a0 docker start web-a0",
     ]
+
+
+def test_a_container_that_is_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS, lambda name, text: text.replace('"running"', '"paused"'))
+    result = trace(monkeypatch, machines, "web-a0", "web-a1")
+    assert result.output.splitlines() == [
+        "a0/web-a0: is paused, and neither sends nor answers",
+        "    next: ssh -F .state/ssh/lab/config a0 docker unpause web-a0",
+    ]
+
+
+def test_a_container_with_its_hosts_network_is_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_host = (
+        '{"name":"/on-a1","image":"i","labels":{},"state":"running","health":null,"networks":{"host":{}}}'
+    )
+    machines = Machines(
+        HERE / "trace" / "to-other-host",
+        lambda name, text: f"container {as_host}\n{text}" if name == "a1.probe.txt" else text,
+    )
+    result = trace(monkeypatch, machines, "web-a0", "on-a1")
+    assert result.output.startswith("icmp from a0/web-a0 (192.168.0.64) to a1 (172.16.6.218)\n")
+    assert result.exit_code == 0
+    result = trace(monkeypatch, Machines(ACROSS), "proxy", "web-a0")
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "a2/calico-lab-proxy: has its host's own network, and sends as the host",
+        "    next: lab why a2 HOST PROTO/PORT, or trace from a container on the network",
+    ]
+
+
+def by_reflector(state: str) -> Callable[[str, str], str]:
+    """What hosts say whose only sessions are with the reflector a2, from what was said without."""
+
+    def changed(name: str, text: str) -> str:
+        lines = []
+        for line in text.splitlines():
+            if line.startswith("bgp Mesh_172_16_6_231"):
+                lines.append(f"bgp Node_172_16_6_231 BGP      ---      up      15:30:55.123  {state}")
+            elif not line.startswith("bgp "):
+                lines.append(line.replace("[Mesh_172_16_6_218 ", "[Node_172_16_6_231 "))
+        return "\n".join(lines)
+
+    return changed
+
+
+def test_a_route_is_told_by_a_reflector_and_not_by_the_next_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(ACROSS, by_reflector("Established"))
+    result = trace(monkeypatch, machines, "web-a0", "web-a1", reflectors=("a2",))
+    assert "    from          BIRD, by BGP from a2: Established since 15:30:55\n" in result.output
+    assert "    learnt        Node_172_16_6_231 at 15:54:59\n" in result.output
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("Connect", "because it has no BGP session with a2: Connect"),
+        ("Established", "although its BGP session with a2 stands"),
+    ],
+)
+def test_a_route_that_no_reflector_tells_of(state: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = Machines(HERE / "trace" / "session-down", by_reflector(state))
+    result = trace(monkeypatch, machines, "web-a0", "web-a1", reflectors=("a2",))
+    assert f"a0: has no route to 192.168.141.200, {why}\n" in result.output
+    assert result.exit_code == 1
+
+
+def test_a_route_into_a_tunnel_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = (
+        '{"ifindex":40,"ifname":"vxlan.calico","flags":["UP"],"mtu":1450,"address":"66:0:0:0:0:1",'
+        '"linkinfo":{"info_kind":"vxlan","info_data":{"id":4096}},"addr_info":[]}'
+    )
+
+    def tunnelled(name: str, text: str) -> str:
+        return re.sub(r"^vxlan host \[\]$", f"vxlan host [{device}]", text, flags=re.MULTILINE).replace(
+            "address host [", f"address host [{device},"
+        )
+
+    machines = Machines(HERE / "trace" / "session-down", tunnelled)
+    result = trace(monkeypatch, machines, "web-a0", "web-a1")
+    assert (
+        "has no route to 192.168.141.200: Felix has not set the one into the tunnel to a1\n" in result.output
+    )
+    assert "journalctl -n 20 -u calico-lab-felix" in result.output
 
 
 @pytest.mark.parametrize(
