@@ -31,8 +31,10 @@ fi
 ip -o link show | sed -nE 's/^[0-9]+: (cali[0-9a-f]{11}|vxlan\.calico|wireguard\.cali)[@:].*/\1/p' | while read -r link; do
     ip link delete "$link"
 done
-# Blocks of this host and of the others, then the address space as a whole.
-ip route flush root "$CIDR"
+# BIRD's routes, blocks of this host and of the others; Felix's, whose protocol is 80 where they are not by one of its
+# interfaces; then the address space as a whole. Others may have routes within it too: a bridge of libvirt's, a link.
+ip route flush root "$CIDR" proto bird
+ip route flush root "$CIDR" proto 80
 ip route flush type unreachable proto kernel metric 65535
 
 # Calico's chains, in one transaction per table: first the rules by which the system's own chains lead into

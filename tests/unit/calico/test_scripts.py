@@ -487,7 +487,16 @@ def test_only_calicos_interfaces_and_sets_go(host: PretendHost) -> None:
         "ipset destroy cali40all-ipam-pools",
         "ipset destroy cali60this-host",
     ]
-    assert "ip route flush root 192.168.0.0/16" in host.calls
+
+
+def test_only_the_labs_routes_go(host: PretendHost) -> None:
+    assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+    # What libvirt, another link or the owner has within the network's addresses is of another protocol.
+    assert [call for call in host.calls if call.startswith("ip route flush")] == [
+        "ip route flush root 192.168.0.0/16 proto bird",
+        "ip route flush root 192.168.0.0/16 proto 80",
+        "ip route flush type unreachable proto kernel metric 65535",
+    ]
 
 
 def test_what_steers_packets_into_wireguard_goes_with_it(host: PretendHost) -> None:
