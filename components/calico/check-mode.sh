@@ -1,8 +1,8 @@
 #!/bin/bash
 # Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), the
-# dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, and a
-# Docker network $REMADE (or nothing) made anew. It leaves nothing: what is tried goes at once. Status 3 means that the
-# host cannot: a key of the config, and why.
+# dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, a Docker
+# network $REMADE (or nothing) made anew, and containers with addresses in $CIDR (or nothing). It leaves nothing: what
+# is tried goes at once. Status 3 means that the host cannot: a key of the config, and why.
 set -eu
 # Others may ask at the same time.
 try=try-$$
@@ -48,4 +48,14 @@ if [ -n "$REMADE" ]; then
         awk 'NF == 1 { printf "%s%s", separator, $1; separator = ", " }')
     [ -z "$others" ] ||
         cannot pool "$REMADE is made anew, and containers that are not the lab's are attached to it: $others"
+fi
+
+if [ -n "$CIDR" ]; then
+    # A wider route gives way to those of the lab. Its own are known by their protocols and interfaces, or have no
+    # interface at all.
+    way=$(ip -o -4 route show root "$CIDR" | grep -E '^[0-9].* dev ' |
+        grep -vE ' (proto (bird|80)|dev (cali[0-9a-f]{11}|vxlan\.calico|wireguard\.cali))( |$)' |
+        sed -nE '1s/^([^ ]+).* dev ([^ ]+).*/\1 by \2/p')
+    [ -z "$way" ] || cannot cidr "it has a way to $way already, which is in network.cidr $CIDR; \
+give network.cidr, and the addresses in it, another private network"
 fi

@@ -1,8 +1,9 @@
 """The mode of the network, kept so that a change of it is told, and refused where a host cannot have it.
 
-Owes: a mode that a host's kernel or link cannot have, or that would take the network from under containers
-that are not the lab's, is refused before anything changes, and in the preview already where the hosts are
-there to be asked; a preview says what a change does to containers that run.
+Owes: a mode that a host's kernel or link cannot have, addresses that a host has a way to already, and what
+would take the network from under containers that are not the lab's, are refused before anything changes, and
+in the preview already where the hosts are there to be asked; a preview says what a change does to containers
+that run.
 """
 
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pulumi import ResourceOptions, dynamic
+from pulumi.runtime import rpc
 
 from components.calico.config import CalicoConfig
 from components.hosts import Host
@@ -97,6 +99,7 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
     """
     return {
         "pool": config.pool,
+        "cidr": str(config.cidr),
         "mtu": config.mtu or 0,
         "dataplane": config.dataplane,
         "encapsulation": config.encapsulation,
@@ -107,18 +110,12 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
     }
 
 
-def _refusal(props: Mapping[str, Any], remade: str, host: str, seconds: float) -> Refusal | None:
-    kinds = ["vxlan"] if props["encapsulation"] != "none" else []
-    variables = {
-        "HOST": host,
-        "ADDRESS": str(props["hosts"][host]["address"]),
-        "KINDS": " ".join([*kinds, *(["wireguard"] if props["wireguard"] else [])]),
-        "DATAPLANE": str(props["dataplane"]),
-        "MTU": str(int(props["mtu"]) or ""),
-        "OVERHEAD": str(int(props["overhead"])),
-        "REMADE": remade,
-    }
-    answer = run(str(props["hosts"][host]["ssh"]), _SCRIPT.read_text(), variables, seconds)
+def _refusal(
+    host: str, reached: Mapping[str, Any], variables: Mapping[str, str], seconds: float
+) -> Refusal | None:
+    if reached["ssh"] == rpc.UNKNOWN:
+        return Refusal(host, "", f"{host}: how it is reached is not known yet")
+    answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {"HOST": host, **variables}, seconds)
     if answer.status == 0:
         return None
     if answer.status == _CANNOT:
@@ -138,13 +135,29 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     """
     anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
     plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
-    if plain and not news["wireguard"] and not news["mtu"] and not anew:
-        return []
-    remade = str(olds["pool"]).partition(":")[0] if anew else ""
-    hosts = list(news["hosts"])
-    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
-        answers = pool.map(lambda host: _refusal(news, remade, host, seconds), hosts)
-        return [refusal for refusal in answers if refusal]
+    same = plain and not news["wireguard"] and not news["mtu"] and not anew
+    known = olds["hosts"] if olds.get("pool") == news["pool"] else {}
+    hosts = [host for host in news["hosts"] if not same or host not in known]
+    mode = {
+        "KINDS": " ".join(
+            [
+                *(["vxlan"] if news["encapsulation"] != "none" else []),
+                *(["wireguard"] if news["wireguard"] else []),
+            ]
+        ),
+        "DATAPLANE": str(news["dataplane"]),
+        "MTU": str(int(news["mtu"]) or ""),
+        "OVERHEAD": str(int(news["overhead"])),
+        "REMADE": str(olds["pool"]).partition(":")[0] if anew else "",
+    }
+
+    def ask(host: str) -> Refusal | None:
+        reached = news["hosts"][host]
+        new = {"ADDRESS": str(reached["address"]), "CIDR": "" if host in known else str(news["cidr"])}
+        return _refusal(host, reached, {**mode, **new}, seconds)
+
+    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
+        return [refusal for refusal in pool.map(ask, hosts) if refusal]
 
 
 def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.runtime import rpc
 
 from components import calico
 from components.calico import mode
@@ -18,6 +19,7 @@ from tests.unit.pretend_host import PretendHost
 SCRIPT = Path(calico.__file__).parent / "check-mode.sh"
 MODE: dict[str, Any] = {
     "pool": "netv: 192.168.0.0/16 in blocks of /26",
+    "cidr": "192.168.0.0/16",
     "mtu": 0.0,
     "encapsulation": "none",
     "dataplane": "iptables",
@@ -29,6 +31,7 @@ MODE: dict[str, Any] = {
         "a1": {"address": "172.16.6.218", "ssh": "ssh a1"},
     },
 }
+A2 = {"address": "172.16.6.231", "ssh": "ssh a2"}
 
 
 @pytest.mark.parametrize(
@@ -95,8 +98,11 @@ def check(olds: dict[str, Any], news: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_hosts_are_asked_only_of_what_they_may_refuse(hosts: Answers) -> None:
     for olds, news, asked in (
-        ({}, MODE, 0),
+        ({}, MODE, 2),
         (MODE, MODE, 0),
+        # Where the network is already, what is within its addresses was not refused.
+        ({key: value for key, value in MODE.items() if key != "cidr"}, MODE, 0),
+        (MODE, {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}, 1),
         (MODE, {**MODE, "reflectors": ["a0"]}, 0),
         (MODE, {**MODE, "encapsulation": "vxlan"}, 2),
         (MODE, {**MODE, "dataplane": "ebpf"}, 2),
@@ -116,6 +122,12 @@ def test_a_host_that_cannot_is_a_failure_of_the_preview(
     reason = "network: a0: its kernel makes no wireguard interface. Nothing was changed"
     assert check(MODE, {**MODE, "wireguard": True}) == [("wireguard", reason)] * 2
     assert capsys.readouterr().err == "", "what does not happen is not told"
+
+
+def test_a_host_whose_address_is_not_known_yet_is_not_asked(hosts: Answers) -> None:
+    there = {host: {**one, "ssh": rpc.UNKNOWN} for host, one in MODE["hosts"].items()}
+    assert check({}, {**MODE, "hosts": there}) == []
+    assert hosts.asked == []
 
 
 @pytest.mark.parametrize("status", [255, -1])
@@ -138,6 +150,7 @@ CHECK = {
     "MTU": "",
     "OVERHEAD": "0",
     "REMADE": "",
+    "CIDR": "",
 }
 
 
@@ -224,3 +237,27 @@ def test_containers_of_others_keep_their_network(host: PretendHost) -> None:
     )
     host.program("docker", "printf 'calico-lab-sshbox lab\\n'")
     assert host.run(SCRIPT, {**CHECK, "REMADE": "netv"}).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "named"),
+    [
+        ("192.168.122.0/24 dev virbr0 proto kernel scope link src 192.168.122.1 linkdown", "virbr0"),
+        ("192.168.7.0/24 via 10.0.0.1 dev eth1", "eth1"),
+        # A lab that is there, whose mode is not in the state.
+        ("192.168.0.64/26 via 172.16.6.218 dev eth0 proto bird", ""),
+        ("192.168.0.64/26 via 172.16.6.218 dev eth0 proto 80 onlink", ""),
+        ("192.168.0.1 dev cali0123456789a scope link", ""),
+        ("192.168.0.64/26 via 192.168.0.65 dev vxlan.calico onlink", ""),
+        ("blackhole 192.168.0.0/26 proto bird", ""),
+        ("unreachable 192.168.0.0/16 proto kernel metric 65535", ""),
+    ],
+)
+def test_a_network_that_others_have_is_not_taken(host: PretendHost, route: str, named: str) -> None:
+    host.program("ip", f"[[ \"$*\" != *' route show root 192.168.0.0/16' ]] || echo '{route} '")
+    done = host.run(SCRIPT, {**CHECK, "CIDR": "192.168.0.0/16"})
+    assert done.returncode == (3 if named else 0), done.stderr
+    if named:
+        network = route.split(maxsplit=1)[0]
+        assert done.stderr.startswith(f"cidr a0: it has a way to {network} by {named} already, which is in ")
+    assert host.run(SCRIPT, CHECK).returncode == 0
