@@ -32,7 +32,7 @@ apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 9>&- || {
         tail -n 20 "$log" >&2
         echo "apt-get $1 failed: check the apt sources of this host and its way to them" >&2
-        exit 1
+        return 1
     }
 }
 installed() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort; }
@@ -51,9 +51,14 @@ if [ -n "$foreign" ]; then
         "may go, and run 'pulumi up' again" >&2
     exit 1
 fi
-before=$(installed)
-apt install -y --no-install-recommends "${wanted[@]}"
-comm -13 <(echo "$before") <(installed) >>"$record"
+# Before they are there, so that an install that is cut off, or fails half-way, leaves nothing that nobody knows of.
+comm -23 <(sed -n 's/^Inst \([^ ]*\).*/\1/p' "$log" | sort) <(installed) | sort -u -o "$record" - "$record"
+if ! apt install -y --no-install-recommends "${wanted[@]}"; then
+    # What has not come, others may bring before the next try.
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n '/^not-installed /!s/.* //p' | sort |
+        comm -12 - "$record" | sort -o "$record"
+    exit 1
+fi
 for entry in "${missing[@]}"; do
     command -v "${entry#*|}" >/dev/null || [ "${entry#*|}" = "$entry" ] || {
         echo "no package of this release brings the program ${entry#*|}" >&2

@@ -33,15 +33,19 @@ def release_has(host: PretendHost, *packages: str, removes: str = "") -> None:
     host.program(
         "apt-get",
         f"""
-        [[ "$*" != *--simulate* ]] || printf '%s\\n' 'Inst ipset [1.0]' '{removal}'
-        [[ "$*" == *" -y "* ]] || exit 0
         for package in $(sed "s/.*-recommends //" <<<"$*"); do
+            if [[ "$*" == *--simulate* ]]; then
+                echo "Inst $package (1.0 Debian:12 [amd64])"
+                echo "Conf $package (1.0 Debian:12 [amd64])"
+            fi
+            [[ "$*" == *" -y "* ]] || continue
             echo "installed $package, " >>"{host.path("/packages")}"
             case $package in
                 engine.io) install -m 755 /dev/null "{host.path("/programs")}/engined" ;;
                 engine-cli) install -m 755 /dev/null "{host.path("/programs")}/engine" ;;
             esac
         done
+        [[ "$*" != *--simulate* ]] || printf '%s\\n' 'Inst dpkg [1.0] (1.1 Debian:12 [amd64])' '{removal}'
         """,
     )
 
@@ -108,3 +112,48 @@ def test_what_was_installed_is_remembered_and_nothing_else(host: PretendHost) ->
     host.program("engine")
     assert installs(host, f"dpkg {ENGINE}") == ["engine.io", "engine-cli"]
     assert len([call for call in host.calls if " -y " in call]) == 1
+
+
+def test_what_an_install_that_was_cut_off_has_brought_is_remembered(host: PretendHost) -> None:
+    whole = host.path("/programs/apt-get").read_text()
+    host.program("apt-get", f"{whole}\n[[ \"$*\" != *' -y '* ]] || kill -KILL $PPID")
+    variables = {"NAME": "docker", "PACKAGES": f"dpkg {ENGINE}", "MASK": ""}
+    assert host.run(HERE / "packages.sh", variables).returncode != 0
+    release_has(host, "engine.io", "engine-cli")
+    assert host.run(HERE / "packages.sh", variables).returncode == 0
+    assert host.path(f"{RECORDS}/docker").read_text() == "engine-cli\nengine.io\n"
+
+
+def test_what_an_install_that_failed_has_not_brought_is_forgotten(host: PretendHost) -> None:
+    host.write(f"{RECORDS}/docker", "gone\n")
+    whole = host.path("/programs/apt-get").read_text()
+    half = f"""
+        [[ "$*" == *" -y "* ]] || exit 0
+        echo "half-configured engine.io, " >"{host.path("/packages")}"
+        exit 100
+    """
+    host.program("apt-get", f"{whole}\n{half}")
+    done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": ENGINE, "MASK": ""})
+    assert done.returncode == 1
+    assert host.path(f"{RECORDS}/docker").read_text() == "engine.io\n"
+
+
+# ---- removal
+
+
+def purged(host: PretendHost) -> list[str]:
+    """Run the script that removes what was installed, and return what it had apt purge."""
+    done = host.run(HERE / "purge-packages.sh", {"NAME": "docker"})
+    assert done.returncode == 0, done.stderr
+    assert list(host.path(RECORDS).glob("docker*")) == []
+    return [name for call in host.calls if " purge -y " in call for name in call.split(" -y ")[1].split()]
+
+
+def test_what_never_came_is_not_purged(host: PretendHost) -> None:
+    host.write(f"{RECORDS}/docker", "gone\nhalf\nlibnever\nunknown\n")
+    host.write(f"{RECORDS}/docker.masked", "bird.service\n")
+    with host.path("/packages").open("a") as packages:
+        packages.write("not-installed libnever, \nhalf-installed half, \n")
+    assert purged(host) == ["gone", "half"]
+    assert "systemctl unmask --quiet bird.service" in host.calls
+    assert purged(host) == ["gone", "half"], "a second time does nothing"
