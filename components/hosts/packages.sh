@@ -28,12 +28,24 @@ done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+# Run apt-get, which leaves its words in $log. It waits for dpkg's lock by itself, but not for that of its lists, which a
+# machine that was started a moment ago fetches on its own.
 apt() {
-    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 9>&- || {
+    local deadline=$((SECONDS + 300)) waits="" advice="" lock
+    until LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 9>&-; do
+        if [ "$SECONDS" -lt "$deadline" ] && lock=$(grep -m 1 'Could not get lock' "$log"); then
+            [ -n "$waits" ] || echo "apt-get $1 waits, for 300 s at the most: $lock" >&2
+            waits=yes
+            sleep 2
+            continue
+        fi
         tail -n 20 "$log" >&2
-        echo "apt-get $1 failed: check the apt sources of this host and its way to them" >&2
+        if grep -qE 'Failed to fetch|Unable to locate|no installation candidate|not have a Release file' "$log"; then
+            advice=": check the apt sources of this host and its way to them"
+        fi
+        echo "apt-get $1 failed$advice" >&2
         return 1
-    }
+    done
 }
 installed() { dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort; }
 apt update

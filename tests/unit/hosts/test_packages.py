@@ -138,6 +138,58 @@ def test_what_an_install_that_failed_has_not_brought_is_forgotten(host: PretendH
     assert host.path(f"{RECORDS}/docker").read_text() == "engine.io\n"
 
 
+def apt_says(host: PretendHost, words: str, times: int = 1000) -> str:
+    """Have apt-get update fail with some words, a number of times, and return what the script says then."""
+    whole = host.path("/programs/apt-get").read_text()
+    said = f"""
+        [ "$LC_ALL" = C ] || echo "apt-get speaks another language"
+        if [[ "$*" == *" update" && $(grep -c " update" "{host.root}/calls") -le {times} ]]; then
+            echo "{words}"
+            exit 100
+        fi
+    """
+    host.program("apt-get", f"{said}\n{whole}")
+    host.program("sleep")
+    variables = {"NAME": "docker", "PACKAGES": "ipset", "MASK": ""}
+    # The clock of bash runs by itself.
+    done = host.run(HERE / "packages.sh", variables, instead={"SECONDS + 300": "SECONDS + 2"})
+    assert done.returncode == (1 if times == 1000 else 0), done.stderr
+    return done.stderr
+
+
+LOCK = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 612 (apt-get)"
+
+
+def test_a_machine_that_fetches_its_lists_itself_is_waited_for(host: PretendHost) -> None:
+    said = apt_says(host, LOCK, times=3)
+    assert said == f"apt-get update waits, for 300 s at the most: {LOCK}\n"
+    assert host.calls.count("sleep 2") == 3
+    assert any(" -y " in call for call in host.calls)
+
+
+def test_a_lock_that_is_kept_is_named_at_last(host: PretendHost) -> None:
+    said = apt_says(host, LOCK).splitlines()
+    assert said[0].startswith("apt-get update waits")
+    assert said[1:] == [LOCK, "apt-get update failed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("E: dpkg was interrupted, you must manually run 'dpkg --configure -a'", False),
+        ("E: Failed to fetch http://deb.example/x  Temporary failure resolving 'deb.example'", True),
+        ("E: Unable to locate package ipset", True),
+        ("E: Package 'ipset' has no installation candidate", True),
+        ("E: The repository 'http://deb.example x Release' does not have a Release file.", True),
+    ],
+)
+def test_the_apt_sources_are_named_only_where_they_are_at_fault(
+    host: PretendHost, words: str, advice: bool
+) -> None:
+    what = ": check the apt sources of this host and its way to them" if advice else ""
+    assert apt_says(host, words) == f"{words}\napt-get update failed{what}\n"
+
+
 # ---- removal
 
 
