@@ -1,17 +1,34 @@
 #!/bin/bash
-# Purge the packages that packages.sh installed under $NAME, and unmask what it masked.
+# Purge the packages that packages.sh installed under $NAME, and unmask what it masked. What packages need that the lab
+# has not installed stays.
 set -eu
-record=/var/lib/calico-lab/packages/$NAME
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+records=/var/lib/calico-lab/packages
+record=$records/$NAME
 [ -e "$record" ] || exit 0
 exec 9>/run/calico-lab-packages.lock
 flock 9
+own=$(find "$records" -type f ! -name '*.masked' -exec sort -u {} +)
+# The packages of others that would go with some.
+others() {
+    apt-get -q purge --simulate "$@" 2>/dev/null 9>&- | sed -nE 's/^(Purg|Remv) ([^ ]*).*/\2/p' | sort -u |
+        comm -23 - <(echo "$own")
+}
 # An install that was cut off has not brought all that it was going to.
-packages=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n '/^not-installed /!s/.* //p' | sort |
-    comm -12 - <(sort "$record"))
-if [ -n "$packages" ]; then
+mapfile -t packages < <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n '/^not-installed /!s/.* //p' |
+    sort | comm -12 - <(sort "$record"))
+if [ "${#packages[@]}" -gt 0 ] && foreign=$(others "${packages[@]}" | xargs) && [ -n "$foreign" ]; then
+    purged=()
+    kept=()
+    for package in "${packages[@]}"; do
+        if [ -z "$(others "${purged[@]}" "$package")" ]; then purged+=("$package"); else kept+=("$package"); fi
+    done
+    echo "$foreign is not the lab's and needs what the lab has installed; it stays: ${kept[*]}" >&2
+    packages=("${purged[@]}")
+fi
+if [ "${#packages[@]}" -gt 0 ]; then
     log=$(mktemp)
-    # shellcheck disable=SC2086 # one word per package is meant
-    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 purge -y $packages >"$log" 2>&1 9>&- || {
+    apt-get -q -o DPkg::Lock::Timeout=300 purge -y "${packages[@]}" >"$log" 2>&1 9>&- || {
         tail -n 20 "$log" >&2
         exit 1
     }

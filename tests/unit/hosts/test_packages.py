@@ -209,3 +209,49 @@ def test_what_never_came_is_not_purged(host: PretendHost) -> None:
     assert purged(host) == ["gone", "half"]
     assert "systemctl unmask --quiet bird.service" in host.calls
     assert purged(host) == ["gone", "half"], "a second time does nothing"
+
+
+def needed_by(host: PretendHost, **needed: str) -> None:
+    """Have apt remove, with each package, those that need it."""
+    cases = "\n".join(f"{name}) echo {' '.join(whose.split())} ;;" for name, whose in needed.items())
+    host.program(
+        "apt-get",
+        f"""
+        [[ "$*" == *--simulate* ]] || exit 0
+        gone() {{
+            for one in "$@"; do
+                echo "$one"
+                gone $(case $one in {cases} esac)
+            done
+        }}
+        gone $(sed "s/.*--simulate //" <<<"$*") | sort -u | sed "1s/.*/Remv & [1.0]/; 1!s/.*/Purg & [1.0]/"
+        """,
+    )
+
+
+def test_what_the_owners_packages_need_stays_and_is_named(host: PretendHost) -> None:
+    host.write(f"{RECORDS}/docker", "engine\niptables\nlibxt\nipset\n")
+    host.write(f"{RECORDS}/docker.masked", "")
+    host.write(f"{RECORDS}/calico", "bird\n")
+    with host.path("/packages").open("a") as packages:
+        packages.writelines(
+            f"installed {name}, \n" for name in ("engine", "iptables", "libxt", "ipset", "ufw")
+        )
+    needed_by(host, libxt="iptables", iptables="engine ufw", ipset="bird")
+    done = host.run(HERE / "purge-packages.sh", {"NAME": "docker"})
+    assert done.returncode == 0
+    assert (
+        done.stderr == "ufw is not the lab's and needs what the lab has installed; it stays: iptables libxt\n"
+    )
+    purges = [call for call in host.calls if " purge -y " in call]
+    assert purges[0].endswith(" purge -y engine ipset")
+    assert list(host.path(RECORDS).glob("docker*")) == []
+
+
+def test_where_the_owner_needs_all_nothing_is_purged(host: PretendHost) -> None:
+    host.write(f"{RECORDS}/docker", "iptables\n")
+    host.write(f"{RECORDS}/docker.masked", "")
+    with host.path("/packages").open("a") as packages:
+        packages.write("installed iptables, \n")
+    needed_by(host, iptables="ufw")
+    assert purged(host) == []
