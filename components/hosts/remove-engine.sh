@@ -2,7 +2,8 @@
 # Remove what Docker leaves on $HOST, where the lab has installed it; a Docker that was there is left alone.
 set -eu
 if [ -e /var/lib/calico-lab/docker-group ]; then
-    gpasswd --delete "$LOGIN" docker >/dev/null
+    if id -nG "$LOGIN" | grep -qw docker; then gpasswd --delete "$LOGIN" docker >/dev/null; fi
+    rm -f /var/lib/calico-lab/docker-group
 fi
 settings=/etc/docker/daemon.json
 if [ -e /var/lib/calico-lab/docker-live-restore ] && [ "$(cat "$settings" 2>/dev/null)" = '{"live-restore": true}' ]; then

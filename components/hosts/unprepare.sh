@@ -1,6 +1,8 @@
 #!/bin/bash
 # Remove the lab's own folders from $HOST.
 set -eu
-cat /var/lib/calico-lab/ip-forward >/proc/sys/net/ipv4/ip_forward
+# It is gone where an earlier removal was cut off after this.
+before=/var/lib/calico-lab/ip-forward
+[ ! -e "$before" ] || cat "$before" >/proc/sys/net/ipv4/ip_forward
 rm -rf /etc/calico-lab /opt/calico-lab /var/lib/calico-lab
 echo "$HOST is as it was"
