@@ -260,19 +260,30 @@ class CalicoNetwork(ComponentResource):
         )
 
     def _start(self, host: Host, installed: _Installed, datastore: Resource) -> remote.Command:
-        """Start a host's services, or start them anew with what has changed."""
+        """Start a host's services, or start them anew with what has changed.
+
+        What removes them is a resource of its own, which is there before: the engine forgets one whose
+        creation was cut off or failed, and services of such a start would go on from files that are removed.
+        """
+        variables = {
+            "HOST": host.name,
+            "UNITS": " ".join(UNITS),
+            "CIDR": str(self._config.cidr),
+            "DATAPLANE": self._config.dataplane,
+        }
+        before = [*installed.resources, datastore]
+        removal = host.run(
+            "calico-removal",
+            None,
+            delete=_HERE / "remove-services.sh",
+            variables=variables,
+            opts=ResourceOptions(parent=self, depends_on=before),
+        )
         return host.run(
             "calico",
             _HERE / "services.sh",
-            delete=_HERE / "remove-services.sh",
-            variables={
-                "HOST": host.name,
-                "CONFIG": installed.digest,
-                "UNITS": " ".join(UNITS),
-                "CIDR": str(self._config.cidr),
-                "DATAPLANE": self._config.dataplane,
-            },
-            opts=ResourceOptions(parent=self, depends_on=[*installed.resources, datastore]),
+            variables={**variables, "CONFIG": installed.digest},
+            opts=ResourceOptions(parent=self, depends_on=[*before, removal]),
         )
 
     def _gate(self, host: Host, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Gate:

@@ -239,16 +239,25 @@ class EtcdCluster(ComponentResource):
             UNIT_FILE: (_HERE / UNIT).read_text(),
         }
         settings = host.files("etcd-settings", files, opts=self._child)
+        before = [packages, pki, settings, membership]
+        # What removes it is there before it: the engine forgets a resource whose creation was cut off or
+        # failed, and a member that was started all the same would go on from files that are removed.
+        removal = host.run(
+            "etcd-removal",
+            None,
+            delete=_HERE / "remove-member.sh",
+            variables={"HOST": host.name},
+            opts=ResourceOptions(parent=self, depends_on=before),
+        )
         return host.run(
             "etcd",
             _HERE / "member.sh",
-            delete=_HERE / "remove-member.sh",
             variables={
                 "HOST": host.name,
                 "ENDPOINT": client_url(self._config, host.address),
                 "CONFIG": Output.all(*files.values(), certificate.certificate).apply(digest),
             },
-            opts=ResourceOptions(parent=self, depends_on=[packages, pki, settings, membership]),
+            opts=ResourceOptions(parent=self, depends_on=[*before, removal]),
         )
 
     def _gate(self, host: Host, started: Mapping[str, remote.Command]) -> Gate:

@@ -107,7 +107,7 @@ def test_a_certificate_of_calico_is_a_clients_and_no_peers(lab: Program) -> None
 
 
 def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
-    steps = ("calico-packages", "calico-programs", "calico-pki", "calico-settings", "calico")
+    steps = ("calico-packages", "calico-programs", "calico-pki", "calico-settings", "calico-removal")
     for host in HOSTS:
         for step in steps:
             assert lab.named(f"{host}-{step}").inputs["delete"]
@@ -132,10 +132,25 @@ def test_services_start_anew_for_another_encapsulation_and_not_for_nat(lab: Prog
         assert not changed(lab, masked, f"{host}-calico-ready")
 
 
+def test_a_start_that_is_cut_off_is_known_to_a_removal(lab: Program) -> None:
+    # The engine forgets what failed to be created: what undoes it is a resource of its own, made before.
+    needed = ("calico-packages", "calico-programs", "calico-pki", "calico-settings")
+    for host in HOSTS:
+        removal, services = (lab.named(f"{host}-{name}") for name in ("calico-removal", "calico"))
+        assert "create" not in removal.inputs
+        assert "calico-lab-calico.target" in removal.inputs["delete"]
+        assert removal.urn in services.dependencies
+        assert "delete" not in services.inputs, "it would be done twice"
+        # What it uses is there until it is done, and what says how the hosts are in etcd.
+        before = {lab.named(f"{host}-{step}").urn for step in needed} | {lab.named("calico-datastore").urn}
+        assert before <= removal.dependencies
+
+
 def test_no_change_of_config_replaces_the_services(lab: Program) -> None:
     # A replacement would run the script that removes every interface and rule of Calico.
     for host in HOSTS:
-        assert "triggers" not in lab.named(f"{host}-calico").inputs
+        for name in ("calico", "calico-removal"):
+            assert "triggers" not in lab.named(f"{host}-{name}").inputs
 
 
 def test_a_pool_that_is_made_anew_finds_no_network_on_it(lab: Program) -> None:
