@@ -171,18 +171,25 @@ class Host:
         """Install the Debian packages that are missing; deletion purges those and no others.
 
         Args:
-            name: The resource is called `<host>-<name>`.
+            name: The resource is called `<host>-<name>`, and what purges them `<host>-<name>-removal`.
             packages: Package names, from the host's own apt sources. `package|program` is for the program, in
                 whatever package the release has it, or whoever has brought it already.
             mask: Units that the packages bring and that must never run.
             opts: More resource options, usually the parent.
         """
+        # Made before them: the engine forgets a resource whose creation failed, and apt can fail half-way.
+        removal = self.run(
+            f"{name}-removal",
+            None,
+            delete=_HERE / "purge-packages.sh",
+            variables={"NAME": name},
+            opts=opts,
+        )
         return self.run(
             name,
             _HERE / "packages.sh",
-            delete=_HERE / "purge-packages.sh",
             variables={"NAME": name, "PACKAGES": " ".join(packages), "MASK": " ".join(mask)},
-            opts=opts,
+            opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=[removal])),
         )
 
 

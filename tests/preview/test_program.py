@@ -111,3 +111,15 @@ def test_bad_config_is_refused_before_the_first_resource(case: Path) -> None:
     for fragment in spec["message"]:
         assert fragment in str(refused.value)
     assert registered.resources == []
+
+
+@pytest.mark.parametrize("packages", ["docker", "etcd-packages", "calico-packages"])
+def test_packages_of_an_install_that_failed_are_known_to_a_removal(lab: Program, packages: str) -> None:
+    # The engine forgets what failed to be created: what undoes it is a resource of its own, made before.
+    for host in ("a0", "a1", "a2"):
+        removal, installed = (lab.named(f"{host}-{name}") for name in (f"{packages}-removal", packages))
+        assert "create" not in removal.inputs
+        assert f"NAME={packages}" in removal.inputs["delete"]
+        assert removal.urn in installed.dependencies
+        assert installed.dependencies - {removal.urn} == removal.dependencies
+        assert "delete" not in installed.inputs, "it would be done twice"

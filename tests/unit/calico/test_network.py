@@ -107,7 +107,7 @@ def test_a_certificate_of_calico_is_a_clients_and_no_peers(lab: Program) -> None
 
 
 def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
-    steps = ("calico-packages", "calico-programs", "calico-pki", "calico-settings", "calico-removal")
+    steps = ("calico-packages-removal", "calico-programs", "calico-pki", "calico-settings", "calico-removal")
     for host in HOSTS:
         for step in steps:
             assert lab.named(f"{host}-{step}").inputs["delete"]
