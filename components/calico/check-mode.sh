@@ -1,8 +1,9 @@
 #!/bin/bash
 # Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), the
 # dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, a Docker
-# network $REMADE (or nothing) made anew, and containers with addresses in $CIDR (or nothing). It leaves nothing: what
-# is tried goes at once. Status 3 means that the host cannot: a key of the config, and why.
+# network $REMADE (or nothing) made anew, or removed where this host is going to leave it ($LEAVES), and containers with
+# addresses in $CIDR (or nothing). It leaves nothing: what is tried goes at once. Status 3 means that the host cannot: a
+# key of the config, and why.
 set -eu
 # Others may ask at the same time.
 try=try-$$
@@ -46,6 +47,8 @@ fi
 if [ -n "$REMADE" ]; then
     others=$(docker ps --all --filter "network=$REMADE" --format '{{.Names}} {{.Label "calico-lab.stack"}}' |
         awk 'NF == 1 { printf "%s%s", separator, $1; separator = ", " }')
+    [ -z "$others" ] || [ -z "$LEAVES" ] ||
+        cannot hosts "it leaves $REMADE, and containers that are not the lab's are attached to it: $others"
     [ -z "$others" ] ||
         cannot pool "$REMADE is made anew, and containers that are not the lab's are attached to it: $others"
 fi

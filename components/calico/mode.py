@@ -115,7 +115,8 @@ def _refusal(
 ) -> Refusal | None:
     if reached["ssh"] == rpc.UNKNOWN:
         return Refusal(host, "", f"{host}: how it is reached is not known yet")
-    answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {"HOST": host, **variables}, seconds)
+    own = {"HOST": host, "ADDRESS": str(reached["address"])}
+    answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {**own, **variables}, seconds)
     if answer.status == 0:
         return None
     if answer.status == _CANNOT:
@@ -136,26 +137,31 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
     plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
     same = plain and not news["wireguard"] and not news["mtu"] and not anew
-    known = olds["hosts"] if olds.get("pool") == news["pool"] else {}
-    hosts = [host for host in news["hosts"] if not same or host not in known]
+    before = olds.get("hosts", {})
+    known = before if olds.get("pool") == news["pool"] else {}
+    network = str(olds["pool"]).partition(":")[0] if "pool" in olds else ""
+    kinds = ["vxlan"] if news["encapsulation"] != "none" else []
     mode = {
-        "KINDS": " ".join(
-            [
-                *(["vxlan"] if news["encapsulation"] != "none" else []),
-                *(["wireguard"] if news["wireguard"] else []),
-            ]
-        ),
+        "KINDS": " ".join([*kinds, *(["wireguard"] if news["wireguard"] else [])]),
         "DATAPLANE": str(news["dataplane"]),
         "MTU": str(int(news["mtu"]) or ""),
         "OVERHEAD": str(int(news["overhead"])),
-        "REMADE": str(olds["pool"]).partition(":")[0] if anew else "",
+        "REMADE": network if anew else "",
+        "LEAVES": "",
     }
+    # With a host's node in the datastore go the addresses of all that runs there.
+    leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "REMADE": network, "LEAVES": "yes", "CIDR": ""}
 
     def ask(host: str) -> Refusal | None:
-        reached = news["hosts"][host]
-        new = {"ADDRESS": str(reached["address"]), "CIDR": "" if host in known else str(news["cidr"])}
-        return _refusal(host, reached, {**mode, **new}, seconds)
+        if host not in news["hosts"]:
+            refusal = _refusal(host, before[host], leaving, seconds)
+            # One that is dead may leave; nothing runs there.
+            return refusal if refusal and refusal.key else None
+        cidr = "" if host in known else str(news["cidr"])
+        return _refusal(host, news["hosts"][host], {**mode, "CIDR": cidr}, seconds)
 
+    hosts = [host for host in news["hosts"] if not same or host not in known]
+    hosts += [host for host in before if host not in news["hosts"]]
     with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
         return [refusal for refusal in pool.map(ask, hosts) if refusal]
 

@@ -73,10 +73,12 @@ class Answers:
     def __init__(self, status: int, text: str) -> None:
         self.status, self.text = status, text
         self.asked: list[str] = []
+        self.scripts: list[str] = []
 
     def run(self, command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
         """Stand in for `subprocess.run`."""
         self.asked.append(command[-2])
+        self.scripts.append(how["input"])
         if self.status < 0:
             raise subprocess.TimeoutExpired(command, how["timeout"])
         return subprocess.CompletedProcess(command, self.status, "", self.text)
@@ -115,6 +117,32 @@ def test_hosts_are_asked_only_of_what_they_may_refuse(hosts: Answers) -> None:
         assert len(hosts.asked) == asked
 
 
+def test_hosts_that_leave_the_network_are_asked_what_runs_on_it(hosts: Answers) -> None:
+    three = {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}
+    hosts.status, hosts.text = 3, "hosts a2: netv leaves it, and mine is attached to it\n"
+    reason = "network: a2: netv leaves it, and mine is attached to it. Nothing was changed"
+    # Whatever else changes with it.
+    for news in MODE, {**MODE, "reflectors": ["a0"]}:
+        hosts.asked.clear()
+        assert check(three, news) == [("hosts", reason)]
+        assert hosts.asked == ["a2"]
+        assert "export REMADE=netv" in hosts.scripts[-1]
+        assert "export LEAVES=yes" in hosts.scripts[-1]
+        with pytest.raises(HostError, match=re.escape(reason)):
+            mode._ModeProvider().update("mode", three, news)
+    hosts.asked.clear()
+    check(three, {**MODE, "wireguard": True})
+    assert sorted(hosts.asked) == ["a0", "a1", "a2"]
+
+
+@pytest.mark.parametrize("status", [255, -1])
+def test_a_host_that_is_dead_may_leave(hosts: Answers, status: int) -> None:
+    hosts.status, hosts.text = status, "ssh: no route to host"
+    three = {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}
+    assert check(three, MODE) == []
+    mode._ModeProvider().update("mode", three, MODE)
+
+
 def test_a_host_that_cannot_is_a_failure_of_the_preview(
     hosts: Answers, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +178,7 @@ CHECK = {
     "MTU": "",
     "OVERHEAD": "0",
     "REMADE": "",
+    "LEAVES": "",
     "CIDR": "",
 }
 
@@ -234,6 +263,11 @@ def test_containers_of_others_keep_their_network(host: PretendHost) -> None:
     assert done.returncode == 3
     assert done.stderr == (
         "pool a0: netv is made anew, and containers that are not the lab's are attached to it: mine, hers\n"
+    )
+    done = host.run(SCRIPT, {**CHECK, "REMADE": "netv", "LEAVES": "yes"})
+    assert done.returncode == 3
+    assert done.stderr == (
+        "hosts a0: it leaves netv, and containers that are not the lab's are attached to it: mine, hers\n"
     )
     host.program("docker", "printf 'calico-lab-sshbox lab\\n'")
     assert host.run(SCRIPT, {**CHECK, "REMADE": "netv"}).returncode == 0
