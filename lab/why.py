@@ -7,7 +7,7 @@ rules it meets.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,13 @@ def look(explanation: Explanation, outputs: Outputs, source: str, host: str) -> 
     with ThreadPoolExecutor(max_workers=2) as pool:
         traced = pool.submit(remote.run, outputs.ssh[host], script, trace.trace_variables(packet), seconds)
         if sender and (variables := trace.send_variables(packet)):
-            pool.submit(remote.run, sender, trace.SEND.read_text(), variables, seconds)
-        return read(host, explanation, traced.result())
+            sent = pool.submit(remote.run, sender, trace.SEND.read_text(), variables, seconds).result()
+        else:
+            sent = remote.Answer(0, "", "")
+    live = read(host, explanation, traced.result())
+    if sent.status and traced.result().status == 0 and not live.steps:
+        return replace(live, error=f"{source} sent nothing: {sent.error or f'exit status {sent.status}'}")
+    return live
 
 
 def read(host: str, explanation: Explanation, said: remote.Answer) -> Live:

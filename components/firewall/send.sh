@@ -3,6 +3,10 @@
 #
 # From the environment: DESTINATION, PROTOCOL (tcp, udp or icmp), PORT, DURATION in seconds.
 set -eu
+[ "$PROTOCOL" != icmp ] || command -v ping >/dev/null || {
+    echo "ping is not installed: apt-get install iputils-ping" >&2
+    exit 1
+}
 
 send() {
     case $PROTOCOL in

@@ -29,7 +29,11 @@ __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with
 
 # An engine that a machine has, that of docker-ce for example, is taken as it is. From Debian 13 on, docker.io
 # has no client. It only recommends apparmor, and starts nothing without it where the kernel has AppArmor.
-PACKAGES = ["docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"]
+# ping sends the echo-requests of `lab trace` and `lab why`, in whatever package it came.
+PACKAGES = [
+    *("docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"),
+    "iputils-ping|ping",
+]
 _HERE = Path(__file__).parent
 
 

@@ -49,9 +49,10 @@ def _in_container(walk: Walk, hop: Hop) -> Finding:
             f"nobody answers ARP for {NEXT_HOP}: the host has to, by proxy ARP",
             walk.ssh(walk.here.host, f"sysctl net.ipv4.conf.{outer.name if outer else 'all'}.proxy_arp"),
         )
+    what = "nothing was sent" if walk.outcome.failed else "the packet did not leave the container"
     return Finding(
         hop.where,
-        f"the packet did not leave the container: {walk.outcome.words}",
+        f"{what}: {walk.outcome.words}",
         walk.ssh(
             walk.here.host,
             f"docker exec {walk.source.container} ip address",

@@ -4,6 +4,10 @@
 # $PROTOCOL is tcp, udp or icmp. The programs are the host's own, in the container's network.
 set -eu
 export LC_ALL=C
+[ "$PROTOCOL" != icmp ] || command -v ping >/dev/null || {
+    echo "ping is not installed: apt-get install iputils-ping" >&2
+    exit 1
+}
 pid=$(docker inspect --format '{{.State.Pid}}' "$CONTAINER")
 inside() { nsenter --target "$pid" --net -- "$@" </dev/null 2>&1; }
 # shellcheck disable=SC2016 # for the inner shell

@@ -109,12 +109,15 @@ class Outcome:
 
     answered: bool
     words: str
+    failed: bool = False
+    """Whether nothing was sent at all; the words say why."""
 
 
 def outcome(flow: Flow, said: remote.Answer) -> Outcome:
     """Read what `send.sh` printed."""
     if said.status != 0:
-        return Outcome(answered=False, words=said.error or f"sending failed with status {said.status}")
+        words = said.error or f"sending failed with status {said.status}"
+        return Outcome(answered=False, words=words, failed=True)
     if flow.protocol == "icmp":
         count, complaint = _PING.search(said.text), _COMPLAINT.search(said.text)
         if count and int(count["received"]):

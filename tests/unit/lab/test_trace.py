@@ -16,11 +16,13 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.firewall import trace as firewall_trace
 from components.firewall.why import Step
 from lab import __main__ as command
 from lab import remote, stack
 from lab.trace import felix, packets, programs, side, taps, walk
 from tests.unit.lab import lab_cases
+from tests.unit.pretend_host import PretendHost
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "trace").iterdir())
@@ -373,7 +375,36 @@ def test_outcomes(flow: str, text: str, answered: bool, words: str) -> None:
 
 def test_sending_that_fails() -> None:
     said = remote.Answer(1, "", "no such container")
-    assert walk.outcome(walk.flow("icmp"), said) == walk.Outcome(False, "no such container")
+    assert walk.outcome(walk.flow("icmp"), said) == walk.Outcome(False, "no such container", failed=True)
+
+
+def test_a_packet_that_was_never_sent_is_not_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "ping is not installed: apt-get install iputils-ping"
+
+    def changed(name: str, text: str) -> str:
+        if name == "sent.txt":
+            return f"status 1\n{why}\n"
+        return re.sub(r"^.*calico-lab-trace:(request|answer).*\n", "", text, flags=re.M)
+
+    result = trace(monkeypatch, Machines(ACROSS, changed), "web-a0", "web-a1", "icmp")
+    assert result.exit_code == 1
+    assert f"nothing was sent: {why}" in result.output
+    assert "did not leave" not in result.output
+
+
+def test_a_host_without_ping_says_so(tmp_path: Path) -> None:
+    host = PretendHost(tmp_path)
+    host.program("docker", "echo 1")
+    # What the machine of the tests has stands in no folder of this path.
+    for sends in walk.SEND, firewall_trace.SEND:
+        done = host.run(
+            sends,
+            {"CONTAINER": "c", "TARGET": "192.0.2.1", "DESTINATION": "192.0.2.1", "PROTOCOL": "icmp"}
+            | {"PORT": "", "DURATION": "1"},
+            instead={"set -eu": f"set -eu; PATH={host.path('/programs')}"},
+        )
+        assert done.returncode == 1
+        assert done.stderr == "ping is not installed: apt-get install iputils-ping\n"
 
 
 def test_packets_that_are_not_ours_are_left_out() -> None:

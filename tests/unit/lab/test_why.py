@@ -31,7 +31,8 @@ class Machines:
         machine = ssh.rsplit(maxsplit=1)[-1] if ssh.startswith("ssh ") else "here"
         if script == trace.SEND.read_text():
             self.sent[machine] = variables
-            return remote.Answer(0, "", "")
+            unsent = self.host.get("unsent", "")
+            return remote.Answer(1 if unsent else 0, "", unsent)
         assert machine == "a0"
         self.traced = variables
         text = "\n".join(self.host["text"])
