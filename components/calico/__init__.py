@@ -157,10 +157,9 @@ class CalicoNetwork(ComponentResource):
         installed = {host.name: self._install(host, mode) for host in members}
         datastore = self._fill_datastore(members, installed, mode, reserved)
         started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
-        self.networks = {
-            host.name: self._network(host, self._gate(host, members, started), datastore) for host in members
-        }
-        self._apply_policies(list(hosts.values()), members[0], started, datastore, names)
+        gates = {host.name: self._gate(host, members, started) for host in members}
+        self.networks = {host.name: self._network(host, gates[host.name], datastore) for host in members}
+        self._apply_policies(list(hosts.values()), members[0], started, gates, datastore, names=names)
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
         self.cidr = Output.from_input(str(config.cidr))
@@ -299,6 +298,7 @@ class CalicoNetwork(ComponentResource):
             seconds=SECONDS_UNTIL_READY,
             variables={
                 "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
+                "WIREGUARD": "yes" if self._config.wireguard else "",
                 # So the sessions of the mesh are not taken for those that take their place, or the other way.
                 "SESSION": "Node" if self._config.route_reflectors else "Mesh",
             },
@@ -345,7 +345,9 @@ class CalicoNetwork(ComponentResource):
         hosts: Sequence[Host],
         first: Host,
         started: Mapping[str, remote.Command],
+        gates: Mapping[str, Resource],
         datastore: Resource,
+        *,
         names: Names,
     ) -> None:
         """Write the enabled network policies into the datastore, from the first host; each is a resource."""
@@ -365,7 +367,8 @@ class CalicoNetwork(ComponentResource):
                 "SERVICES": digest_of(started.values()),
             },
             once=True,
-            opts=ResourceOptions(parent=self, depends_on=list(started.values())),
+            # A host whose gate is open has its ends of tunnels.
+            opts=ResourceOptions(parent=self, depends_on=list(gates.values())),
         )
         for policy, document in documents.items():
             first.run(

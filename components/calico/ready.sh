@@ -1,7 +1,7 @@
 #!/bin/bash
-# Wait until this host's part of the network works: Felix and the Docker driver are ready, and BIRD
-# has a session with each of $PEERS ("<name>=<address> ..."), which confd calls "$SESSION_<address>". If not within
-# $SECONDS_ALLOWED, say what is missing.
+# Wait until this host's part of the network works: Felix and the Docker driver are ready, BIRD has a session with each
+# of $PEERS ("<name>=<address> ..."), which confd calls "$SESSION_<address>", and the end of WireGuard, where there is
+# one ($WIREGUARD), has its address. If not within $SECONDS_ALLOWED, say what is missing.
 set -eu
 
 # Whether the service at a local port says that it is ready. (A host has no HTTP client.)
@@ -20,8 +20,26 @@ session() {
         awk -v name="${SESSION}_${1//./_}" '$1 == name { $1 = $2 = $3 = ""; print }'
 }
 
+# Whether the end of WireGuard has its address. Calico takes one where the host's public key is known, and a Felix that
+# has just made the interface tells it only after the services' start, which takes those of other tunnels. To have it
+# taken twice at once would lose it: so not before the start is over.
+has_address() {
+    [ -z "$(ip -o -4 address show dev wireguard.cali 2>/dev/null)" ] || return 0
+    (
+        set -a
+        # shellcheck source=/dev/null
+        . /etc/calico-lab/calico/calico.env
+        exec timeout 30 /opt/calico-lab/calico/bin/calico-node -allocate-tunnel-addrs -allocate-tunnel-addrs-run-once
+    ) >/dev/null 2>&1 || true
+    return 1
+}
+
 missing() {
-    systemctl is-active --quiet calico-lab-calico-startup.service || echo calico-lab-calico-startup
+    if ! systemctl is-active --quiet calico-lab-calico-startup.service; then
+        echo calico-lab-calico-startup
+    elif [ -n "$WIREGUARD" ]; then
+        has_address || echo wireguard
+    fi
     is_ready 9099 || echo calico-lab-felix
     is_ready 9101 || echo calico-lab-docker-driver
     for peer in $PEERS; do
@@ -49,6 +67,10 @@ until lacking=$(missing) && [ -z "$lacking" ]; do
                 else
                     echo "  TCP to $address:179 is refused; next: 'systemctl status calico-lab-bird' there"
                 fi
+                ;;
+            wireguard)
+                echo "wireguard.cali has no address: Felix has not made it, or Calico does not know its public key yet"
+                echo "  next: 'journalctl -u calico-lab-felix' on $HOST"
                 ;;
             *)
                 echo "$one is $(systemctl show -P ActiveState "$one.service"); the last that it wrote:"

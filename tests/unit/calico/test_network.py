@@ -190,6 +190,13 @@ def test_gates_wait_for_the_sessions_that_there_will_be(lab: Program) -> None:
         assert lab.named(f"{host}-calico-ready").inputs["variables"]["SESSION"] == "Mesh"
 
 
+def test_gates_wait_for_the_address_of_an_end_of_wireguard(lab: Program) -> None:
+    encrypted = with_network(wireguard=True)
+    for host in HOSTS:
+        assert encrypted.named(f"{host}-calico-ready").inputs["variables"]["WIREGUARD"] == "yes"
+        assert lab.named(f"{host}-calico-ready").inputs["variables"]["WIREGUARD"] == ""
+
+
 def test_services_have_reserved_addresses_and_a_name_for_policies(lab: Program) -> None:
     datastore = lab.named("calico-datastore").inputs["stdin"]
     assert "  reservedCIDRs:\n  - 192.168.0.100/32\n  - 192.168.0.101/32\n" in datastore
@@ -210,6 +217,8 @@ def test_a_network_policy_is_one_resource_and_gone_with_its_switch(lab: Program)
     policy = switched.named("network-policy-sshbox-stays-in")
     assert "kind: GlobalNetworkPolicy" in policy.inputs["stdin"]
     assert policy.inputs["delete"]
+    # The ends of tunnels, which stand for hosts as well, are known by then.
+    assert urns(switched, "calico-ready") <= switched.named("calico-hosts").dependencies
     # A replacement would apply first and remove last, and so remove what it has applied.
     assert "triggers" not in policy.inputs
     assert "triggers" not in switched.named("calico-hosts").inputs

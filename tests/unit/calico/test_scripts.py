@@ -363,7 +363,13 @@ def not_ready() -> Iterator[int]:
     yield from serve(_NotReady)
 
 
-GATE = {"HOST": "a0", "PEERS": "a1=127.0.0.1 a2=172.16.6.231", "SESSION": "Mesh", "SECONDS_ALLOWED": "0"}
+GATE = {
+    "HOST": "a0",
+    "PEERS": "a1=127.0.0.1 a2=172.16.6.231",
+    "SESSION": "Mesh",
+    "WIREGUARD": "",
+    "SECONDS_ALLOWED": "0",
+}
 SESSIONS = """cat <<'END'
 BIRD 2.17.6 ready.
 Name       Proto      Table      State  Since         Info
@@ -399,6 +405,46 @@ def test_a_session_with_a_route_reflector_is_one(host: PretendHost, ready: int) 
     assert gate(host, ready, ready, SESSION="Node") == (0, "")
     # Sessions of a mesh that is about to end are none.
     assert gate(host, ready, ready)[0] == 1
+
+
+def wireguard(host: PretendHost) -> None:
+    """Have Felix give its interface the address that Calico has for it, from the third time on."""
+    allocates = f'grep -c "^calico-node .*-run-once" "{host.root}/calls"'
+    address = "5: wireguard.cali    inet 192.168.7.1/32 scope global wireguard.cali"
+    host.program("birdc", SESSIONS.format(first="up     10:00:01    Established"))
+    host.program(
+        "ip",
+        f"""[ "$*" = '-o -4 address show dev wireguard.cali' ] || exit 0
+        [ "$({allocates})" -lt 3 ] || echo '{address}'""",
+    )
+    host.write(
+        f"{PROGRAMS}/bin/calico-node",
+        f'#!/bin/bash\necho "calico-node $NODENAME $*" >>"{host.root}/calls"\n[ "$({allocates})" -ge 3 ]\n',
+    )
+    host.path(f"{PROGRAMS}/bin/calico-node").chmod(0o755)
+
+
+def test_an_end_of_wireguard_has_its_address_when_the_gate_opens(host: PretendHost, ready: int) -> None:
+    wireguard(host)
+    assert gate(host, ready, ready, WIREGUARD="yes", SECONDS_ALLOWED="30") == (0, "")
+    asked = [call for call in host.calls if call.startswith("calico-node")]
+    assert asked == ["calico-node a0 -allocate-tunnel-addrs -allocate-tunnel-addrs-run-once"] * 3
+
+
+def test_an_end_of_wireguard_without_address_is_named(host: PretendHost, ready: int) -> None:
+    wireguard(host)
+    status, said = gate(host, ready, ready, WIREGUARD="yes")
+    assert status == 1
+    assert "wireguard.cali has no address" in said
+    assert "next: 'journalctl -u calico-lab-felix' on a0" in said
+
+
+def test_an_address_is_not_taken_twice_at_once(host: PretendHost, ready: int) -> None:
+    # The start of the services takes one too, and each would give back what the other has.
+    wireguard(host)
+    host.program("systemctl", '[ "$1" != is-active ] || exit 3; echo activating')
+    assert gate(host, ready, ready, WIREGUARD="yes")[0] == 1
+    assert not [call for call in host.calls if call.startswith("calico-node")]
 
 
 def test_a_host_without_peers_needs_no_session(host: PretendHost, ready: int) -> None:
