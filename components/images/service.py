@@ -1,8 +1,8 @@
 """A service of the lab: a container of one of its images on one host, with what it reads and where it writes.
 
 Owes: what depends on `ready` begins only when the container is healthy; one that is not is reported with its
-last lines; a service is made anew when its image, its address or its files change; its secrets are in files
-that it alone can read, and neither in its environment nor in its arguments.
+last lines; a service is made anew when its image, its host, its address or its files change; its secrets are
+in files that it alone can read, and neither in its environment nor in its arguments.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from pydantic import Field
 
 from components.calico.policies import SERVICE_LABEL
 from components.hosts import Host
+from components.images.place import Place
 from components.section import HostName, Section
 
 FILES = "/run/secrets"
@@ -26,6 +27,9 @@ SECONDS_ALLOWED = 60
 STACK_LABEL = "calico-lab.stack"
 ENDPOINT_LABEL = f"org.projectcalico.label.{SERVICE_LABEL}"
 """It becomes a label of the service's endpoint, by which network policies know it."""
+HOST_LABEL = "calico-lab.host"
+"""A container of the same name on another host is another one. To Pulumi it would be the same, because a
+change of the provider alone replaces nothing; a change of a label does."""
 FILES_LABEL = "calico-lab.files"
 """Its value changes with the contents of the service's files."""
 _HERE = Path(__file__).parent
@@ -133,6 +137,7 @@ class Service:
             destroy_grace_seconds=5,
             labels=[
                 docker.ContainerLabelArgs(label=STACK_LABEL, value=pulumi.get_stack()),
+                docker.ContainerLabelArgs(label=HOST_LABEL, value=host.name),
                 docker.ContainerLabelArgs(label=FILES_LABEL, value=_digest(files)),
                 *(
                     [docker.ContainerLabelArgs(label=ENDPOINT_LABEL, value=policy_name)]
@@ -179,11 +184,16 @@ class Service:
         )
 
     def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
+        child = ResourceOptions(parent=self._parent)
+        Place(f"{self._name}-place", self._container_name, self._host.name, volume.path, opts=child)
+        # By a trigger, and not by a label as with the container: the volume of a lab that an earlier program
+        # has made has neither, and what is saved in it must not be lost because it gets one.
+        moved = ResourceOptions(replacement_trigger=self._host.name)
         made = docker.Volume(
             f"{self._name}-{volume.name}",
             name=f"{self._container_name}-{volume.name}",
             labels=[docker.VolumeLabelArgs(label=STACK_LABEL, value=pulumi.get_stack())],
-            opts=self._host.docker_options(ResourceOptions(parent=self._parent)),
+            opts=self._host.docker_options(ResourceOptions.merge(child, moved)),
         )
         return docker.ContainerMountArgs(type="volume", source=made.name, target=volume.path)
 

@@ -23,7 +23,7 @@ USER = 8888
 class NotebookConfig(ServiceConfig):
     """The `notebook` section of the config."""
 
-    host: HostName = Field("a1", description="The host that runs it.")
+    host: HostName = Field("a1", description="The host that runs it; what is saved does not move along.")
     address: Address = Field(description="Its fixed address on the container network.")
     memory: int = Field(1024, ge=256, description="The memory that it and its kernels may use, in MiB.")
     cpus: float = Field(

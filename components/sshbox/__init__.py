@@ -29,7 +29,7 @@ CAPABILITIES = (
 class SshBoxConfig(ServiceConfig):
     """The `sshBox` section of the config."""
 
-    host: HostName = Field("a0", description="The host that runs it.")
+    host: HostName = Field("a0", description="The host that runs it; what is saved does not move along.")
     address: Address | None = Field(
         None, description="Its fixed address on the container network; without it, any that is free."
     )

@@ -30,6 +30,8 @@ class Registered:
     dependencies: frozenset[str]
     deleted_with: str
     provider: str
+    replacement_trigger: Any
+    """Another value replaces the resource; None and any value are the same, as they are to the engine."""
 
     def secrets(self) -> Iterator[Any]:
         """The secret values among its inputs."""
@@ -136,6 +138,7 @@ class _Recorder(mocks.MockMonitor):
                 frozenset(request.dependencies),
                 request.deletedWith,
                 request.provider,
+                json_format.MessageToDict(request.replacement_trigger),
             )
         )
         return answer

@@ -101,6 +101,34 @@ def test_a_policy_that_is_switched_on_is_one_resource_more(lab: Program) -> None
     assert set(before) - set(after) == set()
 
 
+@pytest.mark.parametrize(
+    ("section", "name"), [("notebook", "notebook"), ("sshBox", "sshbox"), ("proxy", "proxy")]
+)
+def test_a_service_that_moves_is_another_container(lab: Program, section: str, name: str) -> None:
+    before = lab.named(name)
+    after = run(with_change(f"{section}.host", "a0" if section == "notebook" else "a1")).named(name)
+    # The provider alone would change nothing: the engine compares what the plugin compares.
+    assert before.provider != after.provider
+    assert before.inputs["labels"] != after.inputs["labels"]
+
+
+@pytest.mark.parametrize(("section", "name"), [("notebook", "notebook-work"), ("sshBox", "sshbox-home")])
+def test_a_volume_that_moves_is_another_one(lab: Program, section: str, name: str) -> None:
+    before = lab.named(name)
+    after = run(with_change(f"{section}.host", "a2")).named(name)
+    assert before.provider != after.provider
+    assert before.replacement_trigger
+    assert before.replacement_trigger != after.replacement_trigger
+
+
+def test_the_volume_of_an_earlier_program_stays(lab: Program) -> None:
+    # What an earlier program gave it: any other input would replace it, and lose what is saved in it.
+    assert lab.named("notebook-work").inputs == {
+        "name": "calico-lab-notebook-work",
+        "labels": [{"label": "calico-lab.stack", "value": "lab"}],
+    }
+
+
 @pytest.mark.parametrize("case", sorted(CASES.glob("*.json")), ids=lambda path: path.stem)
 def test_bad_config_is_refused_before_the_first_resource(case: Path) -> None:
     spec = json.loads(case.read_text())
