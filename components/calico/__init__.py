@@ -181,7 +181,9 @@ class CalicoNetwork(ComponentResource):
             connection=host.connection,
             source=pulumi.FileAsset(str(self._archive)),
             remote_path=REMOTE_ARCHIVE,
-            opts=host.options(self._child),
+            opts=host.options(
+                ResourceOptions(parent=self, replacement_trigger=host.machine.id if host.machine else None)
+            ),
         )
         programs = host.run(
             "calico-programs",

@@ -7,7 +7,7 @@ loads, and `host_firewall.py` is the resource that loads them. `evaluate.py` say
 
 from collections.abc import Mapping, Sequence
 
-from pulumi import ComponentResource, CustomResource, Input, Output, ResourceOptions, RunError
+from pulumi import ComponentResource, Input, Output, ResourceOptions, RunError
 
 from components.firewall.compile import compile_policies
 from components.firewall.guard import Flow, Need, guarded, lab_flows
@@ -70,7 +70,7 @@ class FirewallPolicy(ComponentResource):
                 f"{host_name}-firewall",
                 inputs(
                     host=host_name,
-                    machine=host.machine.id if isinstance(host.machine, CustomResource) else host.address,
+                    machine=host.machine.id if host.machine else host.address,
                     ssh_config=ssh_config,
                     compiled=compile_policies(policies),
                     operator=[str(address) for address in lab.operator],

@@ -6,7 +6,8 @@ addresses, and optionally a visitor: a plain machine on the same network that be
 connection whose host key is pinned, and a Docker provider that goes through the same SSH.
 
 Owes: a `Host` is usable by others only once it has answered SSH, is a supported release and runs Docker; an
-unreachable host is an error after a bounded wait; deleting puts an existing machine back as it was.
+unreachable host is an error after a bounded wait; deleting puts an existing machine back as it was. A machine
+that is made anew under its name gets everything anew that was on it.
 """
 
 import shlex
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions, RunError
+from pulumi import ComponentResource, CustomResource, Input, Output, Resource, ResourceOptions, RunError
 from pulumi_command import remote
 from pulumi_docker import Provider as DockerProvider
 
@@ -74,9 +75,18 @@ class Host:
     """A ready ssh command, which is run in the project's folder."""
     ready: Sequence[Resource]
     """What has to be done before anything on the host is."""
-    machine: Resource | None
+    machine: CustomResource | None
     """The resource whose deletion makes undoing anything on the host needless, if there is one."""
     docker: DockerProvider | None = None
+
+    @property
+    def identity(self) -> dict[str, Input[str]]:
+        """What tells the machine from one that takes its place, for the variables of a script.
+
+        Another one has it run again, as an update. (`replace_with` would make it anew, but Pulumi then undoes
+        first what is there, one by one, whatever `deleted_with` says.)
+        """
+        return {"MACHINE": self.machine.id} if self.machine else {}
 
     def options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
         """Options for a resource on this host: after it is ready, and gone when the machine is gone."""
@@ -85,8 +95,11 @@ class Host:
         )
 
     def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
-        """Options for a Docker resource on this host."""
-        return ResourceOptions.merge(self.options(ResourceOptions(provider=self.docker)), opts)
+        """Options for a Docker resource on this host, which a machine in its place does not have."""
+        anew = ResourceOptions(
+            provider=self.docker, replacement_trigger=self.machine.id if self.machine else None
+        )
+        return ResourceOptions.merge(self.options(anew), opts)
 
     def run(
         self,
@@ -107,14 +120,14 @@ class Host:
             script: A bash script in the component's folder; None where only deletion has something to do.
             delete: A script that undoes it; it gets the same variables. When it fails, what the resource
                 depends on is not removed either.
-            variables: Exported to both scripts; never secret.
+            variables: Exported to both scripts; never secret. So is `MACHINE`, which `identity` explains.
             stdin: What the script reads from standard input; may be secret.
             triggers: Values whose change runs the script again, by replacing the resource.
             once: There is one of it in the lab, whichever host it is done from. The resource is called
                 `<name>`: another host takes it over, and the host before does not undo it.
             opts: More resource options, usually the parent.
         """
-        exports: Output[dict[str, str]] = Output.all(**(variables or {}))
+        exports: Output[dict[str, str]] = Output.all(**self.identity, **(variables or {}))
 
         def command(path: Path | None) -> Output[str] | None:
             if path is None:
@@ -234,14 +247,14 @@ class Hosts(ComponentResource):
         self.ssh = Output.all(**{alias: host.ssh for alias, host in hosts.items()})
         self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
 
-    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, Resource], Output[str]]:
+    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Output[str]]:
         """Make the machines as containers of the controller's Docker engine."""
         self.controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=self.controller)
         operator = SshKey("operator", opts=self._child)
         network = MachineNetwork(config.network, config.release, operator, on_controller)
         endpoints: list[Endpoint] = []
-        machines: dict[str, Resource] = {}
+        machines: dict[str, CustomResource] = {}
         visitor = {"visitor": config.visitor} if config.visitor else {}
         for alias, plan in {**config.members, **visitor}.items():
             address = str(plan.address)
@@ -260,7 +273,7 @@ class Hosts(ComponentResource):
             endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
         return endpoints, machines, operator.private_key
 
-    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, Resource], Output[str]]:
+    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Output[str]]:
         """Take the machines that the operator has."""
         self.controller = DockerProvider("controller", opts=self._child) if config.build_locally else None
         endpoints = [
@@ -277,7 +290,7 @@ class Hosts(ComponentResource):
         return endpoints, {}, private_key
 
     def _host(
-        self, endpoint: Endpoint, private_key: Output[str], machine: Resource | None, access: SshAccess
+        self, endpoint: Endpoint, private_key: Output[str], machine: CustomResource | None, access: SshAccess
     ) -> Host:
         reachable = Host(
             name=endpoint.alias,

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Check that $HOST can carry the lab, and make the lab's own folders; with $CHECK_ONLY, not these.
+# Check that $HOST can carry the lab, and make the lab's own folders; with $CHECK_ONLY, not these. Where the host is a
+# container of the lab, $MACHINE says which.
 set -eu
 refuse() {
     echo "$HOST: $1; $2" >&2
@@ -15,6 +16,22 @@ case "$ID ${VERSION_ID%%.*}" in
 esac
 [ ! -e /snap/bin/docker ] ||
     refuse "Docker is there as a snap, beside which no other engine runs" "'snap remove docker' there, and again"
+# A container of the lab that takes the place of another has Docker's data from that one. The containers and the network
+# in it are made anew: what is there would be in the way of them, and has Docker wait for a driver that is not there yet.
+# What is saved in volumes stays.
+data=/var/lib/docker tasks=/run/containerd/io.containerd.runtime.v2.task/moby
+is_of_another() {
+    [ -n "${MACHINE-}" ] && [ ! -e /var/lib/calico-lab ] &&
+        { [ -n "$(ls -A $data/containers 2>/dev/null)" ] || grep -qs calico-ipam $data/network/files/local-kv.db; }
+}
+if [ -z "${CHECK_ONLY-}" ] && is_of_another; then
+    systemctl kill --signal=KILL docker.service containerd.service 2>/dev/null || true
+    systemctl stop docker.socket docker.service containerd.service
+    for pid in "$tasks"/*/init.pid; do [ ! -e "$pid" ] || kill -KILL "$(cat "$pid")" 2>/dev/null || true; done
+    findmnt --raw --noheadings --output TARGET | grep "^$data/" | xargs -r umount || true
+    find $data -mindepth 1 -maxdepth 1 ! -name volumes -exec rm -rf {} +
+    systemctl start docker.service
+fi
 # A machine that was started a moment ago is given the time to finish its boot; a unit of its own that failed
 # ("degraded") is not the lab's business.
 timeout 60 systemctl is-system-running --wait >/dev/null 2>&1 || true

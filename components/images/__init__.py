@@ -110,6 +110,7 @@ class ServiceImage(ComponentResource):
                 "SOURCE": builder.name if builder else "",
                 "HOST": host.name,
                 "SSH_CONFIG": self._ssh_config,
+                **host.identity,
             },
             triggers=[self._image.image_id],
             logging=local.Logging.STDERR,

@@ -50,6 +50,25 @@ def test_what_touches_a_made_host_goes_with_its_machine(lab: Program) -> None:
     assert {resource.name for resource in touching if resource.deleted_with not in machines} == set()
 
 
+def test_a_machine_in_anothers_place_gets_all_that_was_on_it(lab: Program) -> None:
+    """Each resource on a host has something of the machine that makes it run, or be made, again."""
+    for resource in (resource for resource in lab.resources if resource.deleted_with):
+        identity = f"{resource.deleted_with.rpartition('::')[2]}-id"
+        if resource.type.startswith("docker:") or resource.type.endswith(":CopyToRemote"):
+            # What is saved in a volume outlives the machine.
+            lasts = resource.type.endswith(":Volume")
+            assert (resource.replacement_trigger == identity) is not lasts, resource.name
+        elif resource.type == "command:remote:Command":
+            assert not resource.inputs.get("create") or identity in resource.inputs["create"], resource.name
+            # It would be undone, and not done again.
+            assert resource.replacement_trigger is None
+        elif resource.type.endswith(":Gate"):
+            # A digest of what it waits for, and that has run again.
+            assert resource.inputs["triggers"]
+        else:
+            assert identity in json.dumps(resource.inputs), resource.name
+
+
 def test_every_docker_resource_names_its_engine(lab: Program) -> None:
     on_docker = [resource for resource in lab.resources if resource.type.startswith("docker:")]
     assert on_docker

@@ -1,0 +1,88 @@
+"""A host is made ready: what a machine finds in Docker's data that takes the place of another."""
+
+from pathlib import Path
+
+import pytest
+
+from components import hosts
+from tests.unit.pretend_host import PretendHost
+
+SCRIPT = Path(hosts.__file__).parent / "prepare.sh"
+DATA = "/var/lib/docker"
+VOLUME = f"{DATA}/volumes/calico-lab-notebook-work/_data/saved.ipynb"
+CONTAINER = f"{DATA}/containers/0123/config.v2.json"
+NETWORKS = f"{DATA}/network/files/local-kv.db"
+LAYER = f"{DATA}/overlay2/0123/diff/file"
+MADE = {"HOST": "a0", "MACHINE": "fedcba"}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> PretendHost:
+    """A machine that has Docker's data from another."""
+    host = PretendHost(tmp_path)
+    host.program("systemctl", '[ "$1" != is-system-running ] || echo running')
+    for path in (VOLUME, CONTAINER, LAYER):
+        host.write(path, "")
+    host.write(NETWORKS, '{"ipamType":"calico-ipam"}')
+    host.write("/etc/os-release", "ID=debian\nVERSION_ID=13\n")
+    host.write("/proc/sys/net/ipv4/ip_forward", "0\n")
+    return host
+
+
+def prepare(host: PretendHost, variables: dict[str, str]) -> None:
+    folders = ("/etc/os-release", "/var/lib/docker", "/run/containerd", "/proc/sys")
+    done = host.run(SCRIPT, variables, instead={path: str(host.path(path)) for path in folders})
+    assert done.returncode == 0, done.stderr
+
+
+def left(host: PretendHost) -> list[str]:
+    return sorted(path.name for path in host.path(DATA).iterdir())
+
+
+def stopped(host: PretendHost) -> bool:
+    return "systemctl stop docker.socket docker.service containerd.service" in host.calls
+
+
+def test_a_machine_in_anothers_place_keeps_of_its_containers_what_they_saved(host: PretendHost) -> None:
+    prepare(host, MADE)
+    assert left(host) == ["volumes"]
+    assert host.path(VOLUME).exists()
+    # Docker may wait for the network's driver all that time, and the boot for Docker.
+    start = host.calls.index("systemctl start docker.service")
+    assert stopped(host)
+    assert start < host.calls.index("systemctl is-system-running --wait")
+
+
+def test_the_network_alone_is_in_the_way_too(host: PretendHost) -> None:
+    host.path(CONTAINER).unlink()
+    host.path(CONTAINER).parent.rmdir()
+    prepare(host, MADE)
+    assert left(host) == ["volumes"]
+
+
+def test_a_machine_that_is_prepared_already_is_left_alone(host: PretendHost) -> None:
+    host.path("/var/lib/calico-lab").mkdir(parents=True)
+    prepare(host, MADE)
+    assert host.path(CONTAINER).exists()
+    assert not stopped(host)
+
+
+def test_the_docker_of_an_existing_machine_is_left_alone(host: PretendHost) -> None:
+    prepare(host, {"HOST": "a0"})
+    assert host.path(CONTAINER).exists()
+    assert not stopped(host)
+
+
+def test_a_check_changes_nothing(host: PretendHost) -> None:
+    prepare(host, {**MADE, "CHECK_ONLY": "yes"})
+    assert host.path(CONTAINER).exists()
+    assert not host.path("/var/lib/calico-lab").exists()
+
+
+def test_the_docker_of_a_first_machine_is_left_alone(host: PretendHost) -> None:
+    host.path(CONTAINER).unlink()
+    host.path(CONTAINER).parent.rmdir()
+    host.write(NETWORKS, '{"ipamType":"default"}')
+    prepare(host, MADE)
+    assert host.path(LAYER).exists()
+    assert not stopped(host)
