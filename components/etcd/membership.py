@@ -3,12 +3,27 @@
 etcd reads the list at a member's first start only. A changed list would leave the old members as they are
 and give a new one a cluster of its own, which never gets a quorum. So a change is refused, and the preview
 says so already.
+
+The list is written down before anything is done on a host, because what is wrong has to be refused before it,
+too. So it may be that of a cluster that has never begun: the hosts are asked.
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 from pulumi import ResourceOptions, dynamic
+
+from components.hosts.shell import PROJECT, run
+from components.hosts.ssh import access_folder
+
+LOOK_SECONDS = 5
+"""What is waited for a host that may not be there."""
+BEGUN = 3
+HAS_BEGUN = f"[ ! -d /var/lib/calico-lab/etcd/member/wal ] || exit {BEGUN}"
+"""A member's log begins with the list of members, which it goes by from then on."""
+COMPARED = ("token", "members")
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
@@ -33,12 +48,41 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.C
     ]
 
 
+def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
+    """Whether a cluster of these members has begun; it may have where none of them can be asked.
+
+    Args:
+        members: Peer URL by member.
+        ssh_config: Path, from the project's folder, of the ssh_config(5) by which they are reached.
+    """
+    if not (PROJECT / ssh_config).is_file():
+        return True
+
+    def ask(member: str) -> int:
+        # The file may name another address already.
+        ssh = f"ssh -F {ssh_config} -o HostName={urlsplit(members[member]).hostname} {member}"
+        return run(ssh, HAS_BEGUN, seconds=LOOK_SECONDS).status
+
+    with ThreadPoolExecutor(max_workers=len(members)) as pool:
+        answers = list(pool.map(ask, members))
+    return BEGUN in answers or 0 not in answers
+
+
 class _MembershipProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        return dynamic.CheckResult(dict(news), refusals(olds, news) if "members" in olds else [])
+        wrong = refusals(olds, news) if "members" in olds else []
+        if wrong and not has_begun(olds["members"], news["ssh_config"]):
+            wrong = []
+        return dynamic.CheckResult(dict(news), wrong)
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         return dynamic.CreateResult(props["token"], dict(props))
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in COMPARED))
+
+    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        return dynamic.UpdateResult(dict(news))
 
 
 class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
@@ -55,4 +99,5 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
             members: Peer URL by member.
             opts: More resource options, usually the parent.
         """
-        super().__init__(_MembershipProvider(), name, {"token": token, "members": dict(members)}, opts)
+        props = {"token": token, "members": dict(members), "ssh_config": f"{access_folder()}/config"}
+        super().__init__(_MembershipProvider(), name, props, opts)

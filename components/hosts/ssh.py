@@ -16,6 +16,11 @@ from pulumi import Output, ResourceOptions, dynamic
 from components.hosts.shell import PROJECT
 
 
+def access_folder() -> str:
+    """The folder, from the project's, of the files by which the stack's machines are reached."""
+    return f".state/ssh/{pulumi.get_stack()}"
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where and as whom one host is reached."""
@@ -109,7 +114,7 @@ class SshAccess(dynamic.Resource, module="calico-lab", name="SshAccess"):
         opts: ResourceOptions | None = None,
     ) -> None:
         props = {
-            "folder": f".state/ssh/{pulumi.get_stack()}",
+            "folder": access_folder(),
             "hosts": [vars(endpoint) for endpoint in endpoints],
             "private_key": private_key,
             "config": None,

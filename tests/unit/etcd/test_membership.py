@@ -1,0 +1,79 @@
+"""The members of a cluster stay, once there is one: the hosts say whether there is."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.etcd import membership
+from components.hosts.shell import Answer
+
+OLDS = {
+    "token": "one",
+    "members": {"a0": "https://10.0.0.1:2380", "a1": "https://10.0.0.2:2380"},
+    "ssh_config": "config",
+}
+CORRECTED: dict[str, Any] = {**OLDS, "members": {**OLDS["members"], "a1": "https://10.0.0.3:2380"}}  # type: ignore[dict-item]
+BEGUN, NOT_BEGUN, SILENT = Answer(3, "", ""), Answer(0, "", ""), Answer(255, "", "no route")
+NO_ROOT = Answer(1, "", "sudo: a password is required")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Answer]:
+    """What each address answers."""
+    answers: dict[str, Answer] = {}
+
+    def run(ssh: str, script: str, variables: object = None, seconds: float = 0) -> Answer:
+        assert script == membership.HAS_BEGUN
+        return answers[ssh.partition("HostName=")[2].split()[0]]
+
+    (tmp_path / "config").touch()
+    monkeypatch.setattr(membership, "PROJECT", tmp_path)
+    monkeypatch.setattr(membership, "run", run)
+    return answers
+
+
+def refused(news: dict[str, Any]) -> list[str]:
+    return [failure.reason for failure in membership._MembershipProvider().check(OLDS, news).failures]
+
+
+def test_what_a_first_up_that_failed_had_wrong_can_be_corrected(hosts: dict[str, Answer]) -> None:
+    hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": SILENT})
+    assert refused(CORRECTED) == []
+    assert refused({**OLDS, "token": "two"}) == []
+
+
+@pytest.mark.parametrize("other", [NOT_BEGUN, SILENT, BEGUN])
+def test_a_cluster_that_has_begun_keeps_its_members(hosts: dict[str, Answer], other: Answer) -> None:
+    hosts.update({"10.0.0.1": BEGUN, "10.0.0.2": other})
+    (reason,) = refused(CORRECTED)
+    assert "a1 answers its peers at https://10.0.0.2:2380 and not at https://10.0.0.3:2380" in reason
+
+
+def test_hosts_that_cannot_be_asked_may_have_a_cluster(hosts: dict[str, Answer], tmp_path: Path) -> None:
+    hosts.update({"10.0.0.1": SILENT, "10.0.0.2": NO_ROOT})
+    assert refused(CORRECTED)
+    hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": NOT_BEGUN})
+    (tmp_path / "config").unlink()
+    assert refused(CORRECTED)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_member_has_begun_with_its_log(tmp_path: Path, begun: bool) -> None:
+    if begun:
+        (tmp_path / "member" / "wal").mkdir(parents=True)
+    script = membership.HAS_BEGUN.replace("/var/lib/calico-lab/etcd", str(tmp_path))
+    assert subprocess.run(["bash", "-c", script], check=False).returncode == (3 if begun else 0)
+
+
+def test_nobody_is_asked_where_nothing_changes(hosts: dict[str, Answer]) -> None:
+    assert hosts == {}
+    assert refused(OLDS) == []
+
+
+def test_what_is_corrected_is_written_down() -> None:
+    provider = membership._MembershipProvider()
+    assert not provider.diff("one", {**OLDS, "__provider": "old"}, {**OLDS, "__provider": "new"}).changes
+    assert provider.diff("one", OLDS, CORRECTED).changes
+    assert provider.update("one", OLDS, CORRECTED).outs == CORRECTED
