@@ -6,7 +6,8 @@ Debian's etcd 3.4 is used, from its own packages and with units of the lab's own
 Owes: the component's outputs resolve only when every member is healthy with a quorum behind it; a member that
 is not is named, with what it sees of its peers; a restart happens only when a member's configuration has
 changed, and then to one member at a time; the list of members of a running cluster is never changed by
-accident.
+accident; a member that has lost its data takes its place again, and the lab itself never takes the data of so
+many that there is no quorum.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -204,6 +205,7 @@ class EtcdCluster(ComponentResource):
             f"{name}-membership",
             config.token,
             {member: peer_url(config, address) for member, address in addresses.items()},
+            {host.name: host.plan for host in hosts.values() if host.plan},
             opts=self._child,
         )
         started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}

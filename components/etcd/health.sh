@@ -1,16 +1,53 @@
 #!/bin/bash
 # Wait until this host's member is healthy: it answers a read that a quorum has confirmed. If it does not
-# within $SECONDS_ALLOWED, say what it sees of its $PEERS ("<name>=<address> ...").
+# within $SECONDS_ALLOWED, say what it sees of its $PEERS ("<name>=<address> ..."). A member of a running cluster whose
+# data are lost, with its machine for example, takes its place in it again first.
 set -eu
 unit=calico-lab-etcd.service
 set -a
 # shellcheck source=/dev/null
 . /etc/calico-lab/etcd/etcdctl.env
 set +a
+cluster=$ETCDCTL_ENDPOINTS
 export ETCDCTL_ENDPOINTS=$ENDPOINT
+joining=/run/calico-lab-etcd-joining.env
+override=/run/systemd/system/$unit.d
+log=/var/lib/calico-lab/etcd/member/wal
 
+# etcd refuses to begin anew under the name of a member that has run, and ends.
+has_lost_its_data() {
+    [ ! -d "$log" ] &&
+        { [ -e "$joining" ] || journalctl -u "$unit" -n 50 --no-pager -o cat | grep -q 'has already been bootstrapped'; }
+}
+
+ask() { ETCDCTL_ENDPOINTS=$cluster etcdctl --command-timeout=5s "$@"; }
+
+# The quorum is that of the others all along, and etcd refuses what would take it from them. To come as a learner would
+# change nothing: this member has been missing, and is missing until it has the data.
+join() {
+    local url members id='' state=''
+    url=$(sed -n 's/^ETCD_INITIAL_ADVERTISE_PEER_URLS=//p' /etc/calico-lab/etcd/etcd.env)
+    members=$(ask member list --write-out=simple) || return
+    # ID, status, name, peer URLs, client URLs: a member tells these when it has run.
+    read -r id state < <(awk -F ', ' -v name="$HOST" -v url="$url" \
+        '$3 == name || $4 == url { print $1, $5 == "" ? $2 : "ran" }' <<<"$members") || true
+    # It only begins, with the others.
+    [ "$state" != started ] || return
+    systemctl stop "$unit"
+    rm -rf "${log%/wal}"
+    mkdir -p "$override"
+    echo ETCD_INITIAL_CLUSTER_STATE=existing >"$joining"
+    printf '[Service]\nEnvironmentFile=-%s\n' "$joining" >"$override/joining.conf"
+    systemctl daemon-reload
+    [ "$state" != ran ] || ask member remove "$id" >/dev/null || return
+    [ "$state" = unstarted ] || ask member add "$HOST" --peer-urls="$url" >/dev/null || return
+    systemctl start --no-block "$unit"
+}
+
+joined=
 deadline=$((SECONDS + SECONDS_ALLOWED))
 until health=$(etcdctl --command-timeout=2s endpoint health 2>&1); do
+    [ -n "$joined" ] || ! has_lost_its_data || { said=$(join 2>&1) && joined=yes; } || true
     [ "$SECONDS" -lt "$deadline" ] && sleep 0.2 && continue
     {
         echo "$HOST: etcd: the member is not healthy after $SECONDS_ALLOWED s"
@@ -30,9 +67,10 @@ until health=$(etcdctl --command-timeout=2s endpoint health 2>&1); do
         done
         echo "the last that it wrote:"
         journalctl -u "$unit" -n 15 --no-pager -o cat || true
-        if journalctl -u "$unit" -n 50 --no-pager -o cat | grep -q 'has already been bootstrapped'; then
-            echo "next: this host has lost the data of a member of a running cluster; make the cluster anew:" \
-                "'pulumi destroy', then 'pulumi up'"
+        if has_lost_its_data; then
+            echo "next: this host has lost the data of a member of a running cluster, and could not take its place" \
+                "in it again${said:+: $said}. See that the other members are healthy, then run 'pulumi up' again; or" \
+                "make the cluster anew: 'pulumi destroy', then 'pulumi up'"
         elif [ -n "$blocked" ]; then
             echo "next: a packet filter drops what gets no answer: look at 'iptables -S INPUT' here and there, and at" \
                 "what lies between the hosts; then run 'pulumi up' again"
@@ -42,3 +80,7 @@ until health=$(etcdctl --command-timeout=2s endpoint health 2>&1); do
     } >&2
     exit 1
 done
+if [ -e "$joining" ]; then
+    rm -rf "$joining" "$override"
+    systemctl daemon-reload
+fi

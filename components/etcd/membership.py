@@ -4,10 +4,15 @@ etcd reads the list at a member's first start only. A changed list would leave t
 and give a new one a cluster of its own, which never gets a quorum. So a change is refused, and the preview
 says so already.
 
+A member whose machine is made anew loses its data. It takes its place in the cluster again (`health.sh`)
+while the others are a quorum; so what takes more of them at a time is refused. Only where the whole lab is
+made anew is its cluster, too.
+
 The list is written down before anything is done on a host, because what is wrong has to be refused before it,
 too. So it may be that of a cluster that has never begun: the hosts are asked.
 """
 
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +28,7 @@ LOOK_SECONDS = 5
 BEGUN = 3
 HAS_BEGUN = f"[ ! -d /var/lib/calico-lab/etcd/member/wal ] || exit {BEGUN}"
 """A member's log begins with the list of members, which it goes by from then on."""
-COMPARED = ("token", "members")
+COMPARED = ("token", "members", "machines")
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
@@ -45,6 +50,46 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.C
             "is made: put the old value back, or make it anew with 'pulumi destroy' and 'pulumi up'",
         )
         for key, reason in wrong
+    ]
+
+
+def made_anew(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """The hosts whose machines are made anew; a lab of an earlier program does not know."""
+    before, after = olds.get("machines", {}), news["machines"]
+    return [host for host in before if host in after and before[host] != after[host]]
+
+
+def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
+    """Say why machines cannot be made anew, if the cluster would have no quorum without them."""
+    anew = made_anew(olds, news)
+    members = olds["members"]
+    lost = [member for member in members if member in anew]
+    spare = (len(members) - 1) // 2
+    if len(lost) <= spare or len(anew) == len(olds["machines"]):
+        return []
+    much = f"change at most {spare} of them at a time" if spare else "it has none to spare"
+    reason = (
+        f"etcd.members: the machines of {', '.join(lost)} would be made anew, and the data of these members "
+        f"go with them; of {len(members)} members a quorum has to stay: {much}. Or make the lab anew with "
+        "'pulumi destroy' and 'pulumi up'. Nothing was changed"
+    )
+    return [dynamic.CheckFailure("members", reason)]
+
+
+def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """Say what becomes of the cluster when machines are made anew, a sentence each."""
+    anew = made_anew(olds, news)
+    lost = [member for member in olds["members"] if member in anew]
+    if not lost:
+        return []
+    if len(anew) == len(olds["machines"]):
+        return [
+            "etcd: every machine of the lab is made anew, and the cluster with them: what is in it is lost, "
+            "but for what the lab writes there itself"
+        ]
+    return [
+        f"etcd: the machine of {' and that of '.join(lost)} is made anew: the member loses its data, and "
+        "takes its place in the cluster again"
     ]
 
 
@@ -70,9 +115,15 @@ def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
 
 class _MembershipProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        wrong = refusals(olds, news) if "members" in olds else []
-        if wrong and not has_begun(olds["members"], news["ssh_config"]):
-            wrong = []
+        if "members" not in olds:
+            return dynamic.CheckResult(dict(news), [])
+        wrong = [*refusals(olds, news), *quorum_refusals(olds, news)]
+        told = consequences(olds, news)
+        if (wrong or told) and not has_begun(olds["members"], news["ssh_config"]):
+            return dynamic.CheckResult(dict(news), [])
+        for sentence in [] if wrong else told:
+            # Pulumi shows what a provider writes here with the diagnostics.
+            print(sentence, file=sys.stderr, flush=True)
         return dynamic.CheckResult(dict(news), wrong)
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
@@ -89,7 +140,12 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
     """The members and the token that the cluster was bootstrapped with."""
 
     def __init__(
-        self, name: str, token: str, members: Mapping[str, str], opts: ResourceOptions | None = None
+        self,
+        name: str,
+        token: str,
+        members: Mapping[str, str],
+        machines: Mapping[str, str],
+        opts: ResourceOptions | None = None,
     ) -> None:
         """Remember the bootstrap.
 
@@ -97,7 +153,13 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
             name: The resource's name.
             token: The cluster's token.
             members: Peer URL by member.
+            machines: What each machine of the lab is made by, members or not; none that it does not make.
             opts: More resource options, usually the parent.
         """
-        props = {"token": token, "members": dict(members), "ssh_config": f"{access_folder()}/config"}
+        props = {
+            "token": token,
+            "members": dict(members),
+            "machines": dict(machines),
+            "ssh_config": f"{access_folder()}/config",
+        }
         super().__init__(_MembershipProvider(), name, props, opts)

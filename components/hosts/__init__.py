@@ -22,7 +22,7 @@ from pulumi_docker import Provider as DockerProvider
 from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
 from components.hosts.files import render
 from components.hosts.known import host_key
-from components.hosts.machine import Machine, MachineNetwork, interface_in
+from components.hosts.machine import Machine, MachineNetwork, interface_in, plan
 from components.hosts.ssh import Endpoint, SshAccess
 from components.secrets import SshKey
 
@@ -78,6 +78,8 @@ class Host:
     machine: CustomResource | None
     """The resource whose deletion makes undoing anything on the host needless, if there is one."""
     docker: DockerProvider | None = None
+    plan: str = ""
+    """What the machine is made by, where the lab makes it: it is made anew when this changes."""
 
     @property
     def identity(self) -> dict[str, Input[str]]:
@@ -231,8 +233,13 @@ class Hosts(ComponentResource):
             _require_free(config)
         super().__init__("calico-lab:index:Hosts", name, None, opts)
         self._child = ResourceOptions(parent=self)
+        self._plans: dict[str, str] = {}
         if isinstance(config, DockerHosts):
             endpoints, machines, private_key = self._make(config)
+            self._plans = {
+                name: plan(config.network, config.release, str(member.address), member.mac)
+                for name, member in config.members.items()
+            }
         else:
             endpoints, machines, private_key = self._take(config)
         access = SshAccess("ssh-access", endpoints, private_key, opts=self._child)
@@ -256,14 +263,14 @@ class Hosts(ComponentResource):
         endpoints: list[Endpoint] = []
         machines: dict[str, CustomResource] = {}
         visitor = {"visitor": config.visitor} if config.visitor else {}
-        for alias, plan in {**config.members, **visitor}.items():
-            address = str(plan.address)
+        for alias, asked in {**config.members, **visitor}.items():
+            address = str(asked.address)
             key = SshKey(f"{alias}-host-key", opts=self._child)
             machine = Machine(
                 alias,
                 network=network,
                 address=address,
-                mac=plan.mac,
+                mac=asked.mac,
                 host_key=key,
                 operator=operator,
                 docker_engine=alias != "visitor",
@@ -309,6 +316,7 @@ class Hosts(ComponentResource):
             ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.alias}"),
             ready=[machine] if machine else [],
             machine=machine,
+            plan=self._plans.get(endpoint.alias, ""),
         )
         prepared = reachable.run(
             "prepare",

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def fingerprint(public_key: str) -> str:
     """The SHA-256 fingerprint of an OpenSSH public key, as `ssh-keygen -l` prints it, without `SHA256:`."""
     digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()
     return base64.b64encode(digest).decode().rstrip("=")
+
+
+def plan(network: IPv4Network, release: str, address: str, mac: str | None) -> str:
+    """A digest of what the config and the image's folder say of a machine: another one makes it anew.
+
+    Unlike the machine's id it is known before anything is done.
+    """
+    described = [str(network), release, address, mac, context_digest(CONTEXT)]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 class MachineNetwork:

@@ -12,6 +12,7 @@ from components.hosts.shell import Answer
 OLDS = {
     "token": "one",
     "members": {"a0": "https://10.0.0.1:2380", "a1": "https://10.0.0.2:2380"},
+    "machines": {},
     "ssh_config": "config",
 }
 CORRECTED: dict[str, Any] = {**OLDS, "members": {**OLDS["members"], "a1": "https://10.0.0.3:2380"}}  # type: ignore[dict-item]
@@ -77,3 +78,63 @@ def test_what_is_corrected_is_written_down() -> None:
     assert not provider.diff("one", {**OLDS, "__provider": "old"}, {**OLDS, "__provider": "new"}).changes
     assert provider.diff("one", OLDS, CORRECTED).changes
     assert provider.update("one", OLDS, CORRECTED).outs == CORRECTED
+
+
+def lab(*changed: str, members: int = 3, others: int = 1) -> dict[str, Any]:
+    """A cluster whose machines, and others of the lab, are made by these plans."""
+    names = [f"a{number}" for number in range(members + others)]
+    return {
+        "token": "one",
+        "members": {name: f"https://10.0.0.{number}:2380" for number, name in enumerate(names[:members])},
+        "machines": {name: "other" if name in changed else "plan" for name in names},
+        "ssh_config": "config",
+    }
+
+
+def checked(olds: dict[str, Any], news: dict[str, Any]) -> list[str]:
+    return [failure.reason for failure in membership._MembershipProvider().check(olds, news).failures]
+
+
+@pytest.fixture
+def running(hosts: dict[str, Answer]) -> None:
+    hosts.update({f"10.0.0.{number}": BEGUN for number in range(5)})
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("members", "changed"),
+    [(3, ["a0", "a1"]), (5, ["a0", "a1", "a2"]), (1, ["a0"]), (2, ["a1"]), (3, ["a0", "a1", "a2"])],
+)
+def test_machines_that_a_quorum_needs_stay(members: int, changed: list[str]) -> None:
+    (reason,) = checked(lab(members=members), lab(*changed, members=members))
+    assert f"etcd.members: the machines of {', '.join(changed)} would be made anew" in reason
+    assert "Nothing was changed" in reason
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("members", "changed", "told"),
+    [
+        (3, ["a1"], "etcd: the machine of a1 is made anew"),
+        (5, ["a0", "a1"], "etcd: the machine of a0 and that of a1 is made anew"),
+        (3, ["a0", "a1", "a2", "a3"], "etcd: every machine of the lab is made anew"),
+        (3, ["a3"], ""),
+        (3, [], ""),
+    ],
+)
+def test_what_becomes_of_the_cluster_is_told(
+    members: int, changed: list[str], told: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert checked(lab(members=members), lab(*changed, members=members)) == []
+    assert capfd.readouterr().err.startswith(told)
+
+
+def test_machines_without_a_cluster_are_made_anew_as_one_likes(hosts: dict[str, Answer]) -> None:
+    hosts.update({f"10.0.0.{number}": NOT_BEGUN for number in range(3)})
+    assert checked(lab(), lab("a0", "a1")) == []
+
+
+def test_a_lab_of_an_earlier_program_is_not_asked(hosts: dict[str, Answer]) -> None:
+    assert hosts == {}
+    earlier = {key: value for key, value in lab().items() if key in ("token", "members")}
+    assert checked(earlier, lab()) == []

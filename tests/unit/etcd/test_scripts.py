@@ -148,11 +148,78 @@ def test_a_peer_behind_a_packet_filter_is_told_from_one_that_refuses(host: Prete
     assert "next: a packet filter drops what gets no answer: look at 'iptables -S INPUT'" in done.stderr
 
 
-def test_a_member_that_lost_its_data_is_recognised(host: PretendHost) -> None:
-    host.program("etcdctl", "exit 1")
-    host.program("journalctl", "echo 'member 3886 has already been bootstrapped'")
+LOST = "echo 'member 3886 has already been bootstrapped'"
+PEER = "https://10.0.0.2:2380"
+OTHER = "aa, started, a0, https://10.0.0.1:2380, https://10.0.0.1:2379, false"
+OVERRIDE = "/run/systemd/system/calico-lab-etcd.service.d"
+
+
+def run_gate_of_lost(host: PretendHost, entry: str) -> tuple[int, list[str], str]:
+    """Run the gate of a member without data; return its status, what it did, and what it said.
+
+    The cluster has `entry` of it, and it is healthy once it has been started.
+    """
+    host.write("/etc/calico-lab/etcd/etcd.env", f"ETCD_INITIAL_ADVERTISE_PEER_URLS={PEER}\n")
+    host.program("journalctl", LOST)
+    answers = f"""
+        case "$*" in
+        *"member list"*) printf '%s\\n' '{OTHER}' '{entry}' ;;
+        *"endpoint health") grep -q 'systemctl start' "{host.root}/calls" ;;
+        esac
+    """
+    host.program("etcdctl", answers)
+    variables = {**gate(1), "SECONDS_ALLOWED": "1"}
+    done = host.run(HERE / "health.sh", variables, instead={"/run/systemd": str(host.path("/run/systemd"))})
+    changes = ("etcdctl --command-timeout=5s member remove", "etcdctl --command-timeout=5s member add")
+    did = [
+        call.removeprefix("etcdctl --command-timeout=5s ") for call in host.calls if call.startswith(changes)
+    ]
+    return done.returncode, did, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("entry", "did"),
+    [
+        (f"bb, started, a1, {PEER}, https://10.0.0.2:2379, false", ["member remove bb", "member add a1"]),
+        (f"bb, unstarted, , {PEER}, , false", []),
+        ("", ["member add a1"]),
+    ],
+    ids=["it has run", "it was added already", "it was removed already"],
+)
+def test_a_member_that_lost_its_data_takes_its_place_again(
+    host: PretendHost, entry: str, did: list[str]
+) -> None:
+    host.write("/var/lib/calico-lab/etcd/member/snap/db", "")
+    status, done, said = run_gate_of_lost(host, entry)
+    assert (status, said) == (0, "")
+    assert [call.partition(" --peer-urls=")[0] for call in done] == did
+    assert all(call.endswith(f"--peer-urls={PEER}") for call in done if "add" in call)
+    assert not host.path("/var/lib/calico-lab/etcd/member").exists()
+    # It is told to join, and only until it has.
+    assert host.calls.index("systemctl daemon-reload") < host.calls.index(
+        "systemctl start --no-block calico-lab-etcd.service"
+    )
+    assert not host.path(OVERRIDE).exists()
+    assert not host.path("/run/calico-lab-etcd-joining.env").exists()
+
+
+def test_a_member_that_begins_with_the_others_is_left_alone(host: PretendHost) -> None:
+    status, done, _ = run_gate_of_lost(host, f"bb, started, a1, {PEER}, , false")
+    assert (status, done) == (1, [])
+    assert "systemctl stop calico-lab-etcd.service" not in host.calls
+
+
+def test_a_member_that_has_data_does_not_join(host: PretendHost) -> None:
+    host.write("/var/lib/calico-lab/etcd/member/wal/0.wal", "")
+    status, done, _ = run_gate_of_lost(host, f"bb, started, a1, {PEER}, https://10.0.0.2:2379, false")
+    assert (status, done) == (1, [])
+
+
+def test_a_member_that_cannot_take_its_place_says_so(host: PretendHost) -> None:
+    host.program("etcdctl", "echo 'etcdserver: unhealthy cluster' >&2; exit 1")
+    host.program("journalctl", LOST)
     done = host.run(HERE / "health.sh", gate(1))
-    assert "next: this host has lost the data of a member" in done.stderr
+    assert "next: this host has lost the data of a member of a running cluster" in done.stderr
 
 
 def test_removal_leaves_no_data_and_may_be_repeated(host: PretendHost) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pulumi import RunError
 from pydantic import TypeAdapter, ValidationError
 
-from components.hosts import HostsConfig, as_root, with_variables
+from components.hosts import HostsConfig, as_root, machine, with_variables
 from components.hosts.known import pinned_key
 from components.hosts.machine import interface_in
 from components.hosts.ssh import render_config, render_known_hosts
@@ -92,3 +92,18 @@ def test_the_operators_known_hosts_pins_the_key_hashed_or_not(tmp_path: Path) ->
     assert pinned_key("10.0.0.9", 2222, known) == public
     with pytest.raises(RunError, match=r"10\.0\.0\.8 is not in .*ssh-keyscan"):
         pinned_key("10.0.0.8", 22, known)
+
+
+def test_a_plan_changes_with_what_makes_a_machine_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "context_digest", lambda _: "image")
+    network = IPv4Network("172.16.6.0/24")
+    plans = [
+        machine.plan(network, "trixie", "172.16.6.44", None),
+        machine.plan(network, "bookworm", "172.16.6.44", None),
+        machine.plan(network, "trixie", "172.16.6.45", None),
+        machine.plan(network, "trixie", "172.16.6.44", "02:42:ac:10:06:42"),
+        machine.plan(IPv4Network("172.16.0.0/16"), "trixie", "172.16.6.44", None),
+    ]
+    monkeypatch.setattr(machine, "context_digest", lambda _: "another")
+    plans.append(machine.plan(network, "trixie", "172.16.6.44", None))
+    assert len(set(plans)) == len(plans)
