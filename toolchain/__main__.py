@@ -101,18 +101,29 @@ def sweep(stack: Stack) -> None:
 
 def clean(stack: Stack, *, with_cache: bool) -> None:
     """Take the lab down, and remove what `setup` has made in the checkout."""
-    if stack.exported().get("deployment", {}).get("resources"):
+    if others := stack.others():
+        first = " && ".join(f"make destroy STACK={other}" for other in others)
+        raise ToolchainError(
+            f"the state of {', '.join(others)} is in .state, too, and is still needed; nothing was done. "
+            f"First take down what it describes, without PULUMI_BACKEND_URL: {first}"
+        )
+    if stack.has_resources():
         destroy = f". ./env.sh && pulumi destroy --stack {stack.name} --yes --skip-preview --non-interactive"
-        if subprocess.run(["sh", "-c", destroy], cwd=ROOT, check=False).returncode:
+        if subprocess.run(["sh", "-c", destroy], cwd=stack.root, check=False).returncode:
             raise ToolchainError(
                 f"the stack {stack.name} could not be destroyed, so its state is kept; remove the cause and "
                 "try again. To give the state up, remove .state: machines of your own then stay as they are."
             )
-    if engine.runs():
-        sweep(stack)
+    made = [stack.root / ".toolchain", stack.root / ".venv", *stack.root.glob("*.egg-info")]
+    if stack.own_backend:
+        if engine.runs():
+            sweep(stack)
+        made.append(stack.state)
+    else:
+        print(f"kept {stack.state}: its passphrase opens {stack.name} in {stack.backend}")
     forget_salt(stack)
-    for made in (LINKS, ROOT / ".venv", stack.state, *ROOT.glob("*.egg-info")):
-        shutil.rmtree(made, ignore_errors=True)
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
     if with_cache:
         shutil.rmtree(cache.root(), ignore_errors=True)
 

@@ -61,6 +61,11 @@ class Stack:
         """Whether the state lies in the checkout."""
         return "PULUMI_BACKEND_URL" not in os.environ
 
+    @property
+    def backend(self) -> str:
+        """Where the state lies."""
+        return self.environment["PULUMI_BACKEND_URL"]
+
     def require_config(self) -> None:
         """Refuse a stack that nobody has described."""
         if not self.config.is_file():
@@ -70,10 +75,38 @@ class Stack:
 
     def exported(self) -> dict[str, Any]:
         """The state as `pulumi stack export` gives it, without starting Pulumi; empty where there is none."""
-        checkpoint = self.state / ".pulumi" / "stacks" / self.project / f"{self.name}.json"
-        if not checkpoint.is_file():
-            return {}
-        return {"deployment": json.loads(checkpoint.read_text())["checkpoint"].get("latest") or {}}
+        checkpoint = self._checkpoints / f"{self.name}.json"
+        return _state_in(checkpoint) if checkpoint.is_file() else {}
+
+    def others(self) -> list[str]:
+        """The other stacks with resources in the own backend; this one too, where another backend has it."""
+        stacks = {file.stem: file for file in sorted(self._checkpoints.glob("*.json"))}
+        if self.own_backend:
+            stacks.pop(self.name, None)
+        return [name for name, file in stacks.items() if _state_in(file)["deployment"].get("resources")]
+
+    def has_resources(self) -> bool:
+        """Whether there is something to take down, whichever backend knows of it.
+
+        Raises:
+            ToolchainError: The other backend cannot be asked.
+        """
+        if self.own_backend:
+            return bool(self.exported().get("deployment", {}).get("resources"))
+        export = f". ./env.sh && pulumi stack export --stack {self.name} --non-interactive"
+        answer = ask("sh", "-c", export, cwd=self.root)
+        if answer.returncode == 0:
+            return bool(json.loads(answer.stdout)["deployment"].get("resources"))
+        if "no stack named" in answer.stderr:
+            return False
+        raise ToolchainError(
+            f"{self.backend} does not say whether the stack {self.name} has resources, so nothing was done: "
+            f"{answer.stderr.strip()}"
+        )
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.state / ".pulumi" / "stacks" / self.project
 
     def holders(self) -> list[dict[str, Any]]:
         """The processes that have locked the stack, as Pulumi writes them down."""
@@ -93,11 +126,11 @@ def prepare(step: Step, stack: Stack, cli: Cli) -> None:
     """Have a stack that `pulumi up` can be run on."""
     stack.state.mkdir(mode=0o700, exist_ok=True)
     write_passphrase(stack.state / "passphrase")
-    release(step, stack, cli)
     if not stack.own_backend:
         step.result = f"{stack.name}, in {os.environ['PULUMI_BACKEND_URL']}"
         _select_or_init(step, stack, cli)
         return
+    release(step, stack, cli)
     if not stack.exported():
         _init(step, stack, cli)
     settle(step, stack, cli)
@@ -146,6 +179,10 @@ def settle(step: Step, stack: Stack, cli: Cli) -> None:
         del document["deployment"]["pending_operations"]
         file.write_text(json.dumps(document))
         transfer("import")
+
+
+def _state_in(checkpoint: Path) -> dict[str, Any]:
+    return {"deployment": json.loads(checkpoint.read_text())["checkpoint"].get("latest") or {}}
 
 
 def _lives(holder: dict[str, Any]) -> bool:

@@ -146,6 +146,17 @@ def test_only_the_lock_of_a_dead_process_of_this_machine_is_released(
     assert ("cancel --yes --stack lab" in (root / "commands").read_text()) is released
 
 
+def test_a_lock_of_the_own_backend_says_nothing_of_another(
+    prepare: Callable[[], Stack], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = root / ".state" / ".pulumi" / "locks" / "organization" / "calico-lab" / "lab"
+    locks.mkdir(parents=True)
+    (locks / "a.json").write_text(json.dumps({"pid": 2**22 + 1, "hostname": socket.gethostname()}))
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somebodys-bucket")
+    prepare()
+    assert "cancel" not in (root / "commands").read_text()
+
+
 def test_another_backend_is_used_and_no_state_is_made_here(
     prepare: Callable[[], Stack], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
