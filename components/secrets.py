@@ -3,7 +3,9 @@
 Each is made once, at creation, on the controller, and lives in the stack's state as a Pulumi secret; none is
 ever an argument of a process or a line of a log. They are dynamic resources on `cryptography` and not
 `pulumi_tls` / `pulumi_random`, because each provider would be one more plugin to download, where there is a
-place to download it from. A certificate is issued anew when its subject changes or its end comes near.
+place to download it from. A certificate is issued anew when its subject changes or its end comes near. Each
+provider says itself what a change is: to Pulumi's own comparison a newer program would be one, because the
+provider is an input, too.
 
 Certificates follow RFC 5280; keys are ECDSA P-256 for TLS and Ed25519 (RFC 8709) for SSH.
 """
@@ -130,6 +132,10 @@ class _TokenProvider(dynamic.ResourceProvider):
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         return dynamic.CreateResult("token", {"value": secrets.token_hex(int(props["size"]))})
 
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        changed = len(olds.get("value") or "") != 2 * int(news["size"])
+        return dynamic.DiffResult(changes=changed, replaces=["size"] if changed else [])
+
 
 class Token(dynamic.Resource, module="calico-lab", name="Token"):
     """A random token of `size` bytes, as lower-case hex digits."""
@@ -153,6 +159,9 @@ class _SshKeyProvider(dynamic.ResourceProvider):
         return dynamic.CreateResult(
             "ssh-key", {"private_key": private_key.decode(), "public_key": public_key.decode()}
         )
+
+    def diff(self, _id: str, _olds: Mapping[str, Any], _news: Mapping[str, Any]) -> dynamic.DiffResult:
+        return dynamic.DiffResult(changes=False)
 
 
 class SshKey(dynamic.Resource, module="calico-lab", name="SshKey"):

@@ -28,6 +28,11 @@ LOOK_SECONDS = 5
 ASK_SECONDS = 30
 
 
+COMPARED = (
+    *("pool", "mtu", "dataplane", "encapsulation", "wireguard", "overhead", "reflectors"),
+    # One that comes to the network has to have its mode.
+    "hosts",
+)
 REMAKING = {"pool": "the pool", "mtu": "the containers' MTU"}
 """What of a mode cannot change without the Docker network being made anew, and the containers on it."""
 
@@ -187,6 +192,9 @@ class _ModeProvider(dynamic.ResourceProvider):
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         _require({}, props)
         return dynamic.CreateResult("mode", dict(props))
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in COMPARED))
 
     def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         _require(olds, news)

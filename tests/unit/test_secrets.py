@@ -93,6 +93,25 @@ def test_tokens_and_keys_differ_each_time_and_openssh_reads_them(tmp_path: Path)
     assert derived.stdout.strip() == pair["public_key"]
 
 
+def test_a_secret_stays_when_only_its_provider_is_another() -> None:
+    """Without a diff of theirs Pulumi compares inputs, the pickled provider too, and updates to nothing."""
+    before, after = {"__provider": "old"}, {"__provider": "new"}
+    # So it is in the state: the size is an input alone.
+    token = {"value": "0" * 64, **before}
+    assert (
+        secrets._TokenProvider().diff("token", token, {"size": 32, "value": None, **after}).changes is False
+    )
+    key = {"private_key": "PEM", "public_key": "ssh-ed25519 AAAA", **before}
+    news = {"private_key": None, "public_key": None, **after}
+    assert secrets._SshKeyProvider().diff("ssh-key", key, news).changes is False
+
+
+def test_a_token_of_another_size_is_another_token() -> None:
+    found = secrets._TokenProvider().diff("token", {"value": "0" * 64}, {"size": 16, "value": None})
+    assert found.changes
+    assert found.replaces == ["size"]
+
+
 def test_a_certificate_is_valid_for_a_host_whose_clock_lags_a_little() -> None:
     certificate = x509.load_pem_x509_certificate(make_authority("test")[0].encode())
     assert certificate.not_valid_before_utc < dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)

@@ -170,6 +170,15 @@ def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answ
         provider.create(news)
 
 
+def test_a_newer_program_is_no_change_of_the_mode() -> None:
+    provider = mode._ModeProvider()
+    assert (
+        provider.diff("mode", {**MODE, "__provider": "old"}, {**MODE, "__provider": "new"}).changes is False
+    )
+    for key in MODE:
+        assert provider.diff("mode", MODE, {**MODE, key: "another"}).changes, key
+
+
 CHECK = {
     "HOST": "a0",
     "ADDRESS": "172.16.6.44",
