@@ -272,8 +272,6 @@ def _controller(config: LabConfig) -> Iterator[Finding]:
                 f"hosts.network {config.hosts.network} is in use by {used}",
                 "give hosts.network, and the addresses in it, another private network",
             )
-    elif not config.hosts.build_locally:
-        return
     try:
         answer = subprocess.run(_ENGINE, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:

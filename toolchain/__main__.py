@@ -53,15 +53,12 @@ def setup(stack: Stack) -> None:
     links.point(LINKS / "pulumi-home", home)
     links.point(LINKS / "dist", dist)
     with steps.step("Docker engine") as step:
-        has_engine = engine.obtain(step, stack.config)
+        engine.obtain(step)
     with steps.step("base images") as step:
-        if has_engine:
-            engine.base_images(step)
-        else:
-            step.result = "not needed"
+        engine.base_images(step)
     with steps.step("stack") as step:
         prepare(step, stack, cli)
-        if has_engine and stack.own_backend:
+        if stack.own_backend:
             for thing in leftovers.sweep(stack.name, stack.exported()):
                 step.say(f"removed the {thing.kind} {thing.name}, which an interrupted run had left")
     print(f"everything is there after {time.monotonic() - start:.1f} s", flush=True)

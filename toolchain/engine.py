@@ -1,6 +1,5 @@
 """The Docker engine on the controller, and the images that every build on it starts from."""
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -9,27 +8,17 @@ from toolchain.progress import Step
 HERE = Path(__file__).parent
 
 
-def needed(config: Path) -> bool:
-    """Whether a stack's machines are containers on this engine. There is no YAML in the standard library."""
-    return not re.search(r"^\s*provider:\s*[\"']?existing\b", config.read_text(), re.MULTILINE)
-
-
 def runs() -> bool:
     """Whether an engine answers."""
     return not subprocess.run([HERE / "docker-engine.sh", "running"], check=False).returncode
 
 
-def obtain(step: Step, config: Path) -> bool:
-    """Have an engine that answers, if the stack needs one; return whether there is one."""
+def obtain(step: Step) -> None:
+    """Have an engine that answers: images are built on it, for machines that exist already, too."""
     step.result = "answers"
-    if runs():
-        return True
-    if not needed(config):
-        step.result = "none, and none is needed for existing machines"
-        return False
-    step.run("starting the Docker engine", HERE / "docker-engine.sh", "start")
-    step.result = "started"
-    return True
+    if not runs():
+        step.run("starting the Docker engine", HERE / "docker-engine.sh", "start")
+        step.result = "started"
 
 
 def stop() -> None:

@@ -219,8 +219,8 @@ class Hosts(ComponentResource):
     """The machines of the lab by name, in the order of the config."""
     visitor: Host | None
     """The machine outside the lab, from which firewall policies are tried."""
-    controller: DockerProvider | None
-    """The controller's own Docker engine, where the machines live on it."""
+    controller: DockerProvider
+    """The controller's own Docker engine, on which images are built, and machines live that are made."""
     ssh_config: Output[str]
     """Path, from the project's folder, of an ssh_config(5) with an alias for every machine."""
     addresses: Output[dict[str, str]]
@@ -234,6 +234,7 @@ class Hosts(ComponentResource):
         super().__init__("calico-lab:index:Hosts", name, None, opts)
         self._child = ResourceOptions(parent=self)
         self._plans: dict[str, str] = {}
+        self.controller = DockerProvider("controller", opts=self._child)
         if isinstance(config, DockerHosts):
             endpoints, machines, private_key = self._make(config)
             self._plans = {
@@ -256,7 +257,6 @@ class Hosts(ComponentResource):
 
     def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Output[str]]:
         """Make the machines as containers of the controller's Docker engine."""
-        self.controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=self.controller)
         operator = SshKey("operator", opts=self._child)
         network = MachineNetwork(config.network, config.release, operator, on_controller)
@@ -282,7 +282,6 @@ class Hosts(ComponentResource):
 
     def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Output[str]]:
         """Take the machines that the operator has."""
-        self.controller = DockerProvider("controller", opts=self._child) if config.build_locally else None
         endpoints = [
             Endpoint(
                 alias,

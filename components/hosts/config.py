@@ -79,9 +79,6 @@ class ExistingHosts(Section):
     known_hosts: Path = Field(
         Path("~/.ssh/known_hosts"), description="Where host keys stand that are not given with the member."
     )
-    build_locally: bool = Field(
-        True, description="Build images on the controller's Docker engine; else on the first machine."
-    )
 
     @model_validator(mode="after")
     def _addresses_differ(self) -> Self:

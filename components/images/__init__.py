@@ -1,7 +1,7 @@
 """ServiceImage: an image of the lab, built once and brought to the hosts that run it.
 
-It is built where its layers stay cached: on the controller's Docker engine when the lab has one, else on the
-first host. There is no registry: the image goes over SSH, from engine to engine, once for each id.
+It is built on the controller's Docker engine, where its layers stay cached, and which has the images that it
+starts from. There is no registry: the image goes over SSH, from engine to engine, once for each id.
 
 Owes: an id that is an output here is that of an image that is there, on that host.
 """
@@ -51,7 +51,7 @@ class ServiceImage(ComponentResource):
         hosts: Sequence[Host],
         *,
         ssh_config: Input[str],
-        controller: docker.Provider | None,
+        controller: docker.Provider,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Build the image and bring it to the hosts.
@@ -61,14 +61,12 @@ class ServiceImage(ComponentResource):
             folder: The build context, from the project's folder.
             hosts: The hosts that run it.
             ssh_config: An ssh_config(5) with an alias for each host.
-            controller: The controller's own engine, to build on; without it, the first host's.
+            controller: The controller's own engine, to build on.
             opts: More resource options.
         """
         super().__init__("calico-lab:index:ServiceImage", name, None, opts)
         self._name = f"calico-lab/{name}:latest"
         self._ssh_config = ssh_config
-        builder = None if controller else hosts[0]
-        on_builder = ResourceOptions(parent=self, provider=controller)
         self._image = docker.RemoteImage(
             f"{name}-image",
             name=self._name,
@@ -80,21 +78,18 @@ class ServiceImage(ComponentResource):
                         (Path(folder) / "Dockerfile").read_text(), os.environ
                     ).items()
                 },
-                # The other builder needs buildx, and builds on the controller whatever the provider says.
+                # The provider's other builder needs a buildx that Debian does not package.
                 use_legacy_builder=True,
             ),
             triggers={"context": context_digest(Path(folder))},
-            # The controller keeps it for the next lab; a host is left as it was.
-            keep_locally=builder is None,
-            opts=builder.docker_options(on_builder) if builder else on_builder,
+            # For the next lab.
+            keep_locally=True,
+            opts=ResourceOptions(parent=self, provider=controller),
         )
-        self.image_ids = {
-            host.name: self._image.image_id if host is builder else self._bring(name, host, builder)
-            for host in hosts
-        }
+        self.image_ids = {host.name: self._bring(name, host) for host in hosts}
         self.register_outputs({"imageIds": self.image_ids})
 
-    def _bring(self, name: str, host: Host, builder: Host | None) -> Output[str]:
+    def _bring(self, name: str, host: Host) -> Output[str]:
         """Bring the image to a host, and know it by the id that it has there.
 
         The id is the same on engines of one kind; the containerd image store counts differently.
@@ -107,7 +102,6 @@ class ServiceImage(ComponentResource):
             environment={
                 "IMAGE": self._name,
                 "IMAGE_ID": self._image.image_id,
-                "SOURCE": builder.name if builder else "",
                 "HOST": host.name,
                 "SSH_CONFIG": self._ssh_config,
                 **host.identity,

@@ -33,7 +33,6 @@ def config(
     existing = {
         "provider": "existing",
         "privateKey": __file__,
-        "buildLocally": False,
         "members": members,
         **hosts,
     }
@@ -86,6 +85,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
         refusal = case.get("refusals", {}).get(name, "")
         return remote.Answer(3 if refusal else 0, "", refusal)
 
+    monkeypatch.setattr(doctor, "_ENGINE", ["echo", "/nowhere"])
     monkeypatch.setattr(remote, "run", run)
     monkeypatch.setattr(mode, "run", run)
     monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
@@ -153,7 +153,7 @@ def test_no_engine_to_make_machines_or_images_on(
 
     pretend(monkeypatch, {})
     monkeypatch.setattr("subprocess.run", fail)
-    [finding] = doctor.findings(doctor.look(config(buildLocally=True)))
+    [finding] = doctor.findings(doctor.look(config()))
     assert finding.where == "this machine"
     assert finding.what.startswith("Docker does not answer: ")
     assert said in finding.what

@@ -240,9 +240,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def image(*, on_controller: bool) -> Run:
+def image() -> Run:
     def program() -> dict[str, Any]:
-        controller = docker.Provider("controller") if on_controller else None
+        controller = docker.Provider("controller")
         hosts = [host("a0", "10.0.0.0"), host("a1", "10.0.0.1")]
         made = ServiceImage("notebook", "images/notebook", hosts, ssh_config="config", controller=controller)
         return dict(made.image_ids)
@@ -252,7 +252,7 @@ def image(*, on_controller: bool) -> Run:
 
 @pytest.mark.usefixtures("project")
 def test_an_image_is_built_on_the_controller_and_brought_to_every_host() -> None:
-    asked, ids = image(on_controller=True)
+    asked, ids = image()
     built = asked["notebook-image"]
     assert built["name"] == "calico-lab/notebook:latest"
     assert built["keepLocally"] is True
@@ -264,7 +264,6 @@ def test_an_image_is_built_on_the_controller_and_brought_to_every_host() -> None
         assert transfer["environment"] == {
             "IMAGE": "calico-lab/notebook:latest",
             "IMAGE_ID": BUILT,
-            "SOURCE": "",
             "HOST": name,
             "SSH_CONFIG": "config",
         }
@@ -273,18 +272,9 @@ def test_an_image_is_built_on_the_controller_and_brought_to_every_host() -> None
 
 
 @pytest.mark.usefixtures("project")
-def test_without_a_controllers_engine_the_first_host_builds() -> None:
-    asked, ids = image(on_controller=False)
-    assert asked["notebook-image"]["keepLocally"] is False
-    assert "a0-notebook-image" not in asked
-    assert asked["a1-notebook-image"]["environment"]["SOURCE"] == "a0"
-    assert ids == {"a0": BUILT, "a1": ARRIVED}
-
-
-@pytest.mark.usefixtures("project")
 def test_a_registry_is_a_secret_because_its_url_may_hold_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "mirror")
-    asked, _ = image(on_controller=True)
+    asked, _ = image()
     build = asked["notebook-image"]["build"]
     assert SECRET in build.values()
     assert build["value"]["buildArgs"] == {"PIP_INDEX_URL": "mirror"}

@@ -1,4 +1,4 @@
-"""The engine on the controller: needed for machines made here, not for existing ones."""
+"""The engine on the controller: there for every stack, since the images are built on it."""
 
 from pathlib import Path
 
@@ -9,36 +9,26 @@ from toolchain.errors import ToolchainError
 from toolchain.progress import Step
 
 
-@pytest.mark.parametrize(
-    ("text", "needed"),
-    [
-        ("config:\n  lab:hosts:\n    provider: docker\n", True),
-        ("config:\n  lab:hosts:\n    members: {}\n", True),
-        ("config:\n  lab:hosts:\n    provider: existing\n", False),
-        ('config:\n  lab:hosts:\n    provider: "existing"\n', False),
-        ("config:\n  lab:hosts:\n    # provider: existing\n    provider: docker\n", True),
-    ],
-)
-def test_an_engine_is_needed_unless_the_machines_exist(text: str, needed: bool, tmp_path: Path) -> None:
-    (tmp_path / "Pulumi.lab.yaml").write_text(text)
-    assert engine.needed(tmp_path / "Pulumi.lab.yaml") is needed
-
-
-def test_without_need_a_missing_engine_is_no_error(
-    tmp_path: Path, step: Step, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("runs", [True, False])
+def test_an_engine_that_does_not_answer_is_started(
+    runs: bool, step: Step, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(engine, "runs", lambda: False)
-    (tmp_path / "Pulumi.lab.yaml").write_text("provider: existing\n")
-    assert not engine.obtain(step, tmp_path / "Pulumi.lab.yaml")
+    monkeypatch.setattr(engine, "runs", lambda: runs)
+    monkeypatch.setattr(engine, "HERE", tmp_path)
+    script = tmp_path / "docker-engine.sh"
+    script.write_text(f'#!/bin/sh\necho "$1" >>"{tmp_path}/asked"\n')
+    script.chmod(0o755)
+    engine.obtain(step)
+    assert (tmp_path / "asked").exists() is not runs
+    assert step.result == ("answers" if runs else "started")
 
 
 def test_an_engine_elsewhere_that_does_not_answer_is_named(
-    tmp_path: Path, step: Step, monkeypatch: pytest.MonkeyPatch
+    step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    (tmp_path / "Pulumi.lab.yaml").write_text("provider: docker\n")
     with pytest.raises(ToolchainError, match=r"DOCKER_HOST=tcp://127\.0\.0\.1:1 does not answer"):
-        engine.obtain(step, tmp_path / "Pulumi.lab.yaml")
+        engine.obtain(step)
 
 
 def test_a_base_image_without_a_bundle_of_authorities_is_an_error_that_names_it(
