@@ -107,6 +107,8 @@ def test_wireguard(lab: Apart, bare: list[Machine], folder: Path) -> None:
     told = facts_of_the_way(lab, outputs)
     assert told["wire"]["encapsulation"].startswith("WireGuard, by wireguard.cali")
     assert told["arrival"]["comes by"].startswith("wireguard.cali")
+    for host, address in everywhere(outputs, "ip -o -4 address show dev wireguard.cali").items():
+        assert "/32 " in address, f"{host}: it had none after the first up"
     with guests(outputs, list(outputs.hosts)) as guest:
         one, other = guest.values()
         assert " mtu 1440 " in one.run("ip link show eth0")
