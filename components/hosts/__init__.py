@@ -329,12 +329,20 @@ class Hosts(ComponentResource):
         packages = reachable.packages(
             "docker", PACKAGES, opts=ResourceOptions(parent=self, depends_on=[prepared])
         )
+        variables = {"HOST": endpoint.alias, "LOGIN": endpoint.user}
+        # Made before it, as with packages: an engine may have been changed, and yet not answer in time.
+        removal = reachable.run(
+            "engine-removal",
+            None,
+            delete=_HERE / "remove-engine.sh",
+            variables=variables,
+            opts=ResourceOptions(parent=self, depends_on=[packages]),
+        )
         engine = reachable.run(
             "engine",
             _HERE / "engine.sh",
-            delete=_HERE / "remove-engine.sh",
-            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user},
-            opts=ResourceOptions(parent=self, depends_on=[packages]),
+            variables=variables,
+            opts=ResourceOptions(parent=self, depends_on=[packages, removal]),
         )
         provider = DockerProvider(
             f"{endpoint.alias}-docker",
