@@ -32,6 +32,11 @@ def _mac_address(value: str) -> str:
     value = value.lower()
     if not MAC_ADDRESS.fullmatch(value):
         raise ValueError("must be a MAC address such as 02:42:ac:10:06:42")
+    if int(value[:2], 16) & 1:
+        raise ValueError(
+            "must be the MAC address of one machine, such as 02:42:ac:10:06:42; "
+            "one whose first byte is odd is that of a group"
+        )
     return value
 
 
@@ -53,3 +58,5 @@ MacAddress = Annotated[str, AfterValidator(_mac_address)]
 Address = Annotated[IPv4Address, AfterValidator(_unicast)]
 Network = Annotated[IPv4Network, BeforeValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+UnprivilegedPort = Annotated[int, Field(ge=1024, le=65535)]
+"""Where a program without root's powers can listen."""

@@ -26,7 +26,7 @@ from components.gate import Gate
 from components.hosts import Host
 from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
-from components.section import HostName, Port, Section
+from components.section import HostName, Section, UnprivilegedPort
 
 __all__ = ["EtcdCluster", "EtcdConfig", "needs"]
 
@@ -57,8 +57,8 @@ class EtcdConfig(Section):
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="Keeps clusters apart that are bootstrapped side by side; no secret.",
     )
-    peer_port: Port = Field(2380, description="Where members talk to each other.")
-    client_port: Port = Field(2379, description="Where clients talk to a member.")
+    peer_port: UnprivilegedPort = Field(2380, description="Where members talk to each other.")
+    client_port: UnprivilegedPort = Field(2379, description="Where clients talk to a member.")
 
     @field_validator("members")
     @classmethod

@@ -4,9 +4,21 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from components.section import Address, HostName, MacAddress, Network, Port, Section
+
+RESERVED = ("visitor", "operator")
+"""What is called so without being one of the lab's machines, in rules and in the lab itself."""
+
+
+def _free_name(value: str) -> str:
+    if value in RESERVED:
+        raise ValueError(f"this name is kept for the {value}; choose another")
+    return value
+
+
+MemberName = Annotated[HostName, AfterValidator(_free_name)]
 
 
 class DockerMachine(Section):
@@ -24,7 +36,7 @@ class DockerHosts(Section):
         "trixie", description="The release of Debian that they run, and with it the Docker engine: 12 or 13."
     )
     network: Network = Field(description="The network of the machines; free on the controller.")
-    members: dict[HostName, DockerMachine] = Field(
+    members: dict[MemberName, DockerMachine] = Field(
         min_length=1, description="The machines of the lab by name."
     )
     visitor: DockerMachine | None = Field(None, description="A plain machine to try firewall policies from.")
@@ -32,10 +44,8 @@ class DockerHosts(Section):
     @model_validator(mode="after")
     def _addresses_fit(self) -> Self:
         addresses: dict[IPv4Address, str] = {self.network.network_address + 1: "the network's gateway"}
-        plans = {f"members.{name}": member.address for name, member in self.members.items()}
-        if self.visitor:
-            plans["visitor"] = self.visitor.address
-        for where, address in plans.items():
+        for where, machine in self._machines().items():
+            address = machine.address
             if address not in self.network or address in (
                 self.network.network_address,
                 self.network.broadcast_address,
@@ -47,10 +57,19 @@ class DockerHosts(Section):
         return self
 
     @model_validator(mode="after")
-    def _names_are_free(self) -> Self:
-        if "visitor" in self.members:
-            raise ValueError("members.visitor: this name is kept for the visitor; choose another")
+    def _macs_differ(self) -> Self:
+        macs: dict[str, str] = {}
+        for where, machine in self._machines().items():
+            if machine.mac in macs:
+                raise ValueError(f"{where}.mac {machine.mac} is taken already by {macs[machine.mac]}")
+            if machine.mac:
+                macs[machine.mac] = where
         return self
+
+    def _machines(self) -> dict[str, DockerMachine]:
+        """Every machine by where it stands in the config."""
+        members = {f"members.{name}": member for name, member in self.members.items()}
+        return {**members, **({"visitor": self.visitor} if self.visitor else {})}
 
 
 class ExistingMember(Section):
@@ -72,7 +91,7 @@ class ExistingHosts(Section):
     """Machines that the operator has."""
 
     provider: Literal["existing"] = Field(description="`existing`: take machines that are there.")
-    members: dict[HostName, ExistingMember] = Field(
+    members: dict[MemberName, ExistingMember] = Field(
         min_length=1, description="The machines of the lab by name."
     )
     private_key: Path = Field(description="Path of the SSH private key, without passphrase.")

@@ -4,7 +4,7 @@ Owes: `url` resolves when the proxy answers, whether or not its target does; its
 interface alone and asks for a generated token; while the target does not answer, a page says what to check.
 """
 
-from typing import Annotated, Self
+from typing import Self
 
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pydantic import Field, model_validator
@@ -12,15 +12,12 @@ from pydantic import Field, model_validator
 from components.hosts import Host
 from components.images.service import Service, ServiceConfig, ServiceFile
 from components.secrets import Token
-from components.section import HostName
+from components.section import HostName, UnprivilegedPort
 
 __all__ = ["HttpProxy", "ProxyConfig"]
 
 USER = 8001
 """The id of the image's user."""
-
-UnprivilegedPort = Annotated[int, Field(ge=1024, le=65535)]
-"""The proxy has no root's powers, and the host's network is where it listens."""
 
 
 class ProxyConfig(ServiceConfig):
