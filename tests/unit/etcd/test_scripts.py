@@ -154,7 +154,7 @@ OTHER = "aa, started, a0, https://10.0.0.1:2380, https://10.0.0.1:2379, false"
 OVERRIDE = "/run/systemd/system/calico-lab-etcd.service.d"
 
 
-def run_gate_of_lost(host: PretendHost, entry: str) -> tuple[int, list[str], str]:
+def run_gate_of_lost(host: PretendHost, entry: str, seconds: int = 0) -> tuple[int, list[str], str]:
     """Run the gate of a member without data; return its status, what it did, and what it said.
 
     The cluster has `entry` of it, and it is healthy once it has been started.
@@ -168,7 +168,7 @@ def run_gate_of_lost(host: PretendHost, entry: str) -> tuple[int, list[str], str
         esac
     """
     host.program("etcdctl", answers)
-    variables = {**gate(1), "SECONDS_ALLOWED": "1"}
+    variables = {**gate(1), "SECONDS_ALLOWED": str(seconds)}
     done = host.run(HERE / "health.sh", variables, instead={"/run/systemd": str(host.path("/run/systemd"))})
     changes = ("etcdctl --command-timeout=5s member remove", "etcdctl --command-timeout=5s member add")
     did = [
@@ -190,7 +190,7 @@ def test_a_member_that_lost_its_data_takes_its_place_again(
     host: PretendHost, entry: str, did: list[str]
 ) -> None:
     host.write("/var/lib/calico-lab/etcd/member/snap/db", "")
-    status, done, said = run_gate_of_lost(host, entry)
+    status, done, said = run_gate_of_lost(host, entry, 60)
     assert (status, said) == (0, "")
     assert [call.partition(" --peer-urls=")[0] for call in done] == did
     assert all(call.endswith(f"--peer-urls={PEER}") for call in done if "add" in call)
