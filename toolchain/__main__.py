@@ -99,10 +99,10 @@ def sweep(stack: Stack) -> None:
 def clean(stack: Stack, *, with_cache: bool) -> None:
     """Take the lab down, and remove what `setup` has made in the checkout."""
     if others := stack.others():
-        first = " && ".join(f"make destroy STACK={other}" for other in others)
+        first = "; ".join(f"pulumi destroy --stack {other}" for other in others)
         raise ToolchainError(
             f"the state of {', '.join(others)} is in .state, too, and is still needed; nothing was done. "
-            f"First take down what it describes, without PULUMI_BACKEND_URL: {first}"
+            f"First take down what it describes, without PULUMI_BACKEND_URL: . ./env.sh; {first}"
         )
     if stack.has_resources():
         destroy = f". ./env.sh && pulumi destroy --stack {stack.name} --yes --skip-preview --non-interactive"

@@ -22,8 +22,9 @@ LANGUAGE_HOST = HERE / "language-python"
 OFFICIAL, BUILT = "pulumi-official", "pulumi"
 """The names of the artifacts."""
 SDK = "github.com/pulumi/pulumi/sdk/v3"
-OLDEST = (3, 220)
-"""From the year of the SDK: both speak one protocol, and an older engine does not know its newer calls."""
+OLDEST = (3, 226)
+"""From the year of the SDK: both speak one protocol, and an older engine does not know its newer calls. Those
+before take a `replacement_trigger` that is an output for another one each time (pulumi#22119, #22120)."""
 
 
 @dataclass(frozen=True)

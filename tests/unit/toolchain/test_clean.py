@@ -64,7 +64,7 @@ def test_the_lab_is_taken_down_and_all_that_setup_made_goes(checkout: Path) -> N
 
 def test_another_stack_that_is_up_keeps_its_state(checkout: Path) -> None:
     write(checkout, "vms", up=True)
-    with pytest.raises(ToolchainError, match=r"vms.*make destroy STACK=vms"):
+    with pytest.raises(ToolchainError, match=r"vms.*pulumi destroy --stack vms"):
         clean(checkout)
     # Nothing is done by halves.
     assert commands(checkout) == []

@@ -78,9 +78,9 @@ def test_an_old_one_on_path_is_passed_over_and_named(
     step: Step, go: Go, empty_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reachable(monkeypatch, True)
-    program = install(empty_path, "v3.219.0")
+    program = install(empty_path, "v3.225.0")
     assert not pulumi.obtain(step, go).on_path
-    assert f"{program} is v3.219.0, the lab needs 3.220 or newer" in capsys.readouterr().out
+    assert f"{program} is v3.225.0, the lab needs 3.226 or newer" in capsys.readouterr().out
 
 
 def test_where_the_host_answers_the_official_one_is_downloaded_once(
@@ -129,10 +129,10 @@ def test_ours_on_path_is_not_taken_for_an_official_one(
 @pytest.mark.parametrize(
     ("version", "accepted"),
     [
-        ("v3.220.0", True),
+        ("v3.226.0", True),
         ("3.259.0", True),
         ("v4.0.0", True),
-        ("v3.219.9", False),
+        ("v3.225.9", False),
         ("v3.99.0", False),
         ("", False),
     ],
