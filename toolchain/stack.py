@@ -52,6 +52,9 @@ class Stack:
         """What the CLI runs with; env.sh sets the same for the person."""
         settings = {"PULUMI_SKIP_UPDATE_CHECK": "true", **os.environ}
         settings.setdefault("PULUMI_BACKEND_URL", f"file://{self.state}")
+        home = self.root / ".toolchain" / "pulumi-home"
+        if home.exists():
+            settings["PULUMI_HOME"] = str(home)
         if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & settings.keys():
             settings["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(self.state / "passphrase")
         return settings
@@ -133,6 +136,7 @@ def prepare(step: Step, stack: Stack, cli: Cli) -> None:
     release(step, stack, cli)
     if not stack.exported():
         _init(step, stack, cli)
+    _select(step, stack, cli)
     settle(step, stack, cli)
     deployment = stack.exported()["deployment"]
     write_salt(stack.config, deployment.get("secrets_providers", {}).get("state", {}).get("salt"))
@@ -203,6 +207,15 @@ def _init(step: Step, stack: Stack, cli: Cli) -> None:
         init = ["stack", "init", stack.name, "--no-select", "--non-interactive"]
         what = f"making the stack {stack.name}"
         step.run(what, cli.program, *init, cwd=Path(scratch), env=stack.environment)
+
+
+def _select(step: Step, stack: Stack, cli: Cli) -> None:
+    """Have what is typed without --stack be about this stack, unless somebody has chosen another."""
+    # Pulumi remembers the choice by the backend as it is spelt: for the person that is by Pulumi.yaml.
+    typed = {name: value for name, value in stack.environment.items() if name != "PULUMI_BACKEND_URL"}
+    if ask(cli.program, "stack", "--show-name", cwd=stack.root, env=typed).returncode:
+        select = ["stack", "select", stack.name, "--non-interactive"]
+        step.run(f"selecting the stack {stack.name}", cli.program, *select, cwd=stack.root, env=typed)
 
 
 def _select_or_init(step: Step, stack: Stack, cli: Cli) -> None:

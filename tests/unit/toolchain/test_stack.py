@@ -19,6 +19,10 @@ CONFIG = "# The lab.\nconfig:\n  lab:hosts: {provider: docker}\n\n  lab:etcd: 1\
 SALT = "v1:abc=:v1:def:ghi=="
 PULUMI = """#!/bin/sh
 echo "$*" >>"$ROOT/commands"
+case "$1 $2" in
+    "stack select") touch "$PULUMI_HOME/selected${PULUMI_BACKEND_URL:+-elsewhere}" ;;
+    "stack --show-name") [ -e "$PULUMI_HOME/selected${PULUMI_BACKEND_URL:+-elsewhere}" ] || exit 1 ;;
+esac
 [ "$1 $2" = "stack init" ] || exit 0
 folder="${PULUMI_BACKEND_URL#file://}/.pulumi/stacks/calico-lab"
 mkdir -p "$folder"
@@ -43,7 +47,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "Pulumi.yaml").write_text("name: calico-lab\nruntime: python\n")
     (root / "Pulumi.lab.yaml").write_text(CONFIG)
     (root / ".gitattributes").write_text("Pulumi.*.yaml filter=pulumi-salt\n")
-    (root / ".gitignore").write_text(".state\ncommands\n")
+    (root / ".gitignore").write_text(".state\n.toolchain\ncommands\n")
+    (root / ".toolchain" / "pulumi-home").mkdir(parents=True)
     git(root, "init", "--quiet")
     git(root, "add", "--all")
     git(root, "commit", "--quiet", "--message", "lab")
@@ -78,7 +83,14 @@ def test_the_passphrase_is_made_once_for_its_owner_alone(prepare: Callable[[], S
 def test_the_stack_is_made_once(prepare: Callable[[], Stack], root: Path) -> None:
     prepare()
     prepare()
-    assert (root / "commands").read_text().splitlines() == ["stack init lab --no-select --non-interactive"]
+    made = ["stack init lab --no-select --non-interactive", "stack --show-name"]
+    chosen = ["stack select lab --non-interactive", "stack --show-name"]
+    assert (root / "commands").read_text().splitlines() == [*made, *chosen]
+
+
+def test_the_stack_is_selected_as_it_is_when_somebody_types(prepare: Callable[[], Stack], root: Path) -> None:
+    prepare()
+    assert [file.name for file in (root / ".toolchain" / "pulumi-home").iterdir()] == ["selected"]
 
 
 def test_pulumi_finds_its_salt_and_git_sees_no_change(prepare: Callable[[], Stack], root: Path) -> None:
