@@ -14,10 +14,12 @@ joining=/run/calico-lab-etcd-joining.env
 override=/run/systemd/system/$unit.d
 log=/var/lib/calico-lab/etcd/member/wal
 
-# etcd refuses to begin anew under the name of a member that has run, and ends.
+# It was not started (member.sh), or etcd has refused to begin anew under the name of a member that has run, and ended.
 has_lost_its_data() {
-    [ ! -d "$log" ] &&
-        { [ -e "$joining" ] || journalctl -u "$unit" -n 50 --no-pager -o cat | grep -q 'has already been bootstrapped'; }
+    [ ! -d "$log" ] && {
+        [ -e "$joining" ] || [ "$(systemctl show -P ActiveState "$unit")" = inactive ] ||
+            journalctl -u "$unit" -n 50 --no-pager -o cat | grep -q 'has already been bootstrapped'
+    }
 }
 
 ask() { ETCDCTL_ENDPOINTS=$cluster etcdctl --command-timeout=5s "$@"; }

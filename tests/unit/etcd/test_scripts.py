@@ -15,6 +15,7 @@ STARTED_WITH = "/var/lib/calico-lab/etcd.config"
 HEALTHY = "is healthy: successfully committed proposal"
 ACTIVE = "exit 0"
 INACTIVE = '[ "$1" != is-active ] || exit 3'
+OTHER = "aa, started, a0, https://10.0.0.1:2380, https://10.0.0.1:2379, false"
 LOCK = 'if [ "$1" = lock ]; then echo calico-lab-restart/1; exec sleep 60; fi'
 
 
@@ -33,6 +34,7 @@ def restarts(host: PretendHost) -> list[str]:
 def test_a_new_member_is_started_without_waiting_for_the_others(host: PretendHost) -> None:
     host.path(STARTED_WITH).unlink()
     host.program("systemctl", INACTIVE)
+    host.program("etcdctl", "exit 1")
     assert host.run(HERE / "member.sh", MEMBER).returncode == 0
     assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
     assert "systemctl enable --quiet calico-lab-etcd.service" in host.calls
@@ -48,9 +50,31 @@ def test_a_member_that_runs_with_this_config_is_left_alone(host: PretendHost) ->
 
 def test_a_member_that_has_stopped_is_started(host: PretendHost) -> None:
     host.write(STARTED_WITH, "new\n")
+    host.write("/var/lib/calico-lab/etcd/member/wal/0.wal", "")
     host.program("systemctl", INACTIVE)
     assert host.run(HERE / "member.sh", MEMBER).returncode == 0
     assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "starts"),
+    [
+        ("bb, started, a1, https://10.0.0.2:2380, , false", True),
+        ("bb, started, a1, https://10.0.0.2:2380, https://10.0.0.2:2379, false", False),
+        ("bb, unstarted, , https://10.0.0.2:2380, , false", False),
+        ("", False),
+    ],
+    ids=["it begins with the others", "it has run", "it is to join", "it was removed"],
+)
+def test_a_member_without_data_begins_only_with_the_others(
+    host: PretendHost, entry: str, starts: bool
+) -> None:
+    # It would have another identity than the one that the cluster knows it by, or than none.
+    host.program("systemctl", INACTIVE)
+    host.program("etcdctl", f"printf '%s\\n' '{OTHER}' '{entry}'")
+    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
+    assert bool(restarts(host)) == starts
+    assert host.path(STARTED_WITH).read_text() == "new\n"
 
 
 def test_a_member_is_restarted_under_the_clusters_lock(host: PretendHost) -> None:
@@ -112,9 +136,9 @@ def test_the_gate_opens_when_the_member_is_healthy(host: PretendHost) -> None:
 
 
 def test_the_gate_waits_until_the_member_is_healthy(host: PretendHost) -> None:
-    host.program("etcdctl", f'[ "$(wc -l <"{host.root}/calls")" -ge 3 ]')
+    host.program("etcdctl", f'[ "$(grep -c ^etcdctl "{host.root}/calls")" -ge 3 ]')
     assert host.run(HERE / "health.sh", {**gate(1), "SECONDS_ALLOWED": "30"}).returncode == 0
-    assert len(host.calls) == 3
+    assert host.calls.count("etcdctl --command-timeout=2s endpoint health") == 3
 
 
 def test_a_sick_member_says_what_it_sees(host: PretendHost, listening: int) -> None:
@@ -150,17 +174,18 @@ def test_a_peer_behind_a_packet_filter_is_told_from_one_that_refuses(host: Prete
 
 LOST = "echo 'member 3886 has already been bootstrapped'"
 PEER = "https://10.0.0.2:2380"
-OTHER = "aa, started, a0, https://10.0.0.1:2380, https://10.0.0.1:2379, false"
 OVERRIDE = "/run/systemd/system/calico-lab-etcd.service.d"
 
 
-def run_gate_of_lost(host: PretendHost, entry: str, seconds: int = 0) -> tuple[int, list[str], str]:
+def run_gate_of_lost(
+    host: PretendHost, entry: str, seconds: int = 0, said: str = LOST
+) -> tuple[int, list[str], str]:
     """Run the gate of a member without data; return its status, what it did, and what it said.
 
     The cluster has `entry` of it, and it is healthy once it has been started.
     """
     host.write("/etc/calico-lab/etcd/etcd.env", f"ETCD_INITIAL_ADVERTISE_PEER_URLS={PEER}\n")
-    host.program("journalctl", LOST)
+    host.program("journalctl", said)
     answers = f"""
         case "$*" in
         *"member list"*) printf '%s\\n' '{OTHER}' '{entry}' ;;
@@ -201,6 +226,14 @@ def test_a_member_that_lost_its_data_takes_its_place_again(
     )
     assert not host.path(OVERRIDE).exists()
     assert not host.path("/run/calico-lab-etcd-joining.env").exists()
+
+
+def test_a_member_that_was_not_started_takes_its_place_again(host: PretendHost) -> None:
+    host.program("systemctl", '[ "$1" != show ] || echo inactive')
+    status, done, _ = run_gate_of_lost(
+        host, f"bb, started, a1, {PEER}, https://10.0.0.2:2379, false", 60, said=""
+    )
+    assert (status, len(done)) == (0, 2)
 
 
 def test_a_member_that_begins_with_the_others_is_left_alone(host: PretendHost) -> None:
