@@ -75,6 +75,24 @@ func TestPoolByName(t *testing.T) {
 	consistent(t)
 }
 
+// TestPoolByNameBesideAContainer has a route of this host in the pool, for which engines of the 20.10 line do not take a
+// pool that was not asked for by its CIDR. They would ask for another one without end.
+func TestPoolByNameBesideAContainer(t *testing.T) {
+	netv(t)
+	container(t, "c1", "--network", "netv")
+	create := []string{"network", "create", "-d", "calico", "--ipam-driver", "calico-ipam", "--ipam-opt",
+		"org.projectcalico.pool=netv", "again"}
+	if _, complaint, err := attempt(create...); err == nil {
+		docker(t, "network", "rm", "again")
+	} else if !strings.Contains(complaint, "lies in it: add --subnet 192.168.0.0/16") {
+		t.Errorf("docker %s: %v, %s", strings.Join(create, " "), err, complaint)
+	}
+	makeNetwork(t, "again", "--ipam-opt", "org.projectcalico.pool=netv", "--subnet", "192.168.0.0/16")
+	container(t, "c2", "--network", "again")
+	ping(t, "c2", address(t, "c1", "netv").String())
+	consistent(t)
+}
+
 func TestPoolRefused(t *testing.T) {
 	const have = "; the enabled pools are: netv 192.168.0.0/16, netv6 fd00:50::/64, small 10.50.0.0/28"
 	for sentence, arguments := range map[string]string{
