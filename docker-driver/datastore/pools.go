@@ -32,13 +32,18 @@ func EnabledPools(ctx context.Context, lister PoolLister) (Pools, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Enabled(list), nil
+}
+
+// Enabled are those of the pools that workloads get addresses from.
+func Enabled(list *v3.IPPoolList) Pools {
 	var pools Pools
 	for _, item := range list.Items {
 		if cidr := CIDR(item); cidr.IsValid() && !item.Spec.Disabled {
 			pools = append(pools, Pool{Name: item.Name, CIDR: cidr})
 		}
 	}
-	return pools, nil
+	return pools
 }
 
 // CIDR is that of the IPPool, without bits of a host; the zero prefix if it is none.

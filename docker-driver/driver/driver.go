@@ -84,8 +84,8 @@ func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records 
 	}
 	networks := &network.Driver{
 		Pools: d.Pools, Profiles: d.Profiles, Endpoints: endpoints, Links: links, Publisher: ports, Store: records,
-		Arrived: addresses.Pending.Done, Created: addresses.Created, DefaultMTU: s.DefaultMTU, Take: take, Give: give,
-		Log: log,
+		Arrived: addresses.Pending.Done, Created: addresses.Created, Deleted: addresses.Deleted,
+		DefaultMTU: s.DefaultMTU, Take: take, Give: give, Log: log,
 	}
 	addresses.Remove, addresses.Used, networks.LeavePool = networks.Remove, networks.Uses, addresses.LeavePool
 	reconciler := reconcile.New(reconcile.Reconciler{

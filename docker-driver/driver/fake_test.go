@@ -42,6 +42,8 @@ type fake struct {
 	asked func()
 	// conflicts is how many changes of pools another host is quicker with.
 	conflicts int
+	// interrupted ends the removal of pools half way.
+	interrupted bool
 	// down makes every question to the datastore fail as it does without a quorum.
 	down bool
 	// linkError and ruleError fail the next step of that kind.
@@ -116,10 +118,20 @@ func (f fakePools) Update(_ context.Context, p *v3.IPPool, _ options.SetOptions)
 func (f fakePools) Delete(_ context.Context, name string, _ options.DeleteOptions) (*v3.IPPool, error) {
 	unlock, err := f.lock()
 	defer unlock()
-	if err == nil {
-		f.pools = slices.DeleteFunc(f.pools, func(each v3.IPPool) bool { return each.Name == name })
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	// Calico's client does it in two steps, with half a second in between.
+	for i := range f.pools {
+		if f.pools[i].Name == name {
+			f.pools[i].Spec.Disabled = true
+		}
+	}
+	if f.interrupted {
+		return nil, errDown
+	}
+	f.pools = slices.DeleteFunc(f.pools, func(each v3.IPPool) bool { return each.Name == name })
+	return nil, nil
 }
 
 type fakeProfiles struct{ *fake }

@@ -5,8 +5,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	"github.com/projectcalico/calico/libcalico-go/lib/options"
 
 	"calico-lab/docker-driver/driver"
 	"calico-lab/docker-driver/plugin"
@@ -62,5 +67,124 @@ func TestManyNetworksOnAPoolByName(t *testing.T) {
 		if answer := asker.ask(t, "NetworkDriver.CreateNetwork", network); answer != "" {
 			t.Fatalf("network %d: %s", i, answer)
 		}
+	}
+}
+
+var (
+	made        = plugin.PoolData{AddressSpace: "calico-local", Pool: "10.70.0.0/24"}
+	requestMade = plugin.RequestPoolRequest{
+		Pool: "10.70.0.0/24", Options: map[string]string{"org.projectcalico.blocksize": "28"},
+	}
+)
+
+// poolOf returns the pool that was made, or nil.
+func (f *fake) poolOf(cidr string) *v3.IPPool {
+	for i := range f.pools {
+		if f.pools[i].Spec.CIDR == cidr {
+			return &f.pools[i]
+		}
+	}
+	return nil
+}
+
+func TestARemovalOfAPoolThatWasInterrupted(t *testing.T) {
+	ways := map[string]func(*testing.T, *driver.Driver, asker){
+		"is finished by reconciliation": func(t *testing.T, whole *driver.Driver, _ asker) {
+			if mended, err := whole.Reconciler.Once(t.Context()); err != nil || mended["gave up pool"] != 1 {
+				t.Errorf("mended %v, %v", mended, err)
+			}
+		},
+		"is finished by the same call again": func(t *testing.T, _ *driver.Driver, asker asker) {
+			if answer := asker.ask(t, "IpamDriver.ReleasePool", plugin.ReleasePoolRequest{PoolID: made.Pool}); answer != "" {
+				t.Error(answer)
+			}
+		},
+	}
+	for name, finish := range ways {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			whole, _ := assemble(t, f)
+			asker := asker(handlersOf(t, whole, nil))
+			if answer := asker.ask(t, "IpamDriver.RequestPool", requestMade); answer != "" {
+				t.Fatal(answer)
+			}
+			f.interrupted = true
+			answer := asker.ask(t, "IpamDriver.ReleasePool", plugin.ReleasePoolRequest{PoolID: made.Pool})
+			if pool := f.poolOf(made.Pool); answer == "" || pool == nil || !pool.Spec.Disabled {
+				t.Fatalf("answer %q, pool %v", answer, pool)
+			}
+			f.interrupted = false
+			finish(t, whole, asker)
+			if f.poolOf(made.Pool) != nil {
+				t.Error("the pool is still there")
+			}
+		})
+	}
+}
+
+func TestAPoolIsMadeAgainWhileItIsBeingRemoved(t *testing.T) {
+	for name, gone := range map[string]bool{"another host finishes": true, "nobody finishes": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake()
+			whole, _ := assemble(t, f)
+			pool := madePool(made.Pool, "a1")
+			pool.Spec.Disabled = true
+			f.pools = append(f.pools, pool)
+			if gone {
+				time.AfterFunc(50*time.Millisecond, func() {
+					_, _ = fakePools{f}.Delete(t.Context(), "made", options.DeleteOptions{})
+				})
+			}
+			answer := asker(handlersOf(t, whole, nil)).ask(t, "IpamDriver.RequestPool", requestMade)
+			if gone && answer != "" || !gone && !strings.HasPrefix(answer, "pool made 10.70.0.0/24 is being removed") {
+				t.Error(answer)
+			}
+			if now := f.poolOf(made.Pool); gone && (now == nil || now.Spec.Disabled) {
+				t.Errorf("the pool is %v", now)
+			}
+		})
+	}
+}
+
+// A network is removed between the question for another one's pool and its creation.
+func TestAPoolStaysForANetworkThatIsBeingCreated(t *testing.T) {
+	f := newFake()
+	whole, _ := assemble(t, f)
+	asker := asker(handlersOf(t, whole, nil))
+	for _, each := range []struct {
+		call    string
+		request any
+	}{
+		{"IpamDriver.RequestPool", requestMade},
+		{"NetworkDriver.CreateNetwork", plugin.CreateNetworkRequest{NetworkID: "old", IPv4Data: []plugin.PoolData{made}}},
+		{"IpamDriver.RequestPool", requestMade},
+		{"IpamDriver.ReleasePool", plugin.ReleasePoolRequest{PoolID: made.Pool}},
+		{"NetworkDriver.DeleteNetwork", plugin.NetworkRequest{NetworkID: "old"}},
+		{"NetworkDriver.CreateNetwork", plugin.CreateNetworkRequest{NetworkID: "new", IPv4Data: []plugin.PoolData{made}}},
+	} {
+		if answer := asker.ask(t, each.call, each.request); answer != "" {
+			t.Errorf("%s: %s", each.call, answer)
+		}
+	}
+	if f.poolOf(made.Pool) == nil {
+		t.Error("the pool is gone")
+	}
+	asker.ask(t, "IpamDriver.ReleasePool", plugin.ReleasePoolRequest{PoolID: made.Pool})
+	asker.ask(t, "NetworkDriver.DeleteNetwork", plugin.NetworkRequest{NetworkID: "new"})
+	if f.poolOf(made.Pool) != nil {
+		t.Error("the pool stayed after its last network")
+	}
+}
+
+func TestAPoolWithAddressesInUseIsNotMended(t *testing.T) {
+	f := newFake()
+	whole, _ := assemble(t, f)
+	f.pools = append(f.pools, madePool(made.Pool, f.node))
+	fakeAddresses{f}.allocate(netip.MustParseAddr("10.70.0.1"), "somebody", "a1")
+	if mended, err := whole.Reconciler.Once(t.Context()); err != nil || len(mended) > 0 {
+		t.Errorf("mended %v, %v", mended, err)
+	}
+	if f.poolOf(made.Pool) == nil {
+		t.Error("the pool is gone")
 	}
 }

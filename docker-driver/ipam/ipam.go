@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -74,6 +75,8 @@ type Driver struct {
 	turns   turns
 	// promises are the pools that networks are being created on.
 	promises promises
+	// noting lets one pool at a time be taken or given up, so that what is noted on it is what holds on this host.
+	noting sync.Mutex
 }
 
 // Calls are the paths that this driver answers.
@@ -110,11 +113,6 @@ func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (
 	if err != nil {
 		return none, err
 	}
-	if asked := d.promises.add(pool.CIDR); r.Pool == "" && asked > unwanted {
-		d.Created(pool.CIDR)
-		return none, fmt.Errorf("pool %s: Docker asks for it again and again and does not take it, because a route or a "+
-			"nameserver of this host lies in it: add --subnet %s", pool, pool.CIDR)
-	}
 	// With this as the gateway the engine takes no address of the pool for one. Containers have 169.254.1.1.
 	gateway := "0.0.0.0/0"
 	if pool.CIDR.Addr().Is6() {
@@ -127,24 +125,21 @@ func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (
 	}, nil
 }
 
-// unwanted is how often a pool is handed out without a network coming of it. Of a pool that was not asked for by its CIDR,
-// engines compare the answer with this host's nameservers and routes (those of the 20.10 line with all routes, later ones
-// with those of scope link, the ones of today with none), and on an overlap they ask again, for ever. Which engine it is,
-// nobody tells the driver.
-const unwanted = 20
-
-// Created notes that a network was created on the pool, or was refused.
-func (d *Driver) Created(cidr netip.Prefix) { d.promises.done(cidr) }
-
 // ReleasePool gives back a pool that this driver made for a network that was then not created. Of one that is removed
 // the record is still there; its pools are given up with it.
 func (d *Driver) ReleasePool(ctx context.Context, r plugin.ReleasePoolRequest) (plugin.Empty, error) {
 	cidr, err := datastore.ParseCIDR(r.PoolID)
-	if err != nil || d.Used(cidr) {
+	if err != nil {
 		return plugin.Empty{}, err
 	}
-	d.promises.done(cidr)
-	return plugin.Empty{}, d.LeavePool(ctx, cidr)
+	d.promises.change(cidr, -1)
+	if d.Used(cidr) {
+		return plugin.Empty{}, nil
+	}
+	if err = d.LeavePool(ctx, cidr); errors.Is(err, ErrStays) {
+		return plugin.Empty{}, nil
+	}
+	return plugin.Empty{}, err
 }
 
 // RequestAddress takes a certain address of the pool or the next free one.

@@ -2,12 +2,14 @@ package ipam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
@@ -114,27 +116,82 @@ func (w wish) find(pools datastore.Pools) (pool datastore.Pool, absent bool, err
 	return pool, absent, err
 }
 
-// pool finds the pool for a new network or makes it, and notes on one that this driver made that this host uses it.
+// ErrStays is why a pool that is not wanted any more is not given up.
+var ErrStays = errors.New("the pool stays")
+
+var (
+	errNoPool  = errors.New("is not an enabled Calico IPPool")
+	errLeaving = errors.New("is being removed")
+)
+
+// pause lies between looks at a pool that is being removed, which takes Calico's client a second or two.
+const pause = 200 * time.Millisecond
+
+// pool finds the pool for a new network or makes it, and waits for one that is being removed at the moment.
 func (d *Driver) pool(ctx context.Context, r plugin.RequestPoolRequest) (datastore.Pool, error) {
-	pools, err := d.pools(ctx)
+	for deadline := time.Now().Add(d.Take.Limit); ; time.Sleep(pause) {
+		pool, err := d.poolNow(ctx, r)
+		if !errors.Is(err, errLeaving) || time.Now().After(deadline) {
+			return pool, err
+		}
+		// It may be this host that was interrupted.
+		d.Doubt()
+	}
+}
+
+// poolNow finds the pool or makes it, and notes that a network of this host is coming.
+func (d *Driver) poolNow(ctx context.Context, r plugin.RequestPoolRequest) (datastore.Pool, error) {
+	d.noting.Lock()
+	defer d.noting.Unlock()
+	var list *v3.IPPoolList
+	err := d.Take.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
+		list, err = d.Pools.List(ctx, options.ListOptions{})
+		return err
+	})
 	if err != nil {
 		return datastore.Pool{}, err
 	}
+	pools := datastore.Enabled(list)
 	w, err := wished(r, pools)
 	if err != nil {
 		return datastore.Pool{}, err
 	}
 	pool, absent, err := w.find(pools)
 	if absent {
-		if pool, err = d.makePool(ctx, w); err != nil {
+		if err := leaving(list, w.cidr); err != nil {
 			return pool, err
 		}
+		pool, err = d.makePool(ctx, w)
 	}
 	if err != nil {
 		return pool, err
 	}
-	err = d.Take.Do(ctx, "note that this host uses pool "+pool.String(), func(ctx context.Context) error {
+	if err := d.notePool(ctx, pool, w); err != nil {
+		return pool, err
+	}
+	return pool, d.promise(pool, w)
+}
+
+// leaving tells of a pool of this CIDR that a host has begun to remove.
+func leaving(list *v3.IPPoolList, cidr netip.Prefix) error {
+	for i := range list.Items {
+		pool := &list.Items[i]
+		on, ours := hostsOf(pool)
+		if ours && pool.Spec.Disabled && datastore.CIDR(*pool) == cidr {
+			return fmt.Errorf("pool %s %s %w by host %s: if that does not come to an end, remove it with calicoctl delete "+
+				"ippool %s", pool.Name, cidr, errLeaving, strings.Join(on, ","), pool.Name)
+		}
+	}
+	return nil
+}
+
+// notePool notes on a pool that this driver made that this host uses it.
+func (d *Driver) notePool(ctx context.Context, pool datastore.Pool, w wish) error {
+	return d.Take.Do(ctx, "note that this host uses pool "+pool.String(), func(ctx context.Context) error {
 		return d.changeHosts(ctx, pool.CIDR, func(stored *v3.IPPool, all []string) ([]string, error) {
+			if stored.Spec.Disabled {
+				return all, fmt.Errorf("%s %w", pool.CIDR, errNoPool)
+			}
 			if w.blockSize > 0 && stored.Spec.BlockSize != w.blockSize {
 				return all, fmt.Errorf("--ipam-opt %s=%d: pool %s is there and has blocks of /%d, which cannot be changed",
 					BlockSizeOption, w.blockSize, pool, stored.Spec.BlockSize)
@@ -145,7 +202,6 @@ func (d *Driver) pool(ctx context.Context, r plugin.RequestPoolRequest) (datasto
 			return all, nil
 		})
 	})
-	return pool, err
 }
 
 // makePool makes a pool with the settings that the lab's own has: no encapsulation, and the host's address for what
@@ -212,11 +268,11 @@ func (d *Driver) stored(ctx context.Context, cidr netip.Prefix) (*v3.IPPool, err
 		return nil, err
 	}
 	for i := range list.Items {
-		if datastore.CIDR(list.Items[i]) == cidr && !list.Items[i].Spec.Disabled {
+		if datastore.CIDR(list.Items[i]) == cidr {
 			return &list.Items[i], nil
 		}
 	}
-	return nil, fmt.Errorf("%s is not an enabled Calico IPPool", cidr)
+	return nil, fmt.Errorf("%s %w", cidr, errNoPool)
 }
 
 // hostsOf returns the nodes that have a network on the pool, and whether this driver made it.
@@ -234,8 +290,7 @@ func (d *Driver) dropPool(ctx context.Context, pool *v3.IPPool) error {
 	for _, each := range use {
 		for _, block := range each.Blocks {
 			if block.Available < block.Capacity {
-				d.Log.Warn("the pool stays: addresses of it are in use", "pool", pool.Name, "block", block.CIDR)
-				return nil
+				return fmt.Errorf("%w: addresses of block %s are in use", ErrStays, block.CIDR)
 			}
 		}
 	}
@@ -249,18 +304,24 @@ func (d *Driver) dropPool(ctx context.Context, pool *v3.IPPool) error {
 // LeavePool notes that no network of this host uses the pool any more, and removes one that this driver made with the
 // last host's network. One that is not there is no error.
 func (d *Driver) LeavePool(ctx context.Context, cidr netip.Prefix) error {
+	d.noting.Lock()
+	defer d.noting.Unlock()
+	if d.Used(cidr) || d.promises.count(cidr) > 0 {
+		return fmt.Errorf("%w: a network of this host is on %s", ErrStays, cidr)
+	}
 	return d.Give.Do(ctx, "give up pool "+cidr.String(), func(ctx context.Context) error {
-		held, err := d.HeldPools(ctx)
-		if err != nil || !slices.Contains(held, cidr) {
-			return err
-		}
-		return d.changeHosts(ctx, cidr, func(_ *v3.IPPool, all []string) ([]string, error) {
+		err := d.changeHosts(ctx, cidr, func(_ *v3.IPPool, all []string) ([]string, error) {
 			return slices.DeleteFunc(all, func(each string) bool { return each == d.Node }), nil
 		})
+		if errors.Is(err, errNoPool) {
+			return nil
+		}
+		return err
 	})
 }
 
-// HeldPools are the pools that this driver made, and that a network of this host is noted on.
+// HeldPools are the pools that this driver made, and that a network of this host is noted on. A disabled one is a pool
+// whose removal was interrupted, and wants to be given up once more.
 func (d *Driver) HeldPools(ctx context.Context) ([]netip.Prefix, error) {
 	list, err := d.Pools.List(ctx, options.ListOptions{})
 	if err != nil {
@@ -268,7 +329,7 @@ func (d *Driver) HeldPools(ctx context.Context) ([]netip.Prefix, error) {
 	}
 	var held []netip.Prefix
 	for i := range list.Items {
-		if all, _ := hostsOf(&list.Items[i]); slices.Contains(all, d.Node) && !list.Items[i].Spec.Disabled {
+		if all, _ := hostsOf(&list.Items[i]); slices.Contains(all, d.Node) {
 			held = append(held, datastore.CIDR(list.Items[i]))
 		}
 	}

@@ -59,8 +59,8 @@ type Driver struct {
 	Links     Links
 	Publisher Publisher
 	Store     *store.Store
-	// Created is told of each pool of a network that was created or refused.
-	Created func(cidr netip.Prefix)
+	// Created and Deleted are told of each pool of a network that came on record, or went from it.
+	Created, Deleted func(cidr netip.Prefix)
 	// LeavePool is told of a pool that no network of this host is on any more.
 	LeavePool func(ctx context.Context, cidr netip.Prefix) error
 	// Arrived is told when a container has got its address.
@@ -116,8 +116,6 @@ func (d *Driver) ignore(context.Context, plugin.Empty) (plugin.Empty, error) {
 // CreateNetwork records which pools the network is on and sees to their profiles.
 func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkRequest) (plugin.Empty, error) {
 	var none plugin.Empty
-	data := slices.Concat(r.IPv4Data, r.IPv6Data)
-	defer d.created(data)
 	mtu, err := checkOptions(r.Options)
 	if err != nil {
 		return none, err
@@ -131,7 +129,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkReques
 		return none, err
 	}
 	network := store.Network{MTU: mtu}
-	if network.Pools, err = chosen(pools, data); err != nil {
+	if network.Pools, err = chosen(pools, slices.Concat(r.IPv4Data, r.IPv6Data)); err != nil {
 		return none, err
 	}
 	for _, pool := range network.Pools {
@@ -146,15 +144,10 @@ func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkReques
 	if _, err := nextHopIPv4(network.Index); err != nil {
 		return none, errors.Join(err, d.Store.DeleteNetwork(r.NetworkID))
 	}
-	return none, nil
-}
-
-func (d *Driver) created(data []plugin.PoolData) {
-	for _, each := range data {
-		if cidr, err := datastore.ParseCIDR(each.Pool); err == nil {
-			d.Created(cidr)
-		}
+	for _, pool := range network.Pools {
+		d.Created(pool.CIDR)
 	}
+	return none, nil
 }
 
 func chosen(pools datastore.Pools, data []plugin.PoolData) (datastore.Pools, error) {
@@ -186,6 +179,7 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (pl
 		return plugin.Empty{}, err
 	}
 	for _, pool := range network.Pools {
+		d.Deleted(pool.CIDR)
 		// The network is gone for Docker whatever comes of this: what stays is a record that harms nobody.
 		if err := d.dropProfile(ctx, pool); err != nil {
 			d.Log.Warn("the pool's profile stays in the datastore", "profile", pool.Name, "error", err)

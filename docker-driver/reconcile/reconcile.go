@@ -5,6 +5,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -328,7 +329,12 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 	var failed error
 	do := func(kind string, subject any, run func(context.Context) error) {
 		step := "reconcile: " + kind + " " + fmt.Sprint(subject)
-		if err := r.Datastore.Do(ctx, step, run); err != nil {
+		err := r.Datastore.Do(ctx, step, run)
+		switch {
+		case errors.Is(err, ipam.ErrStays):
+			r.Log.Info("looked at", "what", kind, "subject", subject, "answer", err)
+			return
+		case err != nil:
 			failed = err
 			r.Log.Error("not mended", "error", err)
 			return
