@@ -3,10 +3,13 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,8 +180,9 @@ func TestPublishedPorts(t *testing.T) {
 	run("web", "-p", "8080:80", "--network", "netv")
 	run("dual", "-p", "8081-8089:80", "--network", "dual")
 	container(t, "client", "--network", "dual")
+	// Of localhost's two addresses programs try ::1 first.
 	for _, url := range []string{"http://127.0.0.1:8080", "http://10.99.0.1:8080", "http://10.99.0.1:8081",
-		"http://[fd00:99::1]:8081"} {
+		"http://[fd00:99::1]:8081", "http://127.0.0.1:8081"} {
 		err := until(func() error {
 			response, err := http.Get(url)
 			if err != nil {
@@ -195,6 +199,9 @@ func TestPublishedPorts(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if _, err := net.DialTimeout("tcp", "[::1]:8081", 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("who tries ::1 first is told: %v", err)
+	}
 	for _, from := range []string{"client", "web"} {
 		fetch(from, "8080")
 	}
@@ -203,6 +210,10 @@ func TestPublishedPorts(t *testing.T) {
 	refused(t, "address already in use", append([]string{"run", "--rm", "-p", "8080:80"}, serve...)...)
 	refused(t, "say which port of the host, as in -p 8080:80", append([]string{"run", "--rm", "-p", "80", "--network",
 		"netv"}, serve...)...)
+	refused(t, "the container has no address of this family on its network", append([]string{"run", "--rm", "-p",
+		"[fd00:99::1]:8090:80", "--network", "netv"}, serve...)...)
+	refused(t, "publish 80/tcp on 10.1.2.3:8090 of this host: ", append([]string{"run", "--rm", "-p",
+		"10.1.2.3:8090:80", "--network", "netv"}, serve...)...)
 	run("range", "-p", "8081-8089:80", "--network", "netv")
 	fetch("client", "8082")
 	docker(t, "rm", "-f", "web", "dual", "range")

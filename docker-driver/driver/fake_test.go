@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	libapi "github.com/projectcalico/calico/libcalico-go/lib/apis/v3"
@@ -433,7 +434,7 @@ func (c closer) Close() error {
 func (f *fake) hold(protocol string, at netip.AddrPort) (io.Closer, error) {
 	name := protocol + ":" + at.String()
 	if slices.Contains(f.taken, name) {
-		return nil, errors.New("address already in use")
+		return nil, syscall.EADDRINUSE
 	}
 	f.taken = append(f.taken, name)
 	return closer(func() {

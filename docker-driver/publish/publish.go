@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -15,7 +16,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"calico-lab/docker-driver/plugin"
 	"calico-lab/docker-driver/store"
@@ -59,6 +63,8 @@ type Ports struct {
 	Hold  func(protocol string, at netip.AddrPort) (io.Closer, error)
 	mutex sync.Mutex
 	held  map[string][]io.Closer
+	// dirty tells that the rules may be other than those of the record.
+	dirty bool
 }
 
 // Publish makes the ports lead to the endpoint's addresses.
@@ -69,9 +75,10 @@ func (p *Ports) Publish(endpointID string, addresses []netip.Addr, bindings []pl
 		return err
 	}
 	p.letGo(endpointID)
+	others := p.others(endpointID)
 	var ports []store.Port
 	for _, binding := range bindings {
-		found, held, err := p.choose(binding, addresses)
+		found, held, err := p.choose(binding, addresses, slices.Concat(others, ports))
 		if err != nil {
 			p.letGo(endpointID)
 			return err
@@ -95,7 +102,7 @@ func (p *Ports) Withdraw(endpointID string) error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	p.letGo(endpointID)
-	if _, published := p.Store.Published()[endpointID]; !published {
+	if _, published := p.Store.Published()[endpointID]; !published && !p.dirty {
 		return nil
 	}
 	if err := p.Store.SetPublished(endpointID, nil); err != nil {
@@ -104,13 +111,11 @@ func (p *Ports) Withdraw(endpointID string) error {
 	return p.apply()
 }
 
-// Restore holds the ports of the record and writes their rules, which a reboot or somebody else's flush removed.
+// Restore holds the ports of the record and writes their rules, which a reboot removed. Rules that the record does not
+// have are removed, also when it has none at all.
 func (p *Ports) Restore() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if len(p.Store.Published()) == 0 {
-		return nil
-	}
 	if err := p.forgetDetached(""); err != nil {
 		return err
 	}
@@ -119,7 +124,7 @@ func (p *Ports) Restore() error {
 		for _, port := range ports {
 			held, err := p.Hold(port.Protocol, port.At())
 			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("port %d is somebody else's by now: %w", port.HostPort, err))
+				failed = errors.Join(failed, fmt.Errorf("port %s is not held for its container: %w", port.At(), err))
 				continue
 			}
 			p.keep(endpointID, held)
@@ -127,6 +132,16 @@ func (p *Ports) Restore() error {
 	}
 	return errors.Join(failed, p.apply())
 }
+
+// Renew writes the rules of the record once more, because somebody else's flush may have removed them.
+func (p *Ports) Renew() error {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.apply()
+}
+
+// Published returns the IDs of the endpoints with ports on record.
+func (p *Ports) Published() []string { return slices.Collect(maps.Keys(p.Store.Published())) }
 
 func (p *Ports) keep(endpointID string, held ...io.Closer) {
 	if p.held == nil {
@@ -151,6 +166,7 @@ func closeAll(held []io.Closer) {
 func (p *Ports) forgetDetached(except string) error {
 	for endpointID := range p.Store.Published() {
 		if endpointID != except && !p.Attached(workload.HostInterface(endpointID)) {
+			p.letGo(endpointID)
 			if err := p.Store.SetPublished(endpointID, nil); err != nil {
 				return err
 			}
@@ -159,8 +175,21 @@ func (p *Ports) forgetDetached(except string) error {
 	return nil
 }
 
+// others are the ports of other endpoints.
+func (p *Ports) others(than string) []store.Port {
+	var all []store.Port
+	for endpointID, ports := range p.Store.Published() {
+		if endpointID != than {
+			all = append(all, ports...)
+		}
+	}
+	return all
+}
+
 // choose takes the host's ports for one binding: one for each family in which it applies, all of the same number.
-func (p *Ports) choose(b plugin.PortBinding, to []netip.Addr) ([]store.Port, []io.Closer, error) {
+func (p *Ports) choose(
+	b plugin.PortBinding, to []netip.Addr, others []store.Port,
+) ([]store.Port, []io.Closer, error) {
 	protocol, known := protocols[b.Proto]
 	if !known {
 		return nil, nil, fmt.Errorf("publish port %d: protocol number %d cannot be published", b.Port, b.Proto)
@@ -192,30 +221,49 @@ func (p *Ports) choose(b plugin.PortBinding, to []netip.Addr) ([]store.Port, []i
 			}
 			ports = append(ports, port)
 		}
+		if len(ports) == 0 && host.IsValid() && !host.IsUnspecified() {
+			return nil, nil, fmt.Errorf("publish %d/%s on %s: the container has no address of this family on its network",
+				b.Port, protocol, host)
+		}
 		var held []io.Closer
-		if held, refusal = p.hold(ports); refusal == nil {
+		if held, refusal = p.hold(ports, others); refusal == nil {
 			return ports, held, nil
 		}
 	}
 	return nil, nil, refusal
 }
 
+// errOtherContainer is why a port is taken that no socket holds, as of SCTP, which Go's library does not have.
+var errOtherContainer = fmt.Errorf("%w by another container of a Calico network", syscall.EADDRINUSE)
+
 // hold takes all of the ports or none.
-func (p *Ports) hold(ports []store.Port) ([]io.Closer, error) {
+func (p *Ports) hold(ports, others []store.Port) ([]io.Closer, error) {
 	var held []io.Closer
 	for _, port := range ports {
-		one, err := p.Hold(port.Protocol, port.At())
-		if err != nil {
-			closeAll(held)
-			return nil, fmt.Errorf("publish %d/%s on port %d of this host: the port is taken (%w); look with "+
-				"docker ps and ss -lntup", port.ContainerPort, port.Protocol, port.HostPort, err)
+		one, err := p.holdOne(port, others)
+		if err == nil {
+			held = append(held, one)
+			continue
 		}
-		held = append(held, one)
+		closeAll(held)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("publish %d/%s on %s of this host: %w", port.ContainerPort, port.Protocol, port.At(), err)
+		}
+		return nil, fmt.Errorf("publish %d/%s on port %d of this host: the port is taken (%w); look with "+
+			"docker ps and ss -lntup", port.ContainerPort, port.Protocol, port.HostPort, err)
 	}
 	return held, nil
 }
 
-// Hold takes a port of this host by listening on it. Nothing arrives there: DNAT comes first.
+func (p *Ports) holdOne(port store.Port, others []store.Port) (io.Closer, error) {
+	if slices.ContainsFunc(others, port.Collides) {
+		return nil, errOtherContainer
+	}
+	return p.Hold(port.Protocol, port.At())
+}
+
+// Hold takes a port of this host by listening on it, which ss shows. Nothing arrives at an address from where there is
+// DNAT, which comes first.
 func Hold(protocol string, at netip.AddrPort) (io.Closer, error) {
 	family := "6"
 	if at.Addr().Is4() {
@@ -223,20 +271,44 @@ func Hold(protocol string, at netip.AddrPort) (io.Closer, error) {
 	}
 	switch protocol {
 	case "tcp":
-		return net.Listen(protocol+family, at.String())
+		listener, err := net.Listen(protocol+family, at.String())
+		if err != nil || at.Addr().Is4() {
+			return listener, err
+		}
+		if err := refuse(listener.(*net.TCPListener)); err != nil {
+			return nil, errors.Join(err, listener.Close())
+		}
+		return listener, nil
 	case "udp":
 		return net.ListenPacket(protocol+family, at.String())
 	default:
-		// Go's library has no SCTP; two containers on one such port get the older one's rule.
 		return io.NopCloser(nil), nil
 	}
+}
+
+// refuse makes the socket refuse connections and keep its port. There is no DNAT from ::1, and whoever tries that address
+// of localhost first has to hear that nobody is there, in order to try the other one. The socket has to listen before:
+// one that was only ever bound shares its port with others, or else cannot have one with connections that ended lately.
+func refuse(listener *net.TCPListener) error {
+	socket, err := listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = socket.Control(func(descriptor uintptr) {
+		failed = errors.Join(unix.SetsockoptInt(int(descriptor), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0),
+			unix.Shutdown(int(descriptor), unix.SHUT_RDWR))
+	})
+	return errors.Join(err, failed)
 }
 
 // apply makes the kernel's rules those of the record, in one transaction for each family.
 func (p *Ports) apply() error {
 	published := p.Store.Published()
-	return errors.Join(p.applyFamily("iptables", rules(published, true)),
+	err := errors.Join(p.applyFamily("iptables", rules(published, true)),
 		p.applyFamily("ip6tables", rules(published, false)))
+	p.dirty = err != nil
+	return err
 }
 
 func (p *Ports) applyFamily(program string, rules []string) error {

@@ -49,6 +49,13 @@ func (p Port) At() netip.AddrPort {
 	}
 }
 
+// Collides tells whether both are one port of this host.
+func (p Port) Collides(other Port) bool {
+	one, two := p.At(), other.At()
+	return p.Protocol == other.Protocol && one.Port() == two.Port() && one.Addr().Is4() == two.Addr().Is4() &&
+		(one.Addr() == two.Addr() || one.Addr().IsUnspecified() || two.Addr().IsUnspecified())
+}
+
 type state struct {
 	Networks  map[string]Network
 	Published map[string][]Port
