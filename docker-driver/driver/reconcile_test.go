@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +80,8 @@ func TestReconcile(t *testing.T) {
 		failure bool
 		// left is what there is of the second endpoint.
 		left [3]bool
+		// ports are those that are published.
+		ports []string
 	}{
 		"everything agrees": {given: func(*testing.T, *fake, *driver.Driver, *store.Store) {}},
 		"an endpoint that Docker does not have": {
@@ -198,6 +201,30 @@ func TestReconcile(t *testing.T) {
 				}
 			},
 		},
+		"published ports of an endpoint that Docker does not have": {
+			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
+				f.add(t, left, leftAddress)
+				publishPort(t, whole, left, leftAddress)
+				publishPort(t, whole, running, runningAddress)
+			},
+			mended: map[string]int{
+				"removed endpoint": 1, "removed interface": 1, "released address": 1, "withdrew ports": 1,
+			},
+			ports: []string{"tcp:0.0.0.0:8001"},
+		},
+		"published ports of an endpoint of which nothing else is left": {
+			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
+				publishPort(t, whole, left, leftAddress)
+			},
+			mended: map[string]int{"withdrew ports": 1},
+		},
+		"published ports whose rules were flushed": {
+			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
+				publishPort(t, whole, running, runningAddress)
+				clear(f.rules)
+			},
+			ports: []string{"tcp:0.0.0.0:8001"},
+		},
 		"a network that Docker does not have": {
 			given: func(t *testing.T, _ *fake, _ *driver.Driver, records *store.Store) {
 				if _, err := records.PutNetwork("gone", store.Network{}); err != nil {
@@ -247,6 +274,10 @@ func TestReconcile(t *testing.T) {
 			f.down = false
 			equal(t, "running", f.has(running, runningAddress), everything)
 			equal(t, "left", f.has(left, leftAddress), c.left)
+			equal(t, "ports held", append([]string(nil), f.taken...), c.ports)
+			if count := strings.Count(f.rules["iptables"], "DNAT"); count != len(c.ports) {
+				t.Errorf("%d rules", count)
+			}
 			if known := records.Networks(); len(known) != 1 {
 				t.Errorf("networks on record: %v", known)
 			}
@@ -259,6 +290,16 @@ func TestReconcile(t *testing.T) {
 				t.Errorf("a second reconciliation mended %v, %v", again, err)
 			}
 		})
+	}
+}
+
+// publishPort publishes a port whose number ends as the address does.
+func publishPort(t *testing.T, whole *driver.Driver, id string, address netip.Addr) {
+	t.Helper()
+	number := 8000 + uint16(address.As4()[3])
+	err := whole.Ports.Publish(id, []netip.Addr{address}, []plugin.PortBinding{{Proto: 6, Port: 80, HostPort: number}})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

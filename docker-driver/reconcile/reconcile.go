@@ -1,5 +1,5 @@
 // Package reconcile brings Docker's endpoints, Calico's WorkloadEndpoints, IPAM's allocations and this host's
-// interfaces together again after something was killed, restarted or out of reach. Docker's word decides what exists.
+// interfaces and published ports together again after something was killed, restarted or out of reach. Docker's word decides what exists.
 // It owes caution: nothing is touched unless the engine answered, and unless two looks some time apart agree.
 package reconcile
 
@@ -34,13 +34,14 @@ type Engine interface {
 // Endpoints are this node's WorkloadEndpoints.
 type Endpoints interface {
 	OfNode(ctx context.Context) ([]libapi.WorkloadEndpoint, error)
-	Delete(ctx context.Context, endpointID string) error
 }
 
 // Network makes and removes what belongs to a network.
 type Network interface {
 	CreateEndpoint(ctx context.Context, r plugin.CreateEndpointRequest) (plugin.CreateEndpointResponse, error)
 	DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (plugin.Empty, error)
+	// Remove removes all that an endpoint has on this host and in the datastore, but for its addresses.
+	Remove(ctx context.Context, endpointID string) error
 	Known() []string
 	Uses(cidr netip.Prefix) bool
 }
@@ -68,7 +69,12 @@ type Addresses interface {
 type Links interface {
 	Owned() (map[string]string, error)
 	Exists(name string) bool
-	Remove(name string) error
+}
+
+// Ports are the published ports of this host.
+type Ports interface {
+	Published() []string
+	Renew() error
 }
 
 // Reconciler compares and mends.
@@ -83,6 +89,7 @@ type Reconciler struct {
 	Allocations Allocations
 	Addresses   Addresses
 	Links       Links
+	Ports       Ports
 	// Pending tells of addresses that are on their way to a container.
 	Pending   func(netip.Addr) bool
 	Datastore datastore.Patience
@@ -147,6 +154,10 @@ func (r *Reconciler) Run(ctx context.Context) {
 
 // Once looks twice and mends what both looks found. It returns how many things of each kind were mended.
 func (r *Reconciler) Once(ctx context.Context) (map[string]int, error) {
+	// The record alone says what these are.
+	if err := r.Ports.Renew(); err != nil {
+		r.Log.Error("the rules of published ports may not be those of the record", "error", err)
+	}
 	first, err := r.Look(ctx)
 	if err != nil {
 		return nil, err
@@ -179,6 +190,8 @@ type Differences struct {
 	Allocations map[netip.Addr]datastore.Allocation
 	// Links of this driver whose endpoint Docker does not have: names by endpoint ID.
 	Links map[string]string
+	// Published are the IDs of endpoints with published ports that Docker does not have.
+	Published map[string]bool
 	// Networks that are on record and that Docker does not have.
 	Networks map[string]bool
 	// Pools that this driver made and that no network of this host is on.
@@ -194,8 +207,8 @@ type Differences struct {
 }
 
 func (d Differences) count() int {
-	return len(d.Endpoints) + len(d.Allocations) + len(d.Links) + len(d.Networks) + len(d.Pools) + len(d.Unknown) +
-		len(d.Unallocated) + len(d.Handles)
+	return len(d.Endpoints) + len(d.Allocations) + len(d.Links) + len(d.Published) + len(d.Networks) + len(d.Pools) +
+		len(d.Unknown) + len(d.Unallocated) + len(d.Handles)
 }
 
 // also keeps what the earlier look found as well.
@@ -205,6 +218,7 @@ func (d Differences) also(earlier Differences) Differences {
 		return earlier.Allocations[address].Handle == a.Handle
 	})
 	keep(d.Links, func(id, _ string) bool { return has(earlier.Links, id) })
+	keep(d.Published, func(id string, _ bool) bool { return has(earlier.Published, id) })
 	keep(d.Networks, func(id string, _ bool) bool { return has(earlier.Networks, id) })
 	keep(d.Pools, func(cidr netip.Prefix, _ bool) bool { return has(earlier.Pools, cidr) })
 	keep(d.Unknown, func(id string, _ engine.Endpoint) bool { return has(earlier.Unknown, id) })
@@ -250,7 +264,7 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 	if err != nil {
 		return none, err
 	}
-	known := r.Network.Known()
+	known, published := r.Network.Known(), r.Ports.Published()
 	docker, networks, err := r.Engine.Endpoints(ctx, r.Driver)
 	if err != nil {
 		return none, err
@@ -261,6 +275,11 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 		recorded := !slices.ContainsFunc(networks, func(id string) bool { return !slices.Contains(known, id) })
 		if recorded && !r.Network.Uses(cidr) {
 			found.Pools[cidr] = true
+		}
+	}
+	for _, id := range published {
+		if !has(docker, id) {
+			found.Published[id] = true
 		}
 	}
 	found.Handles = handles
@@ -274,6 +293,7 @@ func (r *Reconciler) compare(stored []libapi.WorkloadEndpoint, allocations []dat
 		Endpoints:   map[string]libapi.WorkloadEndpoint{},
 		Allocations: map[netip.Addr]datastore.Allocation{},
 		Links:       map[string]string{},
+		Published:   map[string]bool{},
 		Networks:    map[string]bool{},
 		Pools:       map[netip.Prefix]bool{},
 		Unknown:     map[string]engine.Endpoint{},
@@ -343,10 +363,13 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 		r.Log.Info("mended", "what", kind, "subject", subject)
 	}
 	for id := range found.Endpoints {
-		do("removed endpoint", id, func(ctx context.Context) error { return r.Endpoints.Delete(ctx, id) })
+		do("removed endpoint", id, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
 	}
-	for _, name := range found.Links {
-		do("removed interface", name, func(context.Context) error { return r.Links.Remove(name) })
+	for id, name := range found.Links {
+		do("removed interface", name, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
+	}
+	for id := range found.Published {
+		do("withdrew ports", id, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
 	}
 	for address, allocation := range found.Allocations {
 		do("released address", address, func(ctx context.Context) error {
