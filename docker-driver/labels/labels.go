@@ -1,5 +1,5 @@
 // Package labels carries containers' labels to their endpoints, where Calico's policies select by them. It owes that
-// a label is there within a second of the container's start.
+// a label is there within a second of the container's start, and else as soon as it can be written.
 package labels
 
 import (
@@ -40,7 +40,9 @@ type Follower struct {
 	Datastore datastore.Patience
 	// Subscribed is told whenever the engine has begun to send events, so that it can be asked.
 	Subscribed func()
-	Log        *slog.Logger
+	// Retry is when labels that could not be written are written again.
+	Retry time.Duration
+	Log   *slog.Logger
 
 	wanted chan struct{}
 }
@@ -58,6 +60,9 @@ func (f *Follower) Again() {
 	default:
 	}
 }
+
+// later has labels written that now cannot be: policies that select by them let pass what they should not.
+func (f *Follower) later() { time.AfterFunc(f.Retry, f.Again) }
 
 // again is the pause before an engine that went away is asked again.
 const again = time.Second
@@ -110,7 +115,8 @@ func (f *Follower) Run(ctx context.Context) {
 func (f *Follower) catchUp(ctx context.Context, attached func(string)) {
 	ids, err := f.Engine.Running(ctx)
 	if err != nil {
-		f.Log.Warn("labels of containers that are running already are not looked at", "error", err)
+		f.Log.Warn("labels of containers that are running already are looked at later", "error", err)
+		f.later()
 		return
 	}
 	for _, id := range ids {
@@ -122,7 +128,8 @@ func (f *Follower) apply(ctx context.Context, containerID string) {
 	container, err := f.Engine.Container(ctx, containerID)
 	if err != nil {
 		if !errors.Is(err, engine.ErrAbsent) {
-			f.Log.Warn("a container's labels are not known", "container", containerID, "error", err)
+			f.Log.Warn("a container's labels are not known yet", "container", containerID, "error", err)
+			f.later()
 		}
 		return
 	}
@@ -140,7 +147,8 @@ func (f *Follower) apply(ctx context.Context, containerID string) {
 			return err
 		})
 		if err != nil {
-			f.Log.Warn("labels not written", "container", container.Name, "endpoint", endpointID, "error", err)
+			f.Log.Warn("labels not written yet", "container", container.Name, "endpoint", endpointID, "error", err)
+			f.later()
 		}
 	}
 }

@@ -110,7 +110,7 @@ func TestFollower(t *testing.T) {
 	subscriptions := make(chan struct{}, 10)
 	follower := labels.New(labels.Follower{
 		Engine: h, Endpoints: h, Datastore: datastore.Patience{Limit: time.Second},
-		Subscribed: func() { subscriptions <- struct{}{} }, Log: slog.New(slog.DiscardHandler),
+		Subscribed: func() { subscriptions <- struct{}{} }, Retry: time.Hour, Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -131,4 +131,63 @@ func TestFollower(t *testing.T) {
 	<-subscriptions
 	cancel()
 	<-done
+}
+
+// unlucky is a host on which the first try of one step fails.
+type unlucky struct {
+	*host
+	step string
+	once sync.Once
+}
+
+func (u *unlucky) fail(step string) (err error) {
+	if step == u.step {
+		u.once.Do(func() { err = errors.New("not this time") })
+	}
+	return err
+}
+
+func (u *unlucky) Running(ctx context.Context) ([]string, error) {
+	if err := u.fail("running"); err != nil {
+		return nil, err
+	}
+	return u.host.Running(ctx)
+}
+
+func (u *unlucky) Container(ctx context.Context, id string) (engine.Container, error) {
+	if err := u.fail("container"); err != nil {
+		return engine.Container{}, err
+	}
+	return u.host.Container(ctx, id)
+}
+
+func (u *unlucky) Identify(ctx context.Context, endpoint, container, name string, labels map[string]string) error {
+	if err := u.fail("identify"); err != nil {
+		return err
+	}
+	return u.host.Identify(ctx, endpoint, container, name, labels)
+}
+
+func TestLabelsThatCouldNotBeWrittenAreWrittenLater(t *testing.T) {
+	for _, step := range []string{"running", "container", "identify"} {
+		t.Run(step, func(t *testing.T) {
+			h := &unlucky{step: step, host: &host{
+				containers: map[string]engine.Container{"before": {ID: "before", Name: "n", Endpoints: []string{"e0"}}},
+				written:    map[string]string{},
+			}}
+			follower := labels.New(labels.Follower{
+				Engine: h, Endpoints: h, Datastore: datastore.Patience{Limit: time.Second}, Subscribed: func() {},
+				Retry: time.Millisecond, Log: slog.New(slog.DiscardHandler),
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				follower.Run(ctx)
+				close(done)
+			}()
+			h.waitFor(t, "e0", "before n ")
+			cancel()
+			<-done
+		})
+	}
 }

@@ -155,7 +155,7 @@ func run(arguments []string) error {
 	)
 	follower = labels.New(labels.Follower{
 		Engine: docker, Endpoints: whole.Endpoints, Datastore: patience.Within(s.take),
-		Subscribed: whole.Reconciler.Ask, Log: log,
+		Subscribed: whole.Reconciler.Ask, Retry: time.Minute, Log: log,
 	})
 	if err := ports.Restore(); err != nil {
 		log.Error("published ports are not restored in full", "error", err)
