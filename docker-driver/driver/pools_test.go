@@ -188,3 +188,26 @@ func TestAPoolWithAddressesInUseIsNotMended(t *testing.T) {
 		t.Error("the pool is gone")
 	}
 }
+
+// The record of a network that was lost is made again from its endpoints' addresses, which are not all of one pool.
+func TestANetworkWithoutRecordLearnsItsPoolsOneByOne(t *testing.T) {
+	f := newFake()
+	whole, records := assemble(t, f)
+	asker := asker(handlersOf(t, whole, nil))
+	for id, given := range map[string]struct{ address, pool string }{
+		"aaaaaaaaaaaabbbb": {"192.168.0.100/32", "netv"}, "ccccccccccccdddd": {"10.50.0.1/32", "small"},
+		"eeeeeeeeeeeeffff": {"192.168.0.101/32", "netv"},
+	} {
+		answer := asker.ask(t, "NetworkDriver.CreateEndpoint", plugin.CreateEndpointRequest{
+			NetworkID: "n", EndpointID: id, Interface: &plugin.Interface{Address: given.address},
+		})
+		endpoint, err := whole.Endpoints.Get(t.Context(), id)
+		if answer != "" || err != nil {
+			t.Fatal(answer, err)
+		}
+		equal(t, "profiles of "+given.address, endpoint.Spec.Profiles, []string{given.pool})
+	}
+	if network, _ := records.Network("n"); len(network.Pools) != 2 {
+		t.Errorf("the network's pools are %v", network.Pools)
+	}
+}

@@ -255,30 +255,34 @@ func (d *Driver) CreateEndpoint(
 }
 
 // network returns the network's record. One that is lost, as when the state folder was removed, is made again from
-// the pools in which the endpoint's addresses lie.
+// the pools in which its endpoints' addresses lie, as they come.
 func (d *Driver) network(ctx context.Context, id string, addresses []netip.Addr) (store.Network, error) {
 	network, known := d.Store.Network(id)
-	if known {
+	foreign := slices.DeleteFunc(slices.Clone(addresses), func(address netip.Addr) bool {
+		return slices.ContainsFunc(network.Pools, func(pool datastore.Pool) bool { return pool.CIDR.Contains(address) })
+	})
+	if known && len(foreign) == 0 {
 		return network, nil
 	}
-	err := d.Take.Do(ctx, "look up the pools of a network without a record", func(ctx context.Context) error {
-		pools, err := datastore.EnabledPools(ctx, d.Pools)
-		if err != nil {
-			return err
-		}
-		for _, address := range addresses {
-			pool, err := pools.Around(address)
-			if err != nil {
-				return err
-			}
-			network.Pools = append(network.Pools, pool)
-		}
-		return nil
+	var enabled datastore.Pools
+	err := d.Take.Do(ctx, "look up the pools of a network that is not on record", func(ctx context.Context) (err error) {
+		enabled, err = datastore.EnabledPools(ctx, d.Pools)
+		return err
 	})
 	if err != nil {
 		return network, err
 	}
-	d.Log.Warn("the record of a network was lost and made again from its pools; options such as its MTU are the defaults",
+	network.Pools = slices.Clone(network.Pools)
+	for _, address := range foreign {
+		pool, err := enabled.Around(address)
+		if err != nil {
+			return network, err
+		}
+		if !slices.Contains(network.Pools, pool) {
+			network.Pools = append(network.Pools, pool)
+		}
+	}
+	d.Log.Warn("the record of a network was lost and is made again from its pools; options such as its MTU are the defaults",
 		"network", id, "pools", network.Pools)
 	return d.Store.PutNetwork(id, network)
 }
