@@ -91,7 +91,8 @@ func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records 
 	reconciler := reconcile.New(reconcile.Reconciler{
 		Driver: NetworkName, Node: s.Node, Engine: engine, Endpoints: endpoints, Network: networks, Pools: addresses,
 		Allocations: d.Allocations, Addresses: d.Addresses, Links: links, Ports: ports,
-		Pending: addresses.Pending.Has, Datastore: give, Settle: s.Settle, Every: s.Every, Log: log,
+		Pending: addresses.Pending.Has, ReleaseLeft: addresses.ReleaseLeft, Datastore: give, Settle: s.Settle,
+		Every: s.Every, Log: log,
 		Done: func(mended map[string]int, err error) {
 			observed.Reconciled(mended, err)
 			if mended[reconcile.StoredAgain] > 0 {

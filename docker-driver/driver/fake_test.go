@@ -41,6 +41,8 @@ type fake struct {
 	networks []string
 	// asked is called after the engine was asked.
 	asked func()
+	// removing is called when an interface is removed.
+	removing func()
 	// conflicts is how many changes of pools another host is quicker with.
 	conflicts int
 	// interrupted ends the removal of pools half way.
@@ -306,7 +308,7 @@ func (f fakeAddresses) ReleaseIPs(
 	for _, each := range ips {
 		address := netip.MustParseAddr(each.Address)
 		if f.allocations[address].Handle != each.Handle {
-			return nil, nil, errors.New("released under another handle")
+			return nil, nil, calicoerrors.ErrorResourceUpdateConflict{Identifier: each.Address}
 		}
 		delete(f.allocations, address)
 	}
@@ -393,6 +395,9 @@ func (f fakeLinks) Create(pair link.Pair) error {
 
 func (f fakeLinks) Remove(name string) error {
 	delete(f.links, name)
+	if f.removing != nil {
+		f.removing()
+	}
 	return nil
 }
 

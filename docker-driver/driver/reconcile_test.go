@@ -61,6 +61,16 @@ func (f *fake) add(t *testing.T, id string, address netip.Addr) {
 	f.links[workload.HostInterface(id)] = link.Pair{EndpointID: id, Host: workload.HostInterface(id)}
 }
 
+// whileMending does something between the looks of a reconciliation and the addresses that they found left behind. It is
+// the removal of an interface that leads to it.
+func (f *fake) whileMending(do func()) {
+	f.links["calieeeeeeeeeee"] = link.Pair{EndpointID: "eeeeeeeeeeeeffff"}
+	f.removing = func() {
+		f.removing = nil
+		do()
+	}
+}
+
 func (f *fake) has(id string, address netip.Addr) [3]bool {
 	_, err := workload.Endpoints{Client: fakeEndpoints{f}, Node: f.node}.Get(context.Background(), id)
 	_, allocated := f.allocations[address]
@@ -100,6 +110,26 @@ func TestReconcile(t *testing.T) {
 					plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: leftAddress.String()})
 			},
 			left: [3]bool{false, true, false},
+		},
+		"an address that a container takes over after the looks": {
+			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
+				f.whileMending(func() {
+					post(t, whole, "IpamDriver.RequestAddress",
+						plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: leftAddress.String()})
+				})
+			},
+			mended: map[string]int{"removed interface": 1}, left: [3]bool{false, true, false},
+		},
+		"an address that is released and assigned anew after the looks": {
+			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
+				f.whileMending(func() {
+					fakeAddresses{f}.allocate(leftAddress, "docker-y", "a0")
+					whole.Reconciler.Pending = func(address netip.Addr) bool { return address == leftAddress }
+				})
+			},
+			mended: map[string]int{"removed interface": 1, "released address": 1}, left: [3]bool{false, true, false},
 		},
 		"an address of another host": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {

@@ -52,6 +52,9 @@ type Endpoints interface {
 	OwnWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
 }
 
+// ErrStays is why a pool or an address that seemed to be left behind is not given up.
+var ErrStays = errors.New("it stays")
+
 // Driver answers the calls.
 type Driver struct {
 	Node      string
@@ -256,7 +259,7 @@ func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string
 	}
 	var handles []string
 	defer func() { d.triedMoreThanOnce(handles) }()
-	err = d.Take.Do(ctx, "assign address "+wanted, func(ctx context.Context) error {
+	assign := func(ctx context.Context) error {
 		handle := NewHandle()
 		handles = append(handles, handle)
 		args.HandleID = &handle
@@ -266,9 +269,15 @@ func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string
 			err = d.Addresses.AssignIP(ctx, args)
 		}
 		return err
-	})
-	if datastore.Present(err) {
-		return address, d.adopt(ctx, address, handles)
+	}
+	err = d.Take.Do(ctx, "assign address "+wanted, assign)
+	if !datastore.Present(err) {
+		return address, err
+	}
+	err = d.adopt(ctx, address, handles)
+	if datastore.Absent(err) {
+		// Who had it has released it in between.
+		err = d.Take.Do(ctx, "assign address "+wanted+" that has just been released", assign)
 	}
 	return address, err
 }
@@ -356,6 +365,22 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r plugin.ReleaseAddressRequ
 	})
 	d.Pending.Done(address)
 	return plugin.Empty{}, err
+}
+
+// ReleaseLeft releases an allocation that no container had when reconciliation looked, unless one has got it since.
+func (d *Driver) ReleaseLeft(ctx context.Context, left datastore.Allocation) error {
+	defer d.turns.take(left.Address)()
+	if d.Pending.Has(left.Address) || d.adopted.Has(left.Address) {
+		return fmt.Errorf("%w: %s has gone over to a container", ErrStays, left.Address)
+	}
+	_, _, err := d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{
+		Address: left.Address.String(), Handle: left.Handle, SequenceNumber: &left.Sequence,
+	})
+	if datastore.Conflict(err) {
+		// It is released, and allocated anew.
+		return nil
+	}
+	return err
 }
 
 // removeLeftEndpoint removes the endpoint that still has the address. Engines delete the endpoint before they release

@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	calicoerrors "github.com/projectcalico/calico/libcalico-go/lib/errors"
 	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
+	cnet "github.com/projectcalico/calico/libcalico-go/lib/net"
 
 	"calico-lab/docker-driver/datastore"
 )
@@ -40,5 +42,35 @@ func TestAnAddressInABlockThatAnotherHostClaimsAtTheSameMoment(t *testing.T) {
 	address, err := driver.certain(context.Background(), pool, "192.168.0.100")
 	if err != nil || address != netip.MustParseAddr("192.168.0.100") || addresses.tries != 2 {
 		t.Errorf("got %v, %v after %d tries", address, err, addresses.tries)
+	}
+}
+
+// released is an IPAM in which an address goes while somebody asks whose it is.
+type released struct {
+	Addresses
+	free bool
+}
+
+func (r *released) AssignIP(context.Context, calico.AssignIPArgs) error {
+	if !r.free {
+		return calicoerrors.ErrorResourceAlreadyExists{}
+	}
+	return nil
+}
+
+func (r *released) GetAssignmentAttributes(context.Context, cnet.IP) (map[string]string, *string, error) {
+	r.free = true
+	return nil, nil, calicoerrors.ErrorResourceDoesNotExist{}
+}
+
+func TestAnAddressThatIsReleasedWhileItIsAskedFor(t *testing.T) {
+	pool := datastore.Pool{Name: "netv", CIDR: netip.MustParsePrefix("192.168.0.0/16")}
+	driver := &Driver{
+		Node: "a1", Addresses: &released{}, Take: datastore.Patience{Limit: time.Second},
+		Doubt: func() {}, Log: slog.New(slog.DiscardHandler),
+	}
+	address, err := driver.certain(context.Background(), pool, "192.168.0.100")
+	if err != nil || address != netip.MustParseAddr("192.168.0.100") {
+		t.Errorf("got %v, %v", address, err)
 	}
 }

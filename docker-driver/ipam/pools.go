@@ -116,9 +116,6 @@ func (w wish) find(pools datastore.Pools) (pool datastore.Pool, absent bool, err
 	return pool, absent, err
 }
 
-// ErrStays is why a pool that is not wanted any more is not given up.
-var ErrStays = errors.New("the pool stays")
-
 var (
 	errNoPool  = errors.New("is not an enabled Calico IPPool")
 	errLeaving = errors.New("is being removed")

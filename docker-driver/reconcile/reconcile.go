@@ -59,10 +59,9 @@ type Allocations interface {
 	RemoveHandle(ctx context.Context, id, revision string) error
 }
 
-// Addresses assigns and releases.
+// Addresses assigns.
 type Addresses interface {
 	AssignIP(ctx context.Context, args calico.AssignIPArgs) error
-	ReleaseIPs(ctx context.Context, ips ...calico.ReleaseOptions) ([]cnet.IP, []calico.ReleaseOptions, error)
 }
 
 // Links are this host's interfaces.
@@ -91,8 +90,10 @@ type Reconciler struct {
 	Links       Links
 	Ports       Ports
 	// Pending tells of addresses that are on their way to a container.
-	Pending   func(netip.Addr) bool
-	Datastore datastore.Patience
+	Pending func(netip.Addr) bool
+	// ReleaseLeft releases what was left behind, unless that has changed since it was looked at.
+	ReleaseLeft func(ctx context.Context, left datastore.Allocation) error
+	Datastore   datastore.Patience
 	// Settle is the time between the two looks. It is longer than one try to assign an address may take: a handle that
 	// is empty and unchanged in both is not on its way to an address, on whichever host.
 	Settle time.Duration
@@ -372,12 +373,7 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 		do("withdrew ports", id, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
 	}
 	for address, allocation := range found.Allocations {
-		do("released address", address, func(ctx context.Context) error {
-			_, _, err := r.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{
-				Address: address.String(), Handle: allocation.Handle, SequenceNumber: &allocation.Sequence,
-			})
-			return err
-		})
+		do("released address", address, func(ctx context.Context) error { return r.ReleaseLeft(ctx, allocation) })
 	}
 	for id, revision := range found.Handles {
 		do("removed handle", id, func(ctx context.Context) error {
