@@ -113,10 +113,9 @@ func passing(err error) bool {
 			return true
 		}
 	}
-	// The etcd client turns some statuses into plain errors of its own.
-	return strings.Contains(err.Error(), "etcdserver: request timed out") ||
-		strings.Contains(err.Error(), "etcdserver: no leader") ||
-		strings.Contains(err.Error(), "etcdserver: leader changed")
+	// The etcd client turns the answers of members into errors of its own, which have no more than a code.
+	var withCode interface{ Code() codes.Code }
+	return errors.As(err, &withCode) && withCode.Code() == codes.Unavailable
 }
 
 // Absent tells that the thing asked for is not in the datastore.

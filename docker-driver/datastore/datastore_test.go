@@ -2,13 +2,13 @@ package datastore_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	calicoerrors "github.com/projectcalico/calico/libcalico-go/lib/errors"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -16,6 +16,9 @@ import (
 )
 
 var patience = datastore.Patience{Where: "https://a0:2379", Limit: 500 * time.Millisecond}
+
+// answered is what etcd's client makes of an answer of a member's.
+func answered(status error) error { return rpctypes.Error(status) }
 
 func TestPatience(t *testing.T) {
 	unavailable := calicoerrors.ErrorDatastoreError{Err: status.Error(codes.Unavailable, "no connection")}
@@ -27,8 +30,22 @@ func TestPatience(t *testing.T) {
 		"answered at once":  {errors: []error{nil}, tries: 1},
 		"a lost connection": {errors: []error{unavailable, nil}, tries: 2},
 		"a time-out":        {errors: []error{context.DeadlineExceeded, nil}, tries: 2},
-		"an election":       {errors: []error{errors.New("etcdserver: no leader"), nil}, tries: 2},
-		"a slow quorum":     {errors: []error{errors.New("etcdserver: request timed out"), nil}, tries: 2},
+		"an election":       {errors: []error{answered(rpctypes.ErrGRPCNoLeader), nil}, tries: 2},
+		"another leader":    {errors: []error{answered(rpctypes.ErrGRPCLeaderChanged), nil}, tries: 2},
+		"a slow quorum":     {errors: []error{answered(rpctypes.ErrGRPCTimeout), nil}, tries: 2},
+		"a member that stops": {
+			errors: []error{answered(rpctypes.ErrGRPCStopped), nil}, tries: 2,
+		},
+		"an unhealthy cluster": {
+			errors: []error{answered(rpctypes.ErrGRPCUnhealthy), nil}, tries: 2,
+		},
+		"a member without a leader for long": {
+			errors: []error{calicoerrors.ErrorDatastoreError{Err: answered(rpctypes.ErrGRPCTimeoutDueToLeaderFail)}, nil},
+			tries:  2,
+		},
+		"a full disk": {
+			errors: []error{answered(rpctypes.ErrGRPCNoSpace)}, tries: 1, want: "look: etcdserver: mvcc: database space exceeded",
+		},
 		"an answer broken off": {
 			errors: []error{status.Error(codes.Unknown, "malformed header: missing HTTP content-type"), nil}, tries: 2,
 		},
