@@ -118,6 +118,9 @@ func passing(err error) bool {
 	return errors.As(err, &withCode) && withCode.Code() == codes.Unavailable
 }
 
+// Unanswered tells that a step failed because etcd did not answer it in time.
+func Unanswered(err error) bool { return err != nil && passing(err) }
+
 // Absent tells that the thing asked for is not in the datastore.
 func Absent(err error) bool {
 	var absent calicoerrors.ErrorResourceDoesNotExist

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
@@ -45,6 +46,8 @@ type fake struct {
 	removing func()
 	// conflicts is how many changes of pools another host is quicker with.
 	conflicts int
+	// questions is how often somebody asked for the pools.
+	questions atomic.Int32
 	// interrupted ends the removal of pools half way.
 	interrupted bool
 	// down makes every question to the datastore fail as it does without a quorum.
@@ -81,6 +84,7 @@ func (f *fake) lock() (func(), error) {
 type fakePools struct{ *fake }
 
 func (f fakePools) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
+	f.questions.Add(1)
 	unlock, err := f.lock()
 	defer unlock()
 	list := &v3.IPPoolList{}

@@ -211,3 +211,22 @@ func TestANetworkWithoutRecordLearnsItsPoolsOneByOne(t *testing.T) {
 		t.Errorf("the network's pools are %v", network.Pools)
 	}
 }
+
+// IPAM knows the pools itself. The ordinary start of a container asks for them no second time.
+func TestTheNextFreeAddressNeedsNoPools(t *testing.T) {
+	f := newFake()
+	whole, _ := assemble(t, f)
+	asker := asker(handlersOf(t, whole, nil))
+	for pool, want := range map[string]string{
+		"192.168.0.0/16": "", "10.60.0.0/16": "10.60.0.0/16 is not an enabled Calico IPPool; the enabled pools are: ",
+	} {
+		before := f.questions.Load()
+		answer := asker.ask(t, "IpamDriver.RequestAddress", plugin.RequestAddressRequest{PoolID: pool})
+		if asked := f.questions.Load() - before; want == "" && (answer != "" || asked > 0) {
+			t.Errorf("pool %s: %d questions, %s", pool, asked, answer)
+		}
+		if want != "" && !strings.HasPrefix(answer, want) {
+			t.Errorf("pool %s: %q, not %q", pool, answer, want)
+		}
+	}
+}

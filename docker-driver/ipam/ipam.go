@@ -4,6 +4,7 @@
 package ipam
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -154,21 +155,12 @@ func (d *Driver) RequestAddress(
 		return none, fmt.Errorf("--gateway %s: a Calico network has no gateway address, containers reach their host "+
 			"by 169.254.1.1; leave --gateway out", r.Address)
 	}
-	asked := datastore.Ask(func() (datastore.Pool, error) {
-		pools, err := d.pools(ctx)
-		if err != nil {
-			return datastore.Pool{}, err
-		}
-		return pools.WithCIDR(r.PoolID)
-	})
 	var address netip.Addr
 	var err error
 	if r.Address == "" {
-		address, err = d.any(ctx, r.PoolID, asked)
-	} else if pool, unknown := asked.Wait(); unknown == nil {
-		address, err = d.certain(ctx, pool, r.Address)
+		address, err = d.any(ctx, r.PoolID)
 	} else {
-		err = unknown
+		address, err = d.certain(ctx, r.PoolID, r.Address)
 	}
 	if err != nil {
 		return none, err
@@ -177,20 +169,22 @@ func (d *Driver) RequestAddress(
 	return plugin.RequestAddressResponse{Address: netip.PrefixFrom(address, address.BitLen()).String()}, nil
 }
 
-func (d *Driver) pools(ctx context.Context) (datastore.Pools, error) {
+// poolWithID returns the enabled pool.
+func (d *Driver) poolWithID(ctx context.Context, poolID string) (datastore.Pool, error) {
 	var pools datastore.Pools
 	err := d.Take.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
 		pools, err = datastore.EnabledPools(ctx, d.Pools)
 		return err
 	})
-	return pools, err
+	if err != nil {
+		return datastore.Pool{}, err
+	}
+	return pools.WithCIDR(poolID)
 }
 
 // any takes the next free address of the pool with this ID. IPAM looks the pool up itself: only what is said when there is
-// no address waits for who asks which it is.
-func (d *Driver) any(
-	ctx context.Context, poolID string, asked *datastore.Asked[datastore.Pool],
-) (netip.Addr, error) {
+// no address needs to know which it is.
+func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 	pool, err := datastore.ParseCIDR(poolID)
 	if err != nil {
 		return netip.Addr{}, err
@@ -230,22 +224,26 @@ func (d *Driver) any(
 		address, _ := netip.AddrFromSlice(assigned[0].IP)
 		return address.Unmap(), nil
 	}
-	known, unknown := asked.Wait()
-	switch {
-	case unknown != nil:
-		return netip.Addr{}, unknown
-	case err != nil:
+	if datastore.Unanswered(err) {
 		return netip.Addr{}, err
+	}
+	known, unknown := d.poolWithID(ctx, poolID)
+	if failed := cmp.Or(unknown, err); failed != nil {
+		return netip.Addr{}, failed
 	}
 	return netip.Addr{}, fmt.Errorf("pool %s has no free address for host %s: remove containers or add a pool (%s)",
 		known, d.Node, strings.Join(reasons, "; "))
 }
 
 // certain takes the address that the person asked for with --ip.
-func (d *Driver) certain(ctx context.Context, pool datastore.Pool, wanted string) (netip.Addr, error) {
+func (d *Driver) certain(ctx context.Context, poolID, wanted string) (netip.Addr, error) {
 	address, err := netip.ParseAddr(wanted)
 	if err != nil {
 		return address, fmt.Errorf("--ip %s: not an address: %w", wanted, err)
+	}
+	pool, err := d.poolWithID(ctx, poolID)
+	if err != nil {
+		return address, err
 	}
 	if !pool.CIDR.Contains(address) {
 		return address, fmt.Errorf("--ip %s: outside pool %s", wanted, pool)

@@ -8,12 +8,23 @@ import (
 	"testing"
 	"time"
 
+	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	calicoerrors "github.com/projectcalico/calico/libcalico-go/lib/errors"
 	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
 	cnet "github.com/projectcalico/calico/libcalico-go/lib/net"
+	"github.com/projectcalico/calico/libcalico-go/lib/options"
 
 	"calico-lab/docker-driver/datastore"
 )
+
+const netv = "192.168.0.0/16"
+
+// onlyNetv is a datastore with one pool.
+type onlyNetv struct{ Pools }
+
+func (onlyNetv) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
+	return &v3.IPPoolList{Items: []v3.IPPool{{Spec: v3.IPPoolSpec{CIDR: netv}}}}, nil
+}
 
 // contended is an IPAM in which other hosts claim the block first, for some tries.
 type contended struct {
@@ -31,15 +42,15 @@ func (c *contended) AssignIP(context.Context, calico.AssignIPArgs) error {
 }
 
 func TestAnAddressInABlockThatAnotherHostClaimsAtTheSameMoment(t *testing.T) {
-	pool := datastore.Pool{Name: "netv", CIDR: netip.MustParsePrefix("192.168.0.0/16")}
 	addresses := &contended{claims: 1}
 	driver := &Driver{
 		Node:      "a1",
+		Pools:     onlyNetv{},
 		Addresses: addresses,
 		Take:      datastore.Patience{Limit: time.Second},
 		Log:       slog.New(slog.DiscardHandler),
 	}
-	address, err := driver.certain(context.Background(), pool, "192.168.0.100")
+	address, err := driver.certain(context.Background(), netv, "192.168.0.100")
 	if err != nil || address != netip.MustParseAddr("192.168.0.100") || addresses.tries != 2 {
 		t.Errorf("got %v, %v after %d tries", address, err, addresses.tries)
 	}
@@ -64,12 +75,11 @@ func (r *released) GetAssignmentAttributes(context.Context, cnet.IP) (map[string
 }
 
 func TestAnAddressThatIsReleasedWhileItIsAskedFor(t *testing.T) {
-	pool := datastore.Pool{Name: "netv", CIDR: netip.MustParsePrefix("192.168.0.0/16")}
 	driver := &Driver{
-		Node: "a1", Addresses: &released{}, Take: datastore.Patience{Limit: time.Second},
+		Node: "a1", Pools: onlyNetv{}, Addresses: &released{}, Take: datastore.Patience{Limit: time.Second},
 		Doubt: func() {}, Log: slog.New(slog.DiscardHandler),
 	}
-	address, err := driver.certain(context.Background(), pool, "192.168.0.100")
+	address, err := driver.certain(context.Background(), netv, "192.168.0.100")
 	if err != nil || address != netip.MustParseAddr("192.168.0.100") {
 		t.Errorf("got %v, %v", address, err)
 	}
