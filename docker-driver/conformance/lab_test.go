@@ -452,11 +452,7 @@ func (h *host) problems() error {
 	if err != nil {
 		return err
 	}
-	allocations, err := h.blocks.Allocations(ctx, node)
-	if err != nil {
-		return err
-	}
-	handles, err := h.blocks.EmptyHandles(ctx, ipam.HandlePrefix)
+	allocations, handles, err := h.blocks.Allocations(ctx, node, ipam.HandlePrefix)
 	if err != nil {
 		return err
 	}

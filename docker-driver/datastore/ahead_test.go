@@ -57,7 +57,17 @@ func (m *memory) List(_ context.Context, list model.ListInterface, _ string) (*m
 	time.Sleep(trip)
 	answer := &model.KVPairList{}
 	for _, pair := range m.pairs {
-		if key, ok := pair.Key.(model.BlockAffinityKey); ok && key.Host == list.(model.BlockAffinityListOptions).Host {
+		var listed bool
+		switch wanted := list.(type) {
+		case model.BlockAffinityListOptions:
+			key, ok := pair.Key.(model.BlockAffinityKey)
+			listed = ok && key.Host == wanted.Host
+		case model.BlockListOptions:
+			_, listed = pair.Key.(model.BlockKey)
+		case model.IPAMHandleListOptions:
+			_, listed = pair.Key.(model.IPAMHandleKey)
+		}
+		if listed {
 			answer.KVPairs = append(answer.KVPairs, pair)
 		}
 	}
@@ -169,7 +179,7 @@ func assign(t *testing.T, c client, pool string) (string, error) {
 	handle := "docker-1"
 	assigned, _, err := addresses.AutoAssign(t.Context(), ipam.AutoAssignArgs{
 		Num4: 1, HandleID: &handle, Hostname: "a0", IPv4Pools: []cnet.IPNet{cnet.MustParseCIDR(pool)},
-		IntendedUse: v3.IPPoolAllowedUseWorkload,
+		IntendedUse: v3.IPPoolAllowedUseWorkload, Attrs: map[string]string{ipam.AttributeNode: "a0"},
 	})
 	if err != nil {
 		return "", err
@@ -216,4 +226,30 @@ func TestAPoolThatIsNotEnabledHasNoAddresses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWhatANodeHoldsTakesTwoQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient()
+		if _, err := assign(t, c, "192.168.0.0/16"); err != nil {
+			t.Fatal(err)
+		}
+		c.memory.put(model.IPAMHandleKey{HandleID: "docker-empty"}, &model.IPAMHandle{})
+		c.memory.put(model.IPAMHandleKey{HandleID: "other-empty"}, &model.IPAMHandle{})
+		blocks, err := datastore.BlocksOf(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		allocations, empty, err := blocks.Allocations(t.Context(), "a0", "docker-")
+		if took := time.Since(started); err != nil || took != 2*trip {
+			t.Errorf("took %s, %v", took, err)
+		}
+		if len(allocations) != 1 || allocations[0].Handle != "docker-1" {
+			t.Errorf("allocations %v", allocations)
+		}
+		if _, found := empty["docker-empty"]; !found || len(empty) != 1 {
+			t.Errorf("empty handles %v", empty)
+		}
+	})
 }

@@ -161,52 +161,39 @@ func BlocksOf(client clientv3.Interface) (Blocks, error) {
 	return Blocks{backend: behind.Backend()}, nil
 }
 
-// Allocations returns what the node has allocated, in any pool.
-func (b Blocks) Allocations(ctx context.Context, node string) ([]Allocation, error) {
-	list, err := b.backend.List(ctx, model.BlockListOptions{}, "")
+// Allocations returns what the node has allocated in any pool, and the handles of any node that start with the prefix and
+// that no address has, by ID with their revisions. IPAM writes a handle before the address that it is for, and removes it
+// after: what is killed in between leaves it.
+func (b Blocks) Allocations(ctx context.Context, node, prefix string) ([]Allocation, map[string]string, error) {
+	// Before the blocks, so that one that gets its address in between is not taken for empty.
+	handles, err := b.backend.List(ctx, model.IPAMHandleListOptions{}, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	empty := map[string]string{}
+	for _, pair := range handles.KVPairs {
+		if key, ok := pair.Key.(model.IPAMHandleKey); ok && strings.HasPrefix(key.HandleID, prefix) {
+			empty[key.HandleID] = pair.Revision
+		}
+	}
+	blocks, err := b.backend.List(ctx, model.BlockListOptions{}, "")
+	if err != nil {
+		return nil, nil, err
 	}
 	var all []Allocation
-	for _, pair := range list.KVPairs {
+	for _, pair := range blocks.KVPairs {
 		block, ok := pair.Value.(*model.AllocationBlock)
 		if !ok {
 			continue
 		}
 		for _, allocation := range inBlock(block) {
+			delete(empty, allocation.Handle)
 			if allocation.Node == node {
 				all = append(all, allocation)
 			}
 		}
 	}
-	return all, nil
-}
-
-// EmptyHandles returns the handles that start with the prefix and that no address has, by ID with their revisions. IPAM
-// writes a handle before the address that it is for, and removes it after: what is killed in between leaves it.
-func (b Blocks) EmptyHandles(ctx context.Context, prefix string) (map[string]string, error) {
-	// Before the blocks, so that one that gets its address in between is not taken for empty.
-	list, err := b.backend.List(ctx, model.IPAMHandleListOptions{}, "")
-	if err != nil {
-		return nil, err
-	}
-	empty := map[string]string{}
-	for _, pair := range list.KVPairs {
-		if key, ok := pair.Key.(model.IPAMHandleKey); ok && strings.HasPrefix(key.HandleID, prefix) {
-			empty[key.HandleID] = pair.Revision
-		}
-	}
-	if list, err = b.backend.List(ctx, model.BlockListOptions{}, ""); err != nil {
-		return nil, err
-	}
-	for _, pair := range list.KVPairs {
-		if block, ok := pair.Value.(*model.AllocationBlock); ok {
-			for _, allocation := range inBlock(block) {
-				delete(empty, allocation.Handle)
-			}
-		}
-	}
-	return empty, nil
+	return all, empty, nil
 }
 
 // RemoveHandle removes the handle, unless it has changed since that revision or is gone.

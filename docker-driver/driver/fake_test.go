@@ -361,7 +361,9 @@ func (f fakeAddresses) GetUtilization(
 	return []*calico.PoolUtilization{used}, err
 }
 
-func (f *fake) Allocations(_ context.Context, node string) ([]datastore.Allocation, error) {
+func (f *fake) Allocations(
+	_ context.Context, node, _ string,
+) ([]datastore.Allocation, map[string]string, error) {
 	unlock, err := f.lock()
 	defer unlock()
 	var own []datastore.Allocation
@@ -370,13 +372,7 @@ func (f *fake) Allocations(_ context.Context, node string) ([]datastore.Allocati
 			own = append(own, allocation)
 		}
 	}
-	return own, err
-}
-
-func (f *fake) EmptyHandles(context.Context, string) (map[string]string, error) {
-	unlock, err := f.lock()
-	defer unlock()
-	return maps.Clone(f.emptyHandles), err
+	return own, maps.Clone(f.emptyHandles), err
 }
 
 func (f *fake) RemoveHandle(_ context.Context, id, _ string) error {

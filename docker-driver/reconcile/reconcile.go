@@ -52,10 +52,9 @@ type Pools interface {
 	LeavePool(ctx context.Context, cidr netip.Prefix) error
 }
 
-// Allocations lists what IPAM holds for a node, and the handles of any node that hold nothing.
+// Allocations lists what IPAM holds for a node, and the handles of any node with the prefix that hold nothing.
 type Allocations interface {
-	Allocations(ctx context.Context, node string) ([]datastore.Allocation, error)
-	EmptyHandles(ctx context.Context, prefix string) (map[string]string, error)
+	Allocations(ctx context.Context, node, prefix string) ([]datastore.Allocation, map[string]string, error)
 	RemoveHandle(ctx context.Context, id, revision string) error
 }
 
@@ -249,13 +248,10 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 		if stored, err = r.Endpoints.OfNode(ctx); err != nil {
 			return err
 		}
-		if allocations, err = r.Allocations.Allocations(ctx, r.Node); err != nil {
+		if allocations, handles, err = r.Allocations.Allocations(ctx, r.Node, ipam.HandlePrefix); err != nil {
 			return err
 		}
-		if held, err = r.Pools.HeldPools(ctx); err != nil {
-			return err
-		}
-		handles, err = r.Allocations.EmptyHandles(ctx, ipam.HandlePrefix)
+		held, err = r.Pools.HeldPools(ctx)
 		return err
 	})
 	if err != nil {
