@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"net/http/httptest"
 	"net/netip"
@@ -399,5 +400,27 @@ func TestAReleaseThatLeavesItsHandleWantsAReconciliation(t *testing.T) {
 	whole.Reconciler.Run(ctx)
 	if len(f.emptyHandles) > 0 {
 		t.Errorf("handles left: %v", f.emptyHandles)
+	}
+}
+
+// Soon after a look that saw addresses on their way comes another, which may be the first one to fail.
+func TestRunWarnsOfAFailureThatFollowsAnUnsettledLook(t *testing.T) {
+	f, whole, _ := consistent(t)
+	post(t, whole, "IpamDriver.RequestAddress", plugin.RequestAddressRequest{PoolID: "192.168.0.0/16"})
+	var log bytes.Buffer
+	whole.Reconciler.Log = slog.New(slog.NewTextHandler(&log, nil))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	runs := 0
+	whole.Reconciler.Done = func(_ map[string]int, err error) {
+		f.docker = nil
+		if runs++; runs == 4 {
+			cancel()
+		}
+	}
+	whole.Reconciler.Ask()
+	whole.Reconciler.Run(ctx)
+	if warned := strings.Count(log.String(), "the engine cannot be asked"); warned != 1 {
+		t.Errorf("warned %d times in %d runs:\n%s", warned, runs, &log)
 	}
 }

@@ -102,7 +102,7 @@ func (r *Record) readiness(w http.ResponseWriter, request *http.Request) {
 	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	reconciled := "not yet: Docker has not answered"
+	reconciled := "not yet"
 	if !r.reconciled.IsZero() {
 		reconciled = r.reconciled.UTC().Format(time.RFC3339)
 	}

@@ -21,8 +21,12 @@ func TestReadiness(t *testing.T) {
 	var wrong error
 	record := &observe.Record{Version: "v1", Datastore: func(context.Context) error { return wrong }}
 	code, body := get(record, "/readiness")
-	if code != 200 || !strings.Contains(body, "not yet: Docker has not answered") {
+	if code != 200 || !strings.HasSuffix(body, "reconciled: not yet\n") {
 		t.Errorf("%d %s", code, body)
+	}
+	record.Reconciled(nil, errors.New("etcd gave no answer"))
+	if _, body := get(record, "/readiness"); !strings.HasSuffix(body, "not yet (last try: etcd gave no answer)\n") {
+		t.Error(body)
 	}
 	record.Reconciled(nil, nil)
 	if code, body := get(record, "/readiness"); code != 200 || strings.Contains(body, "not yet") {

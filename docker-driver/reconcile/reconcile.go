@@ -127,7 +127,7 @@ func (r *Reconciler) Ask() {
 
 // Run reconciles when asked, from time to time, and again after it could not, until the context ends.
 func (r *Reconciler) Run(ctx context.Context) {
-	wait := r.Every
+	wait, failing := r.Every, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -142,13 +142,14 @@ func (r *Reconciler) Run(ctx context.Context) {
 			wait = min(r.Settle, r.Every)
 		case err == nil:
 			wait = r.Every
-		case wait == r.Every:
+		case !failing:
 			r.Log.Warn("not reconciled", "error", err)
 			wait = min(r.Settle, r.Every)
 		default:
 			r.Log.Debug("not reconciled yet", "error", err)
 			wait = min(2*wait, r.Every)
 		}
+		failing = err != nil
 	}
 }
 

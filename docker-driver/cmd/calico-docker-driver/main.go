@@ -205,11 +205,21 @@ func run(arguments []string) error {
 	notify("STOPPING=1")
 	ending, cancel := context.WithTimeout(context.Background(), give)
 	defer cancel()
-	for _, server := range running {
-		err = errors.Join(err, server.Shutdown(ending))
-	}
+	err = errors.Join(err, shutDown(ending, running))
 	followers.Wait()
 	return err
+}
+
+// shutDown lets the calls that are under way end. One that still waits for etcd then is written down, and the next driver
+// answers it when Docker repeats it.
+func shutDown(ctx context.Context, running []*http.Server) error {
+	var failed error
+	for _, server := range running {
+		if err := server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return failed
 }
 
 // nodeKnown asks for this host's node, which Calico's startup makes and without which no address can be had.
