@@ -37,13 +37,13 @@ ip route flush root "$CIDR" proto bird
 ip route flush root "$CIDR" proto 80
 ip route flush type unreachable proto kernel metric 65535
 
-# Calico's chains, in one transaction per table: first the rules by which the system's own chains lead into
-# them, which carry the comment "cali:...", then the chains. Nothing else in the tables is touched.
+# Calico's chains, in one transaction per table: first the rules in the system's own chains, which carry the comment
+# "cali:..." and lead into them, or that of the Docker driver, then the chains. Nothing else in the tables is touched.
 for family in iptables ip6tables; do
     for table in raw mangle nat filter; do
         "$family-save" -t "$table" 2>/dev/null | awk -v table="$table" '
             /^:cali-/ { chains[++count] = substr($1, 2) }
-            /^-A / && !/^-A cali-/ && /--comment "cali:/ { sub(/^-A/, "-D"); rules = rules $0 "\n" }
+            /^-A / && !/^-A cali-/ && /--comment ("cali:|calico-docker-driver )/ { sub(/^-A/, "-D"); rules = rules $0 "\n" }
             END {
                 if (!count && rules == "") exit
                 print "*" table

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -221,6 +222,24 @@ func TestPublishedPorts(t *testing.T) {
 		t.Errorf("rules left: %v\n%s", err, left)
 	}
 	consistent(t)
+}
+
+// TestContainersDoNotReachTheLoopback lets a container that may change its routes send to this host's 127.0.0.1, where the
+// driver's own page is.
+func TestContainersDoNotReachTheLoopback(t *testing.T) {
+	netv(t)
+	container(t, "c1", "--network", "netv")
+	pid := inspect(t, "{{.State.Pid}}", "c1")
+	script := `ip address flush dev lo && echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet &&
+		ip route add 127.0.0.1 via 169.254.1.1 dev eth0 src ` + address(t, "c1", "netv").String() + ` &&
+		printf 'GET /readiness HTTP/1.0\r\n\r\n' | busybox nc -w 3 127.0.0.1 9101`
+	output, err := exec.Command("nsenter", "-t", pid, "-n", "sh", "-c", script).CombinedOutput()
+	if err == nil || strings.TrimSpace(string(output)) != "nc: timed out" {
+		t.Errorf("the container gets %q, %v", output, err)
+	}
+	if _, body := page(t, "/readiness"); !strings.Contains(body, version) {
+		t.Errorf("this host gets %q", body)
+	}
 }
 
 func TestLabelsWithinASecond(t *testing.T) {

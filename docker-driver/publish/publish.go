@@ -130,14 +130,14 @@ func (p *Ports) Restore() error {
 			p.keep(endpointID, held)
 		}
 	}
-	return errors.Join(failed, p.apply())
+	return errors.Join(failed, p.applyShield(), p.apply())
 }
 
 // Renew writes the rules of the record once more, because somebody else's flush may have removed them.
 func (p *Ports) Renew() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	return p.apply()
+	return errors.Join(p.applyShield(), p.apply())
 }
 
 // Published returns the IDs of the endpoints with ports on record.

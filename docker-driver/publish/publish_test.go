@@ -275,3 +275,20 @@ func leaveTimeWait(t *testing.T, listener net.Listener) {
 		t.Fatal(err)
 	}
 }
+
+func TestContainersAreKeptFromTheLoopback(t *testing.T) {
+	const rule = "-t raw PREROUTING -i cali+ -d 127.0.0.0/8 -m comment --comment calico-docker-driver -j DROP"
+	h := &host{}
+	ports := portsOf(t, h)
+	for step, run := range []func() error{ports.Restore, ports.Restore, func() error {
+		h.jumps = nil
+		return ports.Renew()
+	}} {
+		if err := run(); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(h.jumps, []string{rule}) {
+			t.Errorf("step %d: %q", step, h.jumps)
+		}
+	}
+}
