@@ -48,6 +48,10 @@ type fake struct {
 	conflicts int
 	// questions is how often somebody asked for the pools.
 	questions atomic.Int32
+	// listed is called after somebody asked for the pools.
+	listed func()
+	// made is called when a pool was made.
+	made func()
 	// interrupted ends the removal of pools half way.
 	interrupted bool
 	// down makes every question to the datastore fail as it does without a quorum.
@@ -87,6 +91,11 @@ func (f fakePools) List(context.Context, options.ListOptions) (*v3.IPPoolList, e
 	f.questions.Add(1)
 	unlock, err := f.lock()
 	defer unlock()
+	defer func() {
+		if f.listed != nil {
+			f.listed()
+		}
+	}()
 	list := &v3.IPPoolList{}
 	for i := range f.pools {
 		list.Items = append(list.Items, *f.pools[i].DeepCopy())
@@ -104,6 +113,9 @@ func (f fakePools) Create(_ context.Context, p *v3.IPPool, _ options.SetOptions)
 		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: p.Name}
 	}
 	f.pools = append(f.pools, *p.DeepCopy())
+	if f.made != nil {
+		f.made()
+	}
 	return p, nil
 }
 

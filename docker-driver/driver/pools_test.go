@@ -176,6 +176,37 @@ func TestAPoolStaysForANetworkThatIsBeingCreated(t *testing.T) {
 	}
 }
 
+func TestAPoolWhoseRemovalBeginsAfterTheLook(t *testing.T) {
+	f := newFake()
+	whole, _ := assemble(t, f)
+	f.pools = append(f.pools, madePool(made.Pool, "a1"))
+	f.listed = func() {
+		f.listed = nil
+		f.poolOf(made.Pool).Spec.Disabled = true
+		time.AfterFunc(50*time.Millisecond, func() { _, _ = fakePools{f}.Delete(t.Context(), "made", options.DeleteOptions{}) })
+	}
+	if answer := asker(handlersOf(t, whole, nil)).ask(t, "IpamDriver.RequestPool", requestMade); answer != "" {
+		t.Error(answer)
+	}
+	if now := f.poolOf(made.Pool); now == nil || now.Spec.Disabled {
+		t.Errorf("the pool is %v", now)
+	}
+}
+
+// The driver is killed between making a pool and noting that this host uses it.
+func TestAPoolThatWasJustMadeIsKnownAsThisHosts(t *testing.T) {
+	f := newFake()
+	whole, _ := assemble(t, f)
+	f.made = func() { f.down = true }
+	if answer := asker(handlersOf(t, whole, nil)).ask(t, "IpamDriver.RequestPool", requestMade); answer == "" {
+		t.Fatal("the pool was noted")
+	}
+	f.down = false
+	if mended, err := whole.Reconciler.Once(t.Context()); err != nil || mended["gave up pool"] != 1 {
+		t.Errorf("mended %v, %v", mended, err)
+	}
+}
+
 func TestAPoolWithAddressesInUseIsNotMended(t *testing.T) {
 	f := newFake()
 	whole, _ := assemble(t, f)

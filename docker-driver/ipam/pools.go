@@ -172,22 +172,29 @@ func (d *Driver) poolNow(ctx context.Context, r plugin.RequestPoolRequest) (data
 // leaving tells of a pool of this CIDR that a host has begun to remove.
 func leaving(list *v3.IPPoolList, cidr netip.Prefix) error {
 	for i := range list.Items {
-		pool := &list.Items[i]
-		on, ours := hostsOf(pool)
-		if ours && pool.Spec.Disabled && datastore.CIDR(*pool) == cidr {
-			return fmt.Errorf("pool %s %s %w by host %s: if that does not come to an end, remove it with calicoctl delete "+
-				"ippool %s", pool.Name, cidr, errLeaving, strings.Join(on, ","), pool.Name)
+		if datastore.CIDR(list.Items[i]) == cidr {
+			return disabled(&list.Items[i])
 		}
 	}
 	return nil
+}
+
+// disabled tells why a pool that this driver made cannot be used. Calico's client disables pools before it removes them.
+func disabled(pool *v3.IPPool) error {
+	on, ours := hostsOf(pool)
+	if !ours || !pool.Spec.Disabled {
+		return nil
+	}
+	return fmt.Errorf("pool %s %s %w by host %s: if that does not come to an end, remove it with calicoctl delete "+
+		"ippool %s", pool.Name, pool.Spec.CIDR, errLeaving, strings.Join(on, ","), pool.Name)
 }
 
 // notePool notes on a pool that this driver made that this host uses it.
 func (d *Driver) notePool(ctx context.Context, pool datastore.Pool, w wish) error {
 	return d.Take.Do(ctx, "note that this host uses pool "+pool.String(), func(ctx context.Context) error {
 		return d.changeHosts(ctx, pool.CIDR, func(stored *v3.IPPool, all []string) ([]string, error) {
-			if stored.Spec.Disabled {
-				return all, fmt.Errorf("%s %w", pool.CIDR, errNoPool)
+			if err := disabled(stored); err != nil {
+				return all, err
 			}
 			if w.blockSize > 0 && stored.Spec.BlockSize != w.blockSize {
 				return all, fmt.Errorf("--ipam-opt %s=%d: pool %s is there and has blocks of /%d, which cannot be changed",
@@ -214,7 +221,7 @@ func (d *Driver) makePool(ctx context.Context, w wish) (datastore.Pool, error) {
 			return letter
 		}, "-"+w.cidr.Addr().StringExpanded()+"-"+strconv.Itoa(w.cidr.Bits()))
 	}
-	pool.Annotations = map[string]string{hosts: ""}
+	pool.Annotations = map[string]string{hosts: d.Node}
 	pool.Spec = v3.IPPoolSpec{CIDR: w.cidr.String(), BlockSize: w.blockSize, NATOutgoing: true}
 	err := d.Take.Do(ctx, "make IPPool "+pool.Name+" "+w.cidr.String(), func(ctx context.Context) error {
 		_, err := d.Pools.Create(ctx, pool, options.SetOptions{})
