@@ -298,6 +298,30 @@ func TestWhatWasLeftIsMended(t *testing.T) {
 	docker(t, "run", "--rm", "--network", "netv", "--ip", left.String(), "box", "true")
 }
 
+// TestRulesThatWereFlushed takes the driver's rules away. Every refused command has the driver compare.
+func TestRulesThatWereFlushed(t *testing.T) {
+	netv(t)
+	container(t, "web", "--network", "netv", "-p", "8080:80")
+	before, err := rules()
+	must(t, err)
+	for _, command := range []string{"-t nat -F DOCKER-CALICO", "-t nat -F DOCKER-CALICO-POST", "-t raw -F PREROUTING"} {
+		must(t, exec.Command("iptables", strings.Fields("-w "+command)...).Run())
+	}
+	refused(t, "leave --gateway out", "network", "create", "-d", "calico", "--ipam-driver", "calico-ipam", "--subnet",
+		"192.168.0.0/16", "--gateway", "192.168.0.1", "n")
+	must(t, until(func() error {
+		after, err := rules()
+		if err == nil && after != before {
+			err = fmt.Errorf("the rules are\n%s\nnot\n%s", after, before)
+		}
+		return err
+	}))
+	shield, err := exec.Command("iptables-save", "-t", "raw").Output()
+	if err != nil || !strings.Contains(string(shield), "calico-docker-driver") {
+		t.Errorf("the raw table is %v\n%s", err, shield)
+	}
+}
+
 // TestChurn starts and removes containers at random while the driver and etcd are killed.
 func TestChurn(t *testing.T) {
 	const workers, rounds = 4, 12

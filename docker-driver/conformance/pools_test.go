@@ -218,35 +218,43 @@ func TestReservation(t *testing.T) {
 func TestSeveralPoolsOfOneFamily(t *testing.T) {
 	makeNetwork(t, "wide", "--subnet", "10.50.0.0/28", "--subnet", "192.168.0.0/16")
 	container(t, "first", "--network", "wide")
-	container(t, "second", "--network", "wide", "--ip", "192.168.0.77")
+	container(t, "second", "--network", "wide", "--ip", "192.168.77.77")
 	// Docker's client keeps the subnets in a map: the engine alone knows which came first.
 	asked := strings.Fields(inspect(t, "{{range .IPAM.Config}}{{.Subnet}} {{end}}", "wide"))[0]
 	if at := address(t, "first", "wide"); !netip.MustParsePrefix(asked).Contains(at) {
 		t.Errorf("%s is not of %s, the pool that the engine asks", at, asked)
 	}
-	ping(t, "first", "192.168.0.77")
+	ping(t, "first", "192.168.77.77")
 	ping(t, "second", address(t, "first", "wide").String())
-	refused(t, "--ip 192.168.0.77: taken by container second", "run", "--rm", "--network", "wide", "--ip",
-		"192.168.0.77", "box", "true")
+	refused(t, "--ip 192.168.77.77: taken by container second", "run", "--rm", "--network", "wide", "--ip",
+		"192.168.77.77", "box", "true")
 	consistent(t)
 }
 
-// TestPoolOfAKilledEngine makes a pool for a network that the engine did not live to create.
+// TestPoolOfAKilledEngine makes a pool for a network that the engine did not live to create, and one whose removal a
+// driver did not live to finish.
 func TestPoolOfAKilledEngine(t *testing.T) {
-	pool := v3.NewIPPool()
-	pool.Name, pool.Annotations = "left", map[string]string{"org.projectcalico.docker/hosts": node}
-	pool.Spec = v3.IPPoolSpec{CIDR: "10.71.0.0/24", BlockSize: 28}
-	_, err := lab.client.IPPools().Create(t.Context(), pool, options.SetOptions{})
-	must(t, err)
+	for i, disabled := range []bool{false, true} {
+		pool := v3.NewIPPool()
+		pool.Name, pool.Annotations = fmt.Sprintf("left%d", i), map[string]string{"org.projectcalico.docker/hosts": node}
+		pool.Spec = v3.IPPoolSpec{CIDR: fmt.Sprintf("10.71.%d.0/24", i), BlockSize: 28, Disabled: disabled}
+		_, err := lab.client.IPPools().Create(t.Context(), pool, options.SetOptions{})
+		must(t, err)
+	}
 	must(t, lab.driver.end(15))
 	must(t, lab.driver.start())
+	// Waits for the removal, and is then the only one on a new pool.
+	makeNetwork(t, "again", "--subnet", "10.71.1.0/24", "--ipam-opt", "org.projectcalico.blocksize=28")
+	if pool := stored(t, "10.71.1.0/24"); pool == nil || pool.Spec.Disabled || pool.Name == "left1" {
+		t.Errorf("the pool is %v", pool)
+	}
 	must(t, until(func() error {
 		if stored(t, "10.71.0.0/24") != nil {
 			return fmt.Errorf("the pool is still there")
 		}
 		return nil
 	}))
-	if _, err := lab.client.IPPools().Get(t.Context(), "left", options.GetOptions{}); !datastore.Absent(err) {
+	if _, err := lab.client.IPPools().Get(t.Context(), "left0", options.GetOptions{}); !datastore.Absent(err) {
 		t.Error(err)
 	}
 	if owned, err := (link.Host{}).Owned(); err != nil || len(owned) > 0 {
