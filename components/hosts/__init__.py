@@ -346,11 +346,12 @@ class Hosts(ComponentResource):
         )
         provider = DockerProvider(
             f"{endpoint.alias}-docker",
-            # Known once the host is ready: a preview of a lab that is not there must not try to reach it.
-            # (A command's id will not do: the plugin makes one up in a preview.)
-            host=engine.stdout.apply(lambda _: f"ssh://{endpoint.alias}"),
+            # Known once there is access: a preview of a lab that is not there must not try to reach it. (That
+            # the engine runs would be too much to ask: of a provider that is not known the engine of Pulumi
+            # cannot preview what replaces with what, and fails.)
+            host=access.config.apply(lambda _: f"ssh://{endpoint.alias}"),
             ssh_opts=access.config.apply(lambda path: ["-F", path]),
             disable_docker_daemon_check=True,
-            opts=ResourceOptions(parent=self, depends_on=[access]),
+            opts=ResourceOptions(parent=self, depends_on=[access, engine]),
         )
         return Host(**{**reachable.__dict__, "ready": [prepared, access, engine], "docker": provider})

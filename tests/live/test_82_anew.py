@@ -1,0 +1,76 @@
+"""What is made anew under a name that stays: a service on another host, and a machine of the lab itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import remote
+from lab.stack import Outputs
+from tests.live import agreement
+from tests.live.look import CONTAINERS, everywhere, healthy
+from tests.live.program import Program, ProgramError
+from tests.live.waiting import eventually
+
+NOTEBOOK = "calico-lab-notebook"
+SAVED = "/home/notebook/work/kept-by-a-live-test"
+HELD = "docker ps --all --format '{{.Names}}'; docker volume ls --quiet; ls /etc/calico-lab"
+MACHINES = {"a0": "02:42:ac:10:06:2c", "a1": "02:42:ac:10:06:da"}
+
+
+@pytest.fixture
+def back(program: Program) -> Iterator[None]:
+    """The tracked config again, whatever has become of the test."""
+    yield
+    program.up(seconds=180)
+    healthy(program)
+
+
+def preview(program: Program, config: Path) -> str:
+    return program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
+
+
+def in_the_notebook(outputs: Outputs, host: str, command: str) -> remote.Answer:
+    return remote.run(outputs.ssh[host], f"docker exec {NOTEBOOK} {command}")
+
+
+@pytest.mark.timeout(300)
+def test_a_service_that_moves_leaves_nothing_behind(
+    outputs: Outputs, program: Program, tmp_path: Path, back: None
+) -> None:
+    config = program.changed_config(tmp_path, {"notebook.host": "a2"})
+    assert f"{NOTEBOOK} moves from a1 to a2" in preview(program, config)
+    before = everywhere(outputs, CONTAINERS)
+    program.up(config)
+    healthy(program)
+    held = {host: set(text.split()) for host, text in everywhere(outputs, HELD).items()}
+    own = {NOTEBOOK, f"{NOTEBOOK}-work", "notebook"}
+    assert own & held["a1"] == set()
+    assert own <= held["a2"]
+    assert everywhere(outputs, CONTAINERS)["a0"] == before["a0"]
+
+
+@pytest.mark.timeout(400)
+def test_a_machine_that_is_made_anew_gets_all_that_was_on_it(
+    outputs: Outputs, program: Program, tmp_path: Path, back: None
+) -> None:
+    assert in_the_notebook(outputs, "a1", f"touch {SAVED}").status == 0
+    before = everywhere(outputs, CONTAINERS)
+    config = program.changed_config(tmp_path, {"hosts.members.a1.mac": MACHINES["a1"]})
+    assert "the member loses its data, and takes its place in the cluster again" in preview(program, config)
+    program.up(config, seconds=180)
+    healthy(program)
+    after = everywhere(outputs, CONTAINERS)
+    assert {host for host in before if before[host] != after[host]} == {"a1"}
+    # Its own Docker is made anew with it; what its containers have saved is kept.
+    assert in_the_notebook(outputs, "a1", f"rm {SAVED}").status == 0
+    eventually(lambda: agreement.check(outputs), seconds=30, pause=1)
+    # `back` makes it anew once more, with a member that is not one of those the cluster began with.
+
+
+def test_no_more_members_at_a_time_than_the_quorum_can_spare(program: Program, tmp_path: Path) -> None:
+    changes = {f"hosts.members.{host}.mac": mac for host, mac in MACHINES.items()}
+    config = program.changed_config(tmp_path, changes)
+    with pytest.raises(ProgramError, match="of 3 members a quorum has to stay: change at most 1 of them"):
+        program.up(config)
+    healthy(program)
