@@ -41,6 +41,7 @@ tried=$(
     wait
 )
 while read -r address port said; do
+    [ -n "$address" ] || continue
     # That nobody listens there is the machine's own answer, by TCP; a rule that rejects says the same by ICMP.
     if [ "$said" = "Connection refused" ]; then
         before=$(unreachable)

@@ -256,6 +256,12 @@ def test_what_a_machine_says_to_the_doctor(lab: Outputs, rule: str | None, said:
     assert machine.connections == {("172.16.6.44", 79): said}
 
 
+def test_a_machine_alone_has_nobody_to_get_through_to(lab: Outputs) -> None:
+    answer = remote.run(lab.ssh["visitor"], doctor.PROBE.read_text(), {"FLOWS": ""})
+    machine = doctor.parse(answer, "172.16.6.66", (time.time(), time.time()))
+    assert (machine.error, machine.connections) == ("", {})
+
+
 def test_the_doctor_sees_who_listens_and_which_router_is_in_between(lab: Outputs) -> None:
     ssh = lab.ssh["visitor"]
     remote.run(ssh, "ip route add 172.16.7.0/24 via 172.16.6.44")
