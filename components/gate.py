@@ -15,6 +15,7 @@ from pulumi import Input, ResourceOptions, dynamic
 from components.firewall.obstacle import End, obstacle
 from components.hosts import Host
 from components.hosts.shell import HostError, messages_without_traceback, run
+from components.provider import differ
 
 # What a script may need for its last words, when its own time is over.
 GRACE_SECONDS = 60
@@ -52,7 +53,7 @@ class _GateProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         # How the host is reached is no condition of it.
-        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in COMPARED))
+        return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         with messages_without_traceback():

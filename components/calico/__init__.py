@@ -181,9 +181,7 @@ class CalicoNetwork(ComponentResource):
             connection=host.connection,
             source=pulumi.FileAsset(str(self._archive)),
             remote_path=REMOTE_ARCHIVE,
-            opts=host.options(
-                ResourceOptions(parent=self, replacement_trigger=host.machine.id if host.machine else None)
-            ),
+            opts=host.options(ResourceOptions(parent=self, replacement_trigger=host.anew)),
         )
         programs = host.run(
             "calico-programs",

@@ -6,7 +6,6 @@ in the preview already where the hosts are there to be asked; a preview says wha
 that run.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pulumi.runtime import rpc
 from components.calico.config import CalicoConfig
 from components.hosts import Host
 from components.hosts.shell import HostError, messages_without_traceback, run
+from components.provider import differ, tell
 
 _SCRIPT = Path(__file__).with_name("check-mode.sh")
 _CANNOT = 3
@@ -184,9 +184,7 @@ class _ModeProvider(dynamic.ResourceProvider):
         # A host that does not answer may not be there yet; the update asks again.
         failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refused if refusal.key]
         if "pool" in olds and not failures:
-            for sentence in consequences(olds, news):
-                # Pulumi shows what a provider writes here with the diagnostics.
-                print(f"network: {sentence}", file=sys.stderr, flush=True)
+            tell(f"network: {sentence}" for sentence in consequences(olds, news))
         return dynamic.CheckResult(dict(news), failures)
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
@@ -194,7 +192,7 @@ class _ModeProvider(dynamic.ResourceProvider):
         return dynamic.CreateResult("mode", dict(props))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in COMPARED))
+        return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
 
     def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         _require(olds, news)

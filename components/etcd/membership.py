@@ -12,7 +12,6 @@ The list is written down before anything is done on a host, because what is wron
 too. So it may be that of a cluster that has never begun: the hosts are asked.
 """
 
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +21,7 @@ from pulumi import ResourceOptions, dynamic
 
 from components.hosts.shell import PROJECT, run
 from components.hosts.ssh import access_folder
+from components.provider import differ, tell
 
 LOOK_SECONDS = 5
 """What is waited for a host that may not be there."""
@@ -121,16 +121,14 @@ class _MembershipProvider(dynamic.ResourceProvider):
         told = consequences(olds, news)
         if (wrong or told) and not has_begun(olds["members"], news["ssh_config"]):
             return dynamic.CheckResult(dict(news), [])
-        for sentence in [] if wrong else told:
-            # Pulumi shows what a provider writes here with the diagnostics.
-            print(sentence, file=sys.stderr, flush=True)
+        tell([] if wrong else told)
         return dynamic.CheckResult(dict(news), wrong)
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         return dynamic.CreateResult(props["token"], dict(props))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in COMPARED))
+        return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         return dynamic.UpdateResult(dict(news))

@@ -28,6 +28,7 @@ from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.firewall.compile import Chains, Compiled, ipset_name, restore_document
 from components.hosts.shell import PROJECT, HostError, messages_without_traceback
+from components.provider import differ
 
 _HERE = Path(__file__).parent
 SCRIPT = "firewall.sh"
@@ -303,7 +304,7 @@ class HostFirewallProvider(dynamic.ResourceProvider):
 
     def check(self, olds: Mapping[str, Any], news: dict[str, Any]) -> dynamic.CheckResult:
         """Refuse in the preview what applying would refuse, where the host is there already to be asked."""
-        changed = any(olds.get(key) != news.get(key) for key in COMPARED)
+        changed = differ(COMPARED, olds, news)
         try:
             refusal = _refusal(_Connection(news), news, LOOK_SECONDS) if changed else None
         except HostError:
@@ -324,7 +325,7 @@ class HostFirewallProvider(dynamic.ResourceProvider):
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         """Compare what a host would load; how it is reached and watched is no change of it."""
         replaces = [key for key in ("host", "machine") if olds.get(key) != news.get(key)]
-        changed = bool(olds.get("drift")) or any(olds.get(key) != news.get(key) for key in COMPARED)
+        changed = bool(olds.get("drift")) or differ(COMPARED, olds, news)
         return dynamic.DiffResult(changes=changed or bool(replaces), replaces=replaces)
 
     def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:

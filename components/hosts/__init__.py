@@ -82,13 +82,18 @@ class Host:
     """What the machine is made by, where the lab makes it: it is made anew when this changes."""
 
     @property
+    def anew(self) -> Output[str] | None:
+        """What replaces a resource when a machine that was made takes the place of the host's."""
+        return self.machine.id if self.machine else None
+
+    @property
     def identity(self) -> dict[str, Input[str]]:
         """What tells the machine from one that takes its place, for the variables of a script.
 
         Another one has it run again, as an update. (`replace_with` would make it anew, but Pulumi then undoes
         first what is there, one by one, whatever `deleted_with` says.)
         """
-        return {"MACHINE": self.machine.id} if self.machine else {}
+        return {"MACHINE": self.anew} if self.anew else {}
 
     def options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
         """Options for a resource on this host: after it is ready, and gone when the machine is gone."""
@@ -98,10 +103,8 @@ class Host:
 
     def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
         """Options for a Docker resource on this host, which a machine in its place does not have."""
-        anew = ResourceOptions(
-            provider=self.docker, replacement_trigger=self.machine.id if self.machine else None
-        )
-        return ResourceOptions.merge(self.options(anew), opts)
+        made = ResourceOptions(provider=self.docker, replacement_trigger=self.anew)
+        return ResourceOptions.merge(self.options(made), opts)
 
     def run(
         self,

@@ -3,11 +3,12 @@
 Owes: a preview says what becomes of what the service has saved, and how to keep it, before anything is moved.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pulumi import ResourceOptions, dynamic
+
+from components.provider import differ, tell
 
 PLACED = ("container", "host", "folder")
 
@@ -27,16 +28,14 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
 
 class _PlaceProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        for sentence in consequences(olds, news):
-            # Pulumi shows what a provider writes here with the diagnostics.
-            print(sentence, file=sys.stderr, flush=True)
+        tell(consequences(olds, news))
         return dynamic.CheckResult(dict(news), [])
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         return dynamic.CreateResult(f"{props['container']}-place", dict(props))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        return dynamic.DiffResult(changes=any(olds.get(key) != news.get(key) for key in PLACED))
+        return dynamic.DiffResult(changes=differ(PLACED, olds, news))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         return dynamic.UpdateResult(dict(news))

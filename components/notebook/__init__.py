@@ -18,6 +18,8 @@ __all__ = ["NotebookConfig", "NotebookService"]
 PORT = 8888
 USER = 8888
 """The id of the image's user."""
+WORK = "/home/notebook/work"
+"""What of its files is kept when it is made anew."""
 
 
 class NotebookConfig(ServiceConfig):
@@ -70,7 +72,7 @@ class NotebookService(ComponentResource):
             image=image,
             parent=self,
             files=[ServiceFile("token", token.value, USER)],
-            volume=ServiceVolume("work", "/home/notebook/work"),
+            volume=ServiceVolume("work", WORK),
             networks=[docker.ContainerNetworksAdvancedArgs(name=network, ipv4_address=str(config.address))],
             policy_name="notebook",
         )

@@ -222,7 +222,7 @@ func TestHold(t *testing.T) {
 		t.Run(address, func(t *testing.T) {
 			listener, err := net.Listen("tcp", address)
 			if err != nil {
-				t.Skip(err)
+				t.Fatal(err)
 			}
 			at := listener.Addr().(*net.TCPAddr).AddrPort()
 			leaveTimeWait(t, listener)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from components.notebook import WORK
 from lab import remote
 from lab.stack import Outputs
 from tests.live import agreement
@@ -13,7 +14,7 @@ from tests.live.program import Program, ProgramError
 from tests.live.waiting import eventually
 
 NOTEBOOK = "calico-lab-notebook"
-SAVED = "/home/notebook/work/kept-by-a-live-test"
+SAVED = f"{WORK}/kept-by-a-live-test"
 HELD = "docker ps --all --format '{{.Names}}'; docker volume ls --quiet; ls /etc/calico-lab"
 MACHINES = {"a0": "02:42:ac:10:06:2c", "a1": "02:42:ac:10:06:da"}
 
