@@ -13,6 +13,7 @@ from pathlib import Path
 from toolchain import cache, packages
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
+from toolchain.mend import Mend, mended
 from toolchain.process import ask
 from toolchain.progress import Step
 
@@ -28,19 +29,19 @@ DEBIAN_PACKAGES = [
 MENDS = [
     # A container with an address out of another host's block: Felix takes it for one of that host's and drops
     # its packets. Mended upstream in v3.31.4 (projectcalico/calico#11640), which is no Go module to be had.
-    (
+    Mend(
         "felix/dataplane/linux/bpf_route_mgr.go",
         "&& !cgRoute.Borrowed /* not ours */ {",
         "&& (cgRoute.LocalWorkload || !cgRoute.Borrowed) {",
     ),
     # Whether its part for Kubernetes' services, of which there are none, is healthy is not for all to ask.
-    (
+    Mend(
         "felix/dataplane/linux/int_dataplane.go",
         'healthzAddr := fmt.Sprintf(":%d", config.KubeProxyHealtzPort)',
         'healthzAddr := fmt.Sprintf("127.0.0.1:%d", config.KubeProxyHealtzPort)',
     ),
 ]
-"""What is wrong with Calico's source: the file, the text that is there once, and the text in its place."""
+"""What is wrong with Calico's source."""
 # Beside those of Felix' list-objs (bpf-gpl/Makefile).
 _PROGRAMS = ["tc_preamble", "xdp_preamble", "policy_default"]
 _MAPS = ["common_map_stub", "ipv4_map_stub", "ipv6_map_stub", "xdp_map_stub"]
@@ -66,12 +67,7 @@ def obtain(step: Step, go: Go, module: Path, calico: str, variables: Mapping[str
         if lacking := missing():
             packages.install(step, DEBIAN_PACKAGES, f"dataplane ebpf needs {', '.join(lacking)}")
         scratch = folder / "scratch"
-        source = scratch / "calico"
-        copy(go.module_source(module, calico), source)
-        mend(source)
-        modfile = scratch / "go.mod"
-        modfile.write_text(f"{(module / 'go.mod').read_text()}\nreplace {calico} => {source}\n")
-        shutil.copyfile(module / "go.sum", scratch / "go.sum")
+        source, modfile = mended(step, go, module, calico, MENDS, folder=scratch)
         # Of the libraries only libbpf goes into the program: the others are packages that all hosts can have.
         (scratch / "lib").mkdir()
         (scratch / "lib/libbpf.a").symlink_to(_library("libbpf.a"))
@@ -93,29 +89,6 @@ def obtain(step: Step, go: Go, module: Path, calico: str, variables: Mapping[str
         shutil.rmtree(scratch)
 
     return cache.artifact("felix-ebpf", go.key(module, LIBBPF, Path(__file__)), build)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy from the module cache, which is read-only, and whose files are not executable."""
-    shutil.copytree(source, target, copy_function=shutil.copyfile)
-    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
-        folder.chmod(0o755)
-
-
-def mend(source: Path) -> None:
-    """Mend what is wrong in a copy of Calico's source.
-
-    Raises:
-        ToolchainError: Something of it is not there any more, or there more than once.
-    """
-    for name, fault, without in MENDS:
-        file = source / name
-        text = file.read_text()
-        if text.count(fault) != 1:
-            raise ToolchainError(
-                f"Calico's {name} is not the file that {__file__} mends; see if it still has to"
-            )
-        file.write_text(text.replace(fault, without))
 
 
 def missing() -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from toolchain import cache, python_env
 from toolchain.download import Download
 from toolchain.golang import Go
+from toolchain.mend import Mend, mended
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 
@@ -20,6 +21,18 @@ HERE = Path(__file__).parent
 DOCKER = HERE / "docker-plugin"
 COMMAND = HERE / "command-plugin"
 NAMES = ("docker", "command")
+UPSTREAM = "github.com/terraform-providers/terraform-provider-docker"
+MENDS = [
+    # Every build adds its secrets to what a session serves while another goroutine lists that: now and then
+    # Go ends the plugin with "concurrent map iteration and map write", and so the whole `up`. A build without
+    # secrets has nothing to add.
+    Mend(
+        "internal/provider/resource_docker_image_funcs.go",
+        'if secretsRaw, secretsDefined := rawBuild["secrets"]; secretsDefined {',
+        'if secretsRaw := rawBuild["secrets"]; len(parseBuildSecrets(secretsRaw)) > 0 {',
+    ),
+]
+"""What is wrong with the upstream Docker provider."""
 
 
 def obtain(step: Step, cli: Cli, go: Go, uv: Path) -> Path | None:
@@ -79,11 +92,14 @@ def _archive(step: Step, name: str) -> Path | None:
 
 
 def _docker_stand_in(step: Step, go: Go) -> Path:
-    key = go.key(DOCKER)
+    key = go.key(DOCKER, MENDS)
     final = cache.path("docker-plugin", key)
 
     def build(folder: Path) -> None:
-        go.build(step, DOCKER, "./cmd/pulumi-resource-docker", folder / "bin")
+        scratch = folder / "scratch"
+        _, modfile = mended(step, go, DOCKER, UPSTREAM, MENDS, folder=scratch)
+        go.build(step, DOCKER, "./cmd/pulumi-resource-docker", folder / "bin", modfile=modfile)
+        shutil.rmtree(scratch)
         _wrap(folder, "docker", final / "bin" / "pulumi-resource-docker")
 
     return cache.artifact("docker-plugin", key, build) / "plugin"

@@ -1,4 +1,4 @@
-"""Felix for eBPF: who asks for it, what is compiled and mended, what is said where a compiler is missing."""
+"""Felix for eBPF: who asks for it, what is compiled, what is said where a compiler is missing."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from toolchain import ebpf
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
+from toolchain.mend import copy
 from toolchain.progress import Step
 
 ASKS = {
@@ -58,7 +59,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def scratch(source: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "scratch"
-    ebpf.copy(source, folder)
+    copy(source, folder)
     return folder
 
 
@@ -77,18 +78,6 @@ def test_sources_that_list_nothing_are_refused(step: Step, scratch: Path, tmp_pa
     (scratch / "list-objs").write_text("#!/bin/sh\n")
     with pytest.raises(ToolchainError, match="list-objs lists no programs"):
         ebpf.objects(step, scratch, tmp_path / "bpf")
-
-
-def test_what_is_wrong_is_mended_in_a_copy_or_not_there(scratch: Path) -> None:
-    for name, fault, _ in ebpf.MENDS:
-        file = scratch / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"before\n\t{fault}\nafter\n")
-    ebpf.mend(scratch)
-    for name, _, without in ebpf.MENDS:
-        assert (scratch / name).read_text() == f"before\n\t{without}\nafter\n"
-    with pytest.raises(ToolchainError, match=r"bpf_route_mgr\.go is not the file that .* mends"):
-        ebpf.mend(scratch)
 
 
 def test_what_a_compiler_lacks_is_named_before_anything_is_built(

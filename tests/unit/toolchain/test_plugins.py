@@ -25,7 +25,12 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 @pytest.fixture(autouse=True)
 def builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Go, "build", lambda *_: None)
+    def mended(*_: object, folder: Path) -> tuple[Path, Path]:
+        folder.mkdir()
+        return folder, folder / "go.mod"
+
+    monkeypatch.setattr(plugins, "mended", mended)
+    monkeypatch.setattr(Go, "build", lambda *_, **__: None)
     monkeypatch.setattr(python_env, "create", lambda *_: None)
 
 
