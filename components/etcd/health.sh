@@ -10,8 +10,8 @@ set -a
 set +a
 cluster=$ETCDCTL_ENDPOINTS
 export ETCDCTL_ENDPOINTS=$ENDPOINT
+# The unit reads it after the member's settings.
 joining=/run/calico-lab-etcd-joining.env
-override=/run/systemd/system/$unit.d
 log=/var/lib/calico-lab/etcd/member/wal
 
 # It was not started (member.sh), or etcd has refused to begin anew under the name of a member that has run, and ended.
@@ -37,10 +37,7 @@ join() {
     [ "$state" != started ] || return
     systemctl stop "$unit"
     rm -rf "${log%/wal}"
-    mkdir -p "$override"
     echo ETCD_INITIAL_CLUSTER_STATE=existing >"$joining"
-    printf '[Service]\nEnvironmentFile=-%s\n' "$joining" >"$override/joining.conf"
-    systemctl daemon-reload
     [ "$state" != ran ] || ask member remove "$id" >/dev/null || return
     [ "$state" = unstarted ] || ask member add "$HOST" --peer-urls="$url" >/dev/null || return
     systemctl start --no-block "$unit"
@@ -82,7 +79,4 @@ until health=$(etcdctl --command-timeout=2s endpoint health 2>&1); do
     } >&2
     exit 1
 done
-if [ -e "$joining" ]; then
-    rm -rf "$joining" "$override"
-    systemctl daemon-reload
-fi
+rm -f "$joining"

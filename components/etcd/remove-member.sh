@@ -7,6 +7,4 @@ systemctl disable --quiet "$unit" 2>/dev/null || true
 systemctl kill --signal=KILL "$unit" 2>/dev/null || true
 systemctl stop "$unit" 2>/dev/null || true
 systemctl reset-failed "$unit" 2>/dev/null || true
-rm -rf /var/lib/calico-lab/etcd /var/lib/calico-lab/etcd.config
-# What health.sh lays there for a member that takes its place in a cluster again.
-rm -rf /run/calico-lab-etcd-joining.env "/run/systemd/system/$unit.d"
+rm -rf /var/lib/calico-lab/etcd /var/lib/calico-lab/etcd.config /run/calico-lab-etcd-joining.env

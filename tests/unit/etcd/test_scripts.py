@@ -174,7 +174,7 @@ def test_a_peer_behind_a_packet_filter_is_told_from_one_that_refuses(host: Prete
 
 LOST = "echo 'member 3886 has already been bootstrapped'"
 PEER = "https://10.0.0.2:2380"
-OVERRIDE = "/run/systemd/system/calico-lab-etcd.service.d"
+JOINING = "/run/calico-lab-etcd-joining.env"
 
 
 def run_gate_of_lost(
@@ -185,6 +185,7 @@ def run_gate_of_lost(
     The cluster has `entry` of it, and it is healthy once it has been started.
     """
     host.write("/etc/calico-lab/etcd/etcd.env", f"ETCD_INITIAL_ADVERTISE_PEER_URLS={PEER}\n")
+    host.path("/run").mkdir()
     host.program("journalctl", said)
     answers = f"""
         case "$*" in
@@ -193,8 +194,7 @@ def run_gate_of_lost(
         esac
     """
     host.program("etcdctl", answers)
-    variables = {**gate(1), "SECONDS_ALLOWED": str(seconds)}
-    done = host.run(HERE / "health.sh", variables, instead={"/run/systemd": str(host.path("/run/systemd"))})
+    done = host.run(HERE / "health.sh", {**gate(1), "SECONDS_ALLOWED": str(seconds)})
     changes = ("etcdctl --command-timeout=5s member remove", "etcdctl --command-timeout=5s member add")
     did = [
         call.removeprefix("etcdctl --command-timeout=5s ") for call in host.calls if call.startswith(changes)
@@ -215,17 +215,21 @@ def test_a_member_that_lost_its_data_takes_its_place_again(
     host: PretendHost, entry: str, did: list[str]
 ) -> None:
     host.write("/var/lib/calico-lab/etcd/member/snap/db", "")
+    host.program("systemctl", f'[ "$1" != start ] || cp {host.path(JOINING)} {host.root}/started-with')
     status, done, said = run_gate_of_lost(host, entry, 60)
     assert (status, said) == (0, "")
     assert [call.partition(" --peer-urls=")[0] for call in done] == did
     assert all(call.endswith(f"--peer-urls={PEER}") for call in done if "add" in call)
     assert not host.path("/var/lib/calico-lab/etcd/member").exists()
     # It is told to join, and only until it has.
-    assert host.calls.index("systemctl daemon-reload") < host.calls.index(
-        "systemctl start --no-block calico-lab-etcd.service"
-    )
-    assert not host.path(OVERRIDE).exists()
-    assert not host.path("/run/calico-lab-etcd-joining.env").exists()
+    assert (host.root / "started-with").read_text() == "ETCD_INITIAL_CLUSTER_STATE=existing\n"
+    assert not host.path(JOINING).exists()
+
+
+def test_the_unit_takes_what_a_joining_member_is_told_before_its_settings() -> None:
+    unit = (HERE / etcd.UNIT).read_text().splitlines()
+    read = [line.partition("=")[2] for line in unit if line.startswith("EnvironmentFile=")]
+    assert read == [etcd.SETTINGS_FILE, f"-{JOINING}"], "of two files the later one counts (systemd.exec(5))"
 
 
 def test_a_member_that_was_not_started_takes_its_place_again(host: PretendHost) -> None:
