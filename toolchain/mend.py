@@ -16,7 +16,7 @@ from toolchain.progress import Step
 
 
 class Mend(NamedTuple):
-    """One fault."""
+    """One fault, and what takes its place."""
 
     file: str
     """The file's path in the module."""
@@ -24,6 +24,21 @@ class Mend(NamedTuple):
     """The text that is there once."""
     without: str
     """The text in its place."""
+
+    def apply(self, source: Path) -> None:
+        """Mend it in a copy of the module's source.
+
+        Raises:
+            ToolchainError: The text is not there any more, or there more than once.
+        """
+        file = source / self.file
+        text = file.read_text() if file.exists() else ""
+        if text.count(self.fault) != 1:
+            raise ToolchainError(
+                f"{self.file} is not the file that one of the MENDS in {Path(__file__).parent} is to mend; "
+                f"see if it still has to: {self.fault}"
+            )
+        file.write_text(text.replace(self.fault, self.without))
 
 
 def mended(
@@ -48,8 +63,8 @@ def mended(
     folder.mkdir()
     source, modfile = folder / "source", folder / "go.mod"
     copy(go.module_source(module, dependency), source)
-    for each in mends:
-        mend(source, each)
+    for mend in mends:
+        mend.apply(source)
     for name in (modfile.name, "go.sum"):
         shutil.copyfile(module / name, folder / name)
     replace = f"-replace={dependency}={source}"
@@ -62,18 +77,3 @@ def copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=shutil.copyfile)
     for path, _, _ in os.walk(target):
         Path(path).chmod(0o755)
-
-
-def mend(source: Path, fault: Mend) -> None:
-    """Mend one fault in a copy of a module's source.
-
-    Raises:
-        ToolchainError: Its text is not there any more, or there more than once.
-    """
-    file = source / fault.file
-    text = file.read_text() if file.exists() else ""
-    if text.count(fault.fault) != 1:
-        raise ToolchainError(
-            f"{fault.file} is not the file that {__file__} is to mend; see if it still has to: {fault.fault}"
-        )
-    file.write_text(text.replace(fault.fault, fault.without))

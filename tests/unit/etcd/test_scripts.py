@@ -226,7 +226,7 @@ def test_a_member_that_lost_its_data_takes_its_place_again(
     assert not host.path(JOINING).exists()
 
 
-def test_the_unit_takes_what_a_joining_member_is_told_before_its_settings() -> None:
+def test_what_a_joining_member_is_told_counts_more_than_its_settings() -> None:
     unit = (HERE / etcd.UNIT).read_text().splitlines()
     read = [line.partition("=")[2] for line in unit if line.startswith("EnvironmentFile=")]
     assert read == [etcd.SETTINGS_FILE, f"-{JOINING}"], "of two files the later one counts (systemd.exec(5))"

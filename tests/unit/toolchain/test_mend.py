@@ -8,7 +8,7 @@ import pytest
 from toolchain import calico, ebpf, plugins
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
-from toolchain.mend import Mend, mend, mended
+from toolchain.mend import Mend, mended
 from toolchain.process import ask
 from toolchain.progress import Step
 
@@ -26,6 +26,7 @@ def test_a_build_takes_the_copy_without_the_faults(
     assert program, "make test has Go on PATH"
     go = Go(Path(program), on_path=True)
     source, modfile = mended(step, go, module, dependency, mends, folder=tmp_path / "mended")
+    assert mends
     for file, fault, without in mends:
         text = (source / file).read_text()
         assert fault not in text
@@ -38,6 +39,6 @@ def test_a_build_takes_the_copy_without_the_faults(
 def test_another_text_than_the_one_to_mend_ends_the_build(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.go").write_text(text)
     with pytest.raises(ToolchainError, match=r"a\.go is not the file that .* is to mend"):
-        mend(tmp_path, Mend("a.go", "fault", "none"))
+        Mend("a.go", "fault", "none").apply(tmp_path)
     with pytest.raises(ToolchainError, match=r"b\.go is not the file"):
-        mend(tmp_path, Mend("b.go", "fault", "none"))
+        Mend("b.go", "fault", "none").apply(tmp_path)
