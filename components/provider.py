@@ -1,12 +1,24 @@
-"""What the dynamic providers of the components share: how they compare, and how they speak in a preview."""
+"""Shared by dynamic providers: unknown inputs, property comparison for `diff`, diagnostics on stderr."""
 
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pulumi.output import contains_unknowns
+
+
+def is_known(value: object) -> bool:
+    """Whether an input that the engine gave a provider is known, with all that it contains.
+
+    At a preview the engine does not know what only an update produces. A dynamic provider's `check` and
+    `diff` get an instance of `pulumi.output.Unknown` in its place, alone or in a list or an object, and not
+    the text `rpc.UNKNOWN` that travels over gRPC. `str()` makes it a text like any other, so ask before.
+    """
+    return not contains_unknowns(value)
+
 
 def differ(keys: Iterable[str], olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
-    """Whether some properties are others than before.
+    """Whether some properties differ from those before; one that is unknown does.
 
     A provider names the keys that count. Left to itself the engine would compare all of them, the pickled
     provider among them, and how a host is reached.

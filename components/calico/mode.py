@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pulumi import ResourceOptions, dynamic
-from pulumi.runtime import rpc
 
 from components.calico.config import CalicoConfig
 from components.hosts import Host
 from components.hosts.shell import HostError, messages_without_traceback, run
-from components.provider import differ, tell
+from components.provider import differ, is_known, tell
 
 _SCRIPT = Path(__file__).with_name("check-mode.sh")
 _CANNOT = 3
@@ -118,7 +117,7 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
 def _refusal(
     host: str, reached: Mapping[str, Any], variables: Mapping[str, str], seconds: float
 ) -> Refusal | None:
-    if reached["ssh"] == rpc.UNKNOWN:
+    if not is_known(reached):
         return Refusal(host, "", f"{host}: how it is reached is not known yet")
     own = {"HOST": host, "ADDRESS": str(reached["address"])}
     answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {**own, **variables}, seconds)
@@ -179,6 +178,9 @@ def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
 
 class _ModeProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
+        # Of the hosts, each is asked that is known; the update asks them all.
+        if not is_known({**news, "hosts": None}) or not isinstance(news["hosts"], Mapping):
+            return dynamic.CheckResult(dict(news), [])
         changed = any(olds.get(key) != news[key] for key in news)
         refused = refusals(olds, news, LOOK_SECONDS) if changed else []
         # A host that does not answer may not be there yet; the update asks again.

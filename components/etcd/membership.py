@@ -21,7 +21,7 @@ from pulumi import ResourceOptions, dynamic
 
 from components.hosts.shell import PROJECT, run
 from components.hosts.ssh import access_folder
-from components.provider import differ, tell
+from components.provider import differ, is_known, tell
 
 LOOK_SECONDS = 5
 """What is waited for a host that may not be there."""
@@ -115,7 +115,7 @@ def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
 
 class _MembershipProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        if "members" not in olds:
+        if "members" not in olds or not is_known(news):
             return dynamic.CheckResult(dict(news), [])
         wrong = [*refusals(olds, news), *quorum_refusals(olds, news)]
         told = consequences(olds, news)

@@ -28,7 +28,7 @@ from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.firewall.compile import Chains, Compiled, ipset_name, restore_document
 from components.hosts.shell import PROJECT, HostError, messages_without_traceback
-from components.provider import differ
+from components.provider import differ, is_known
 
 _HERE = Path(__file__).parent
 SCRIPT = "firewall.sh"
@@ -297,6 +297,8 @@ def inputs(
 
 
 COMPARED = ("policies", "ipv4", "ipv6", "sets", "program")
+ASKED_WITH = ("host", "ssh_config", "operator", "allow_lockout")
+"""What a host is asked with at a preview; where some of it is unknown, only the update asks."""
 
 
 class HostFirewallProvider(dynamic.ResourceProvider):
@@ -304,7 +306,7 @@ class HostFirewallProvider(dynamic.ResourceProvider):
 
     def check(self, olds: Mapping[str, Any], news: dict[str, Any]) -> dynamic.CheckResult:
         """Refuse in the preview what applying would refuse, where the host is there already to be asked."""
-        changed = differ(COMPARED, olds, news)
+        changed = differ(COMPARED, olds, news) and is_known([news[key] for key in ASKED_WITH])
         try:
             refusal = _refusal(_Connection(news), news, LOOK_SECONDS) if changed else None
         except HostError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pulumi import ResourceOptions, dynamic
 
-from components.provider import differ, tell
+from components.provider import differ, is_known, tell
 
 PLACED = ("container", "host", "folder")
 
@@ -28,7 +28,7 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
 
 class _PlaceProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        tell(consequences(olds, news))
+        tell(consequences(olds, news) if is_known(news) else [])
         return dynamic.CheckResult(dict(news), [])
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:

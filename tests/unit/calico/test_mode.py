@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pulumi.runtime import rpc
+from pulumi.output import UNKNOWN
 
 from components import calico
 from components.calico import mode
@@ -153,7 +153,7 @@ def test_a_host_that_cannot_is_a_failure_of_the_preview(
 
 
 def test_a_host_whose_address_is_not_known_yet_is_not_asked(hosts: Answers) -> None:
-    there = {host: {**one, "ssh": rpc.UNKNOWN} for host, one in MODE["hosts"].items()}
+    there = {host: {**one, "ssh": UNKNOWN} for host, one in MODE["hosts"].items()}
     assert check({}, {**MODE, "hosts": there}) == []
     assert hosts.asked == []
 

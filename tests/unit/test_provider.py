@@ -1,0 +1,133 @@
+"""Dynamic providers and unknown inputs: an unknown of any shape is no value, and no text."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from google.protobuf import struct_pb2
+from pulumi import dynamic
+from pulumi.output import UNKNOWN
+from pulumi.runtime import rpc
+
+from components.calico.mode import _ModeProvider
+from components.etcd.membership import _MembershipProvider
+from components.firewall.host_firewall import HostFirewallProvider
+from components.gate import _GateProvider
+from components.hosts.ssh import _SshAccessProvider
+from components.images.place import _PlaceProvider
+from components.provider import is_known
+from components.secrets import _CertificateProvider, issue_certificate, make_authority
+from tests.unit.calico.test_mode import MODE
+from tests.unit.firewall.test_host_firewall import PROPS as FIREWALL
+
+_AUTHORITY, _KEY = make_authority("authority")
+_CERTIFICATE, _ = issue_certificate(_AUTHORITY, _KEY, "a0", [], ["client"])
+PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
+    "mode": (_ModeProvider(), MODE),
+    "membership": (
+        _MembershipProvider(),
+        {"token": "t", "members": {"a0": "https://172.16.6.44:2380"}, "machines": {}, "ssh_config": "config"},
+    ),
+    "firewall": (HostFirewallProvider(), FIREWALL),
+    "gate": (
+        _GateProvider(),
+        {
+            "end": {"host": "a0", "address": "172.16.6.44", "ssh": "ssh a0"},
+            "script": "",
+            "variables": {"SECONDS_ALLOWED": "1"},
+            "peers": [{"host": "a1", "address": "172.16.6.218", "ssh": "ssh a1"}],
+            "port": 2380,
+            "triggers": ["digest"],
+        },
+    ),
+    "ssh-access": (
+        _SshAccessProvider(),
+        {
+            "folder": ".state/ssh/none",
+            "hosts": [{"alias": "a0", "address": "172.16.6.44", "port": 22, "user": "root", "host_key": "k"}],
+            "private_key": "key",
+        },
+    ),
+    "place": (_PlaceProvider(), {"container": "notebook", "host": "a1", "folder": "/work"}),
+    "certificate": (
+        _CertificateProvider(),
+        {
+            "authority": _AUTHORITY,
+            "authority_key": _KEY,
+            "common_name": "a0",
+            "names": ["a0"],
+            "usages": ["client"],
+            "certificate": _CERTIFICATE,
+        },
+    ),
+}
+
+
+def with_unknowns(value: Any) -> Iterator[Any]:  # noqa: ANN401 - a JSON value
+    """The value with each of its parts unknown in turn, and then the whole."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from ({**value, key: other} for other in with_unknowns(part))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from ([*value[:index], other, *value[index + 1 :]] for other in with_unknowns(part))
+    yield UNKNOWN
+
+
+def properties_with_unknowns(props: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in props.items():
+        for other in with_unknowns(value):
+            yield key, {**props, key: other}
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What providers run on hosts; every host is silent."""
+    seen: list[str] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[Any]:  # noqa: ANN401
+        seen.append(f"{command} {how.get('input')!r}")
+        empty = "" if how.get("text") else b""
+        return subprocess.CompletedProcess(command, 255, empty, empty)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return seen
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("existed", [False, True], ids=["from-nothing", "from-a-state"])
+def test_check_keeps_unknowns_and_uses_none_of_them(
+    name: str, existed: bool, commands: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    provider, props = PROVIDERS[name]
+    for _, news in properties_with_unknowns(props):
+        result = provider.check(deepcopy(props) if existed else {}, news)
+        assert result.inputs == news
+        assert result.failures == []
+    told = capfd.readouterr()
+    assert not [text for text in [*commands, told.err, told.out] if "Unknown object" in text]
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_diff_takes_an_unknown_property_for_a_change(name: str) -> None:
+    provider, props = PROVIDERS[name]
+    for key, news in properties_with_unknowns(props):
+        changed = provider.diff("id", props, {**props, key: "another value"}).changes
+        if key not in ("certificate", "folder"):
+            assert provider.diff("id", props, news).changes == changed, key
+
+
+def test_an_unknown_of_the_engine_is_not_known() -> None:
+    wire = struct_pb2.Struct()
+    wire.update({"known": "a", "unknown": rpc.UNKNOWN, "deep": {"list": ["a", rpc.UNKNOWN]}})
+    given = rpc.deserialize_properties(wire, keep_unknowns=True)
+    assert {key: is_known(value) for key, value in given.items()} == {
+        "known": True,
+        "unknown": False,
+        "deep": False,
+    }
+    back = asyncio.run(rpc.serialize_properties(dict(given), {}))
+    assert back["unknown"] == rpc.UNKNOWN
