@@ -6,7 +6,7 @@ STACK := lab
 PULUMI := . ./env.sh && pulumi
 QUIET := --non-interactive --suppress-permalink=true
 
-.PHONY: help setup up preview destroy test check unit conformance live vms bench docs lock clean
+.PHONY: help setup up preview destroy test check unit engine conformance live vms bench docs lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -14,8 +14,8 @@ help: ## show this
 setup: ## prerequisites, toolchain, Python environment, stack
 	@python3 -m toolchain setup --stack $(STACK)
 
-up: setup ## bring the lab up, from nothing if need be
-	@$(PULUMI) up --stack $(STACK) --yes --skip-preview $(QUIET)
+up: setup ## show what changes and bring the lab up, from nothing if need be
+	@$(PULUMI) up --stack $(STACK) --yes $(QUIET)
 	@. ./env.sh && lab --stack $(STACK) welcome
 
 preview: setup ## show what `make up` would change
@@ -24,7 +24,7 @@ preview: setup ## show what `make up` would change
 destroy: setup ## take the lab down, and leave nothing of it
 	@$(PULUMI) destroy --stack $(STACK) --yes --skip-preview $(QUIET)
 
-test: setup ## everything: lint, types, unit, preview and live tests; leaves nothing running
+test: setup ## everything: lint, types, unit, preview, engine and live tests; leaves nothing running
 	@tests/run.sh
 
 check: setup ## lint and types
@@ -33,6 +33,10 @@ check: setup ## lint and types
 unit: setup ## the tests that need no lab
 	@tests/prerequisites.sh
 	@. ./env.sh && pytest tests/unit tests/preview
+
+engine: setup ## previews of labs that do not exist yet, by the real Pulumi engine
+	@python3 -m toolchain ebpf
+	@. ./env.sh && pytest tests/engine
 
 conformance: setup ## the Docker driver on Debian's engine and on a current one
 	@tests/prerequisites.sh

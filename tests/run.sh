@@ -18,8 +18,12 @@ trap finish EXIT INT TERM
 tests/prerequisites.sh
 tests/check.sh
 tests/conformance.sh
-pytest tests/unit tests/preview
 # The first time it takes minutes, which no test is given.
 python3 -m toolchain ebpf
-pulumi up --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true
+pytest tests/unit tests/preview tests/engine
+# As README has them, and as a newcomer types them.
+pulumi preview --stack lab
+pulumi up --stack lab --yes
+pulumi preview --stack lab --expect-no-changes
 pytest tests/live
+pulumi destroy --stack lab --yes

@@ -12,6 +12,7 @@ import yaml
 from lab import stack
 from lab.stack import PROJECT, Outputs
 from tests.live.program import QUIET
+from tests.previews import Preview, preview
 
 _PASSPHRASE = "of this test alone"
 
@@ -59,10 +60,19 @@ class Apart:
         assert (done.returncode != 0) == fails, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def up(self, config: dict[str, Any], seconds: float) -> None:
-        """Apply a config."""
+    def configure(self, config: dict[str, Any]) -> None:
+        """Write the stack's config file."""
         salt = yaml.safe_load(self._file.read_text())["encryptionsalt"]
         self._file.write_text(yaml.safe_dump({"encryptionsalt": salt, "config": config}))
+
+    def preview(self, config: dict[str, Any]) -> Preview:
+        """Preview a config."""
+        self.configure(config)
+        return preview(self.stack, self._file, self.environment)
+
+    def up(self, config: dict[str, Any], seconds: float) -> None:
+        """Apply a config."""
+        self.configure(config)
         self.pulumi("up", "--yes", "--skip-preview", *self._config, *QUIET, seconds=seconds)
 
     def nothing_to_change(self) -> None:

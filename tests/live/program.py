@@ -11,12 +11,10 @@ from typing import Any
 import yaml
 
 from lab.stack import PROJECT
+from tests import previews
+from tests.previews import Change, ProgramError
 
 QUIET = ("--non-interactive", "--suppress-permalink=true", "--color", "never")
-
-
-class ProgramError(Exception):
-    """Pulumi failed; the message has what it printed."""
 
 
 class Secret(str):
@@ -26,15 +24,6 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'[secret]'"
-
-
-@dataclass(frozen=True)
-class Change:
-    """A step of a preview that is not `same`."""
-
-    operation: str
-    type: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -72,8 +61,7 @@ class Program:
 
     def preview(self, config: Path | None = None) -> list[Change]:
         """What `up` would change."""
-        told = json.loads(self.pulumi("preview", "--json", "--non-interactive", *_config_file(config)))
-        return [_change(step) for step in told.get("steps", []) if step["op"] != "same"]
+        return previews.preview(self.stack, config).changes
 
     def changed_config(self, folder: Path, changes: dict[str, str]) -> Path:
         """Copy the tracked config into a folder and set some of its values there.
@@ -125,8 +113,3 @@ class Program:
 
 def _config_file(config: Path | None) -> tuple[str, ...]:
     return ("--config-file", str(config)) if config else ()
-
-
-def _change(step: dict[str, Any]) -> Change:
-    *_, kind, name = step["urn"].split("::")
-    return Change(step["op"], kind.split("$")[-1], name)

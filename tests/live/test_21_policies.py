@@ -11,8 +11,9 @@ from lab.stack import Outputs
 from tests.live import calico
 from tests.live.crowd import Crowd, crowd
 from tests.live.policies import BY_HAND, POLICIES, SWITCHED, allowed, reaches
-from tests.live.program import Program, ProgramError
+from tests.live.program import Program
 from tests.live.waiting import eventually
+from tests.previews import ProgramError
 
 NOTEBOOK, SSHBOX = "192.168.0.100/8888", "192.168.0.101/22"
 

@@ -17,9 +17,10 @@ from lab.stack import Outputs
 from tests.live import calico
 from tests.live.crowd import Crowd, crowd
 from tests.live.look import CONTAINERS, everywhere, healthy
-from tests.live.program import Program, ProgramError
+from tests.live.program import Program
 from tests.live.waiting import eventually
 from tests.live.wire import in_a_tunnel, on_the_wire
+from tests.previews import ProgramError
 
 
 @pytest.fixture

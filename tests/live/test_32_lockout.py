@@ -19,9 +19,10 @@ import pytest
 
 from lab import remote, stack
 from lab.stack import PROJECT, Outputs
-from tests.live.program import QUIET, Program, ProgramError
+from tests.live.program import QUIET, Program
 from tests.live.scene import TARGET, kernel_rules
 from tests.live.waiting import eventually
+from tests.previews import ProgramError
 
 MACHINE = f"calico-lab-{TARGET}"
 BRIDGE = "br-calico-lab"

@@ -10,8 +10,9 @@ import pytest
 
 from lab import remote, status
 from lab.stack import Outputs
-from tests.live.program import QUIET, Program, ProgramError
+from tests.live.program import QUIET, Program
 from tests.live.waiting import eventually
+from tests.previews import ProgramError
 
 HOST = "a1"
 SERVICES = "calico-lab-etcd calico-lab-bird"

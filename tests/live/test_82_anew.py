@@ -10,8 +10,9 @@ from lab import remote
 from lab.stack import Outputs
 from tests.live import agreement
 from tests.live.look import CONTAINERS, everywhere, healthy
-from tests.live.program import Program, ProgramError
+from tests.live.program import Program
 from tests.live.waiting import eventually
+from tests.previews import ProgramError
 
 NOTEBOOK = "calico-lab-notebook"
 SAVED = f"{WORK}/kept-by-a-live-test"

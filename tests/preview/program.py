@@ -2,7 +2,7 @@
 
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,18 @@ def config_of(stack: str) -> dict[str, Any]:
     document = yaml.safe_load((PROJECT / f"Pulumi.{stack}.yaml").read_text())
     sections: dict[str, Any] = document["config"]
     return sections
+
+
+def config_with(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config section of `Pulumi.lab.yaml` with some values set, by their paths, as `network.mtu`."""
+    config = config_of("lab")
+    for path, value in values.items():
+        *parents, last = f"calico-lab:{path}".split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    return config
 
 
 def run(config: dict[str, Any], *, planned: bool = False, program: Program | None = None) -> Program:
