@@ -3,9 +3,13 @@
 Each is made once, at creation, on the controller, and lives in the stack's state as a Pulumi secret; none is
 ever an argument of a process or a line of a log. They are dynamic resources on `cryptography` and not
 `pulumi_tls` / `pulumi_random`, because each provider would be one more plugin to download, where there is a
-place to download it from. A certificate is issued anew when its subject changes or its end comes near. Each
-provider says itself what a change is: to Pulumi's own comparison a newer program would be one, because the
-provider is an input, too.
+place to download it from. Each provider says itself what a change is: to Pulumi's own comparison a newer
+program would be one, because the provider is an input, too.
+
+A certificate is issued again when its subject changes, or when an update finds fewer than 60 days left. The
+authority's own certificate is renewed as soon as one issued now would outlast it, so it is never the first to
+end. Its key and subject stay, by which an issuer is found (RFC 5280, 6.1): what was issued before the renewal
+is valid under both the old and the new one, so hosts may get them in any order.
 
 Certificates follow RFC 5280; keys are ECDSA P-256 for TLS and Ed25519 (RFC 8709) for SSH.
 """
@@ -39,14 +43,14 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
-        .subject_name(_name(subject))
+        .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         # Hosts whose clocks lag a little accept a certificate that was made a moment ago.
         .not_valid_before(now - dt.timedelta(minutes=10))
@@ -54,12 +58,35 @@ def _builder(
     )
 
 
-def make_authority(common_name: str) -> tuple[str, str]:
-    """Make a self-signed authority; return its certificate and private key, both PEM."""
+def make_authority(common_name: str, days: float = AUTHORITY_DAYS) -> tuple[str, str]:
+    """Make a self-signed authority that ends after some days; return its certificate and key, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
+    return _self_signed(_name(common_name), key, days), _pem(key)
+
+
+def renew_authority(authority: str, authority_key: str, days: float = AUTHORITY_DAYS) -> str:
+    """Return a certificate, PEM, for the same authority and key that ends after some days from now.
+
+    Args:
+        authority: The certificate that comes near its end, PEM.
+        authority_key: Its private key, PEM.
+        days: How long the new one is valid.
+    """
+    subject = x509.load_pem_x509_certificate(authority.encode()).subject
+    return _self_signed(subject, _load(authority_key), days)
+
+
+def _load(authority_key: str) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(authority_key.encode(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise TypeError("the authority's key is not an EC key")
+    return key
+
+
+def _self_signed(subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float) -> str:
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
-        _builder(common_name, _name(common_name), key, AUTHORITY_DAYS)
+        _builder(subject, subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(
             x509.KeyUsage(
@@ -78,11 +105,17 @@ def make_authority(common_name: str) -> tuple[str, str]:
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), _pem(key)
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def issue_certificate(
-    authority: str, authority_key: str, common_name: str, names: Sequence[str], usages: Sequence[str]
+    authority: str,
+    authority_key: str,
+    common_name: str,
+    names: Sequence[str],
+    usages: Sequence[str],
+    *,
+    days: float = CERTIFICATE_DAYS,
 ) -> tuple[str, str]:
     """Issue a leaf certificate for DNS names and IP addresses; return it and its private key, both PEM.
 
@@ -92,14 +125,13 @@ def issue_certificate(
         common_name: The subject's CN; etcd takes it as the user's name of a client.
         names: Subject alternative names: IP addresses and DNS names, told apart by their form.
         usages: Any of `server` and `client` (RFC 5280, 4.2.1.12).
+        days: How long it is valid.
     """
     issuer = x509.load_pem_x509_certificate(authority.encode())
-    issuer_key = serialization.load_pem_private_key(authority_key.encode(), password=None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise TypeError("the authority's key is not an EC key")
+    issuer_key = _load(authority_key)
     key = ec.generate_private_key(ec.SECP256R1())
     builder = (
-        _builder(common_name, issuer.subject, key, CERTIFICATE_DAYS)
+        _builder(_name(common_name), issuer.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([USAGES[usage] for usage in usages]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -187,11 +219,22 @@ class _AuthorityProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         changed = olds["common_name"] != news["common_name"]
-        return dynamic.DiffResult(changes=changed, replaces=["common_name"] if changed else [])
+        renewed = days_left(olds["certificate"]) < CERTIFICATE_DAYS
+        return dynamic.DiffResult(changes=changed or renewed, replaces=["common_name"] if changed else [])
+
+    def update(self, _id: str, olds: Mapping[str, Any], _news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        certificate = renew_authority(olds["certificate"], olds["private_key"])
+        return dynamic.UpdateResult(
+            {
+                "common_name": olds["common_name"],
+                "certificate": certificate,
+                "private_key": olds["private_key"],
+            }
+        )
 
 
 class CertificateAuthority(dynamic.Resource, module="calico-lab", name="CertificateAuthority"):
-    """A certificate authority of the lab's own, good for ten years."""
+    """A certificate authority of the lab's own; its certificate lasts ten years, and is renewed before."""
 
     certificate: Output[str]
     """The authority's certificate, PEM."""
@@ -225,7 +268,7 @@ class _CertificateProvider(dynamic.ResourceProvider):
 
 
 class Certificate(dynamic.Resource, module="calico-lab", name="Certificate"):
-    """A leaf certificate for TLS, issued anew within 60 days of its end or when its subject changes."""
+    """A leaf certificate for TLS, issued again within 60 days of its end or when its subject changes."""
 
     certificate: Output[str]
     """The certificate, PEM."""

@@ -3,13 +3,27 @@
 import datetime as dt
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given
+from hypothesis import strategies as st
 
 from components import secrets
-from components.secrets import days_left, issue_certificate, make_authority
+from components.secrets import (
+    AUTHORITY_DAYS,
+    CERTIFICATE_DAYS,
+    RENEW_DAYS,
+    days_left,
+    issue_certificate,
+    make_authority,
+    renew_authority,
+)
+
+ENDED = -5 / (24 * 60)
+"""Days; less than the ten minutes by which a certificate is valid before it is made."""
 
 
 def openssl(*args: str | Path) -> str:
@@ -56,28 +70,122 @@ def test_keys_match_their_certificates() -> None:
 def test_days_left_are_whole_days_to_the_end() -> None:
     authority, key = make_authority("test")
     certificate, _ = issue_certificate(authority, key, "a0", [], ["client"])
-    assert days_left(certificate) == secrets.CERTIFICATE_DAYS - 1
-    assert days_left(authority) == secrets.AUTHORITY_DAYS - 1
+    assert days_left(certificate) == CERTIFICATE_DAYS - 1
+    assert days_left(authority) == AUTHORITY_DAYS - 1
 
 
-def test_a_certificate_is_renewed_when_its_end_comes_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, key = make_authority("test")
-    provider = secrets._CertificateProvider()
-    subject = {
+def subject(authority: str, key: str) -> dict[str, Any]:
+    """The inputs of a certificate."""
+    return {
         "authority": authority,
         "authority_key": key,
         "common_name": "a0",
         "names": ["a0"],
         "usages": ["server"],
     }
-    made = provider.create(subject).outs
+
+
+def issued(inputs: dict[str, Any], days: float) -> dict[str, Any]:
+    """A certificate in the state, for some days more."""
+    certificate, key = issue_certificate(*inputs.values(), days=days)
+    return {**inputs, "certificate": certificate, "private_key": key}
+
+
+def updated_authority(days: float) -> tuple[str, str, str]:
+    """What an update makes of an authority that ends after some days: old certificate, new one, and key."""
+    certificate, key = make_authority("test", days)
+    state = {"common_name": "test", "certificate": certificate, "private_key": key}
+    provider = secrets._AuthorityProvider()
+    found = provider.diff("authority", state, {"common_name": "test", "certificate": None})
+    assert not found.replaces
+    if not found.changes:
+        return certificate, certificate, key
+    made = provider.update("authority", state, {"common_name": "test"}).outs
     assert made is not None
-    assert not provider.diff("a0", made, subject).changes
-    assert provider.diff("a0", made, {**subject, "names": ["a0", "a1"]}).changes
-    monkeypatch.setattr(secrets, "CERTIFICATE_DAYS", secrets.RENEW_DAYS - 1)
-    near_its_end = provider.create(subject).outs
-    assert near_its_end is not None
-    assert provider.diff("a0", near_its_end, subject).changes
+    assert made["private_key"] == key
+    return certificate, made["certificate"], key
+
+
+def test_certificate_is_issued_again_when_its_subject_changes() -> None:
+    inputs = subject(*make_authority("test"))
+    state = issued(inputs, CERTIFICATE_DAYS)
+    provider = secrets._CertificateProvider()
+    assert not provider.diff("a0", state, inputs).changes
+    assert provider.diff("a0", state, {**inputs, "names": ["a0", "a1"]}).changes
+    assert provider.diff("a0", state, {**inputs, "authority": make_authority("test")[0]}).changes
+
+
+# Half a day more or less: whole days are counted.
+@pytest.mark.parametrize(
+    ("days", "changes"), [(RENEW_DAYS + 0.5, False), (RENEW_DAYS - 0.5, True), (0.5, True), (ENDED, True)]
+)
+def test_certificate_is_issued_again_near_its_end(days: float, changes: bool) -> None:
+    inputs = subject(*make_authority("test"))
+    provider = secrets._CertificateProvider()
+    assert provider.diff("a0", issued(inputs, days), inputs).changes is changes
+    made = provider.update("a0", {}, inputs).outs
+    assert made is not None
+    assert days_left(made["certificate"]) == CERTIFICATE_DAYS - 1
+
+
+@pytest.mark.parametrize(
+    ("days", "changes"),
+    [(AUTHORITY_DAYS, False), (CERTIFICATE_DAYS + 0.5, False), (CERTIFICATE_DAYS - 0.5, True), (ENDED, True)],
+)
+def test_authority_is_renewed_before_a_certificate_would_outlast_it(days: float, changes: bool) -> None:
+    old, new, _ = updated_authority(days)
+    assert (new != old) is changes
+    if changes:
+        assert days_left(new) == AUTHORITY_DAYS - 1
+
+
+def test_authority_with_another_name_is_replaced() -> None:
+    certificate, _ = make_authority("test", 1)
+    found = secrets._AuthorityProvider().diff(
+        "authority", {"common_name": "test", "certificate": certificate}, {"common_name": "other"}
+    )
+    assert found.changes
+    assert found.replaces == ["common_name"]
+
+
+@given(st.integers(0, AUTHORITY_DAYS))
+def test_certificate_never_outlasts_an_authority_that_was_updated_before(days: int) -> None:
+    _, authority, key = updated_authority(days)
+    certificate, _ = issue_certificate(authority, key, "a0", [], ["client"])
+    assert days_left(certificate) <= days_left(authority)
+
+
+@pytest.mark.parametrize("days", [400, ENDED], ids=["near its end", "ended"])
+def test_renewed_authority_and_what_it_issued_before_and_after_fit_together(
+    days: float, tmp_path: Path
+) -> None:
+    old, new, key = updated_authority(days)
+    before, _ = issue_certificate(old, key, "a0", ["a0"], ["server"])
+    after, _ = issue_certificate(new, key, "a0", ["a0"], ["server"])
+    for name, text in (("old", old), ("new", new), ("before", before), ("after", after)):
+        (tmp_path / name).write_text(text)
+    # The old authority, once ended, is trusted by nobody.
+    for authority in ("old", "new") if days > 0 else ("new",):
+        for certificate in ("before", "after"):
+            verify: list[str | Path] = [
+                "-x509_strict",
+                "-CAfile",
+                tmp_path / authority,
+                "-verify_hostname",
+                "a0",
+            ]
+            assert openssl("verify", *verify, tmp_path / certificate).endswith("OK\n")
+
+
+def test_renewed_authority_differs_from_the_old_in_validity_and_serial_number_alone() -> None:
+    old, key = make_authority("test", 1)
+    first, second = (
+        x509.load_pem_x509_certificate(text.encode()) for text in (old, renew_authority(old, key))
+    )
+    assert first.subject == second.subject
+    assert first.public_key() == second.public_key()
+    assert list(first.extensions) == list(second.extensions)
+    assert first.serial_number != second.serial_number
 
 
 def test_tokens_and_keys_differ_each_time_and_openssh_reads_them(tmp_path: Path) -> None:
