@@ -47,6 +47,14 @@ def _outputs(name: str) -> stack.Outputs:
         raise NoLab(str(error)) from None
 
 
+def _lab(name: str) -> stack.Outputs | None:
+    """The outputs of a lab that is up; None where there is none yet."""
+    try:
+        return stack.read(name)
+    except stack.StackError:
+        return None
+
+
 def _print(shown: Iterable[RenderableType]) -> None:
     # What is read by grep has no width to fit into.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -63,16 +71,20 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
     That is before the first `up`, or with more machines before the next: SSH and its host keys, release and
     Docker, memory and disk, clocks, ports and networks that are taken, routers and firewalls between the
     machines. Exit 1 when something stands in the way. Machines that `up` makes need not be asked.
+
+    Where the lab is up already, it shows when the first certificate on each host ends, and warns 60 days
+    before: `up` renews them then.
     """
+    up = f"pulumi up --stack {context.obj}"
     try:
-        seen = doctor.look(why.read_config(context.obj))
+        seen = doctor.look(why.read_config(context.obj), _lab(context.obj))
     except (ConfigError, stack.StackError) as error:
         raise NoLab(str(error)) from None
     found = doctor.findings(seen)
     if as_json:
-        click.echo(json.dumps(doctor.document(seen), indent=2))
+        click.echo(json.dumps(doctor.document(seen, up), indent=2))
     else:
-        _print(tables.machines(seen, found))
+        _print(tables.machines(seen, found, doctor.warnings(seen, up)))
     context.exit(1 if found else 0)
 
 
@@ -80,13 +92,17 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @click.pass_context
 def status_command(context: click.Context, as_json: bool) -> None:
-    """Show hosts, etcd, BGP, containers, firewall and URLs; exit 1 when something is unhealthy."""
+    """Show hosts, etcd, BGP, containers, firewall and URLs; exit 1 when something is unhealthy.
+
+    It warns of certificates that end within 60 days, of less than 1 GiB of disk or 256 MiB of memory that is
+    free on a host, and says what to do; a warning alone leaves the exit code at 0.
+    """
     seen = status.look(_outputs(context.obj), context.obj)
     found = status.findings(seen)
     if as_json:
         click.echo(json.dumps(status.document(seen), indent=2))
     else:
-        _print(tables.tables(seen, found))
+        _print(tables.tables(seen, found, status.warnings(seen)))
     context.exit(1 if found else 0)
 
 

@@ -31,15 +31,13 @@ from components.hosts import DockerHosts, ExistingHosts
 from components.hosts.known import host_key
 from components.hosts.machine import interface_in
 from components.hosts.ssh import render_config, render_known_hosts
-from lab import remote
-from lab.facts import by_name
-from lab.stack import PROJECT
-from lab.status import Finding
+from lab import remote, status
+from lab.facts import HostFacts, by_name
+from lab.stack import PROJECT, Outputs
+from lab.status import CONTROLLER, GIB, MAKE_ROOM, MORE_MEMORY, Finding, size
 
 PROBE = Path(__file__).with_name("doctor.sh")
 PREPARE = PROJECT / "components" / "hosts" / "prepare.sh"
-CONTROLLER = "this machine"
-GIB = 1 << 30
 MEMORY = 1 * GIB
 DISK = 3 * GIB
 """For packages, and for images with their layers, also while they are built or brought."""
@@ -107,6 +105,8 @@ class Checkup:
     """By name; none where `up` makes them."""
     refusals: Sequence[mode.Refusal] = ()
     """What machines have against the mode of the network that the config asks for."""
+    lab: Mapping[str, HostFacts] = field(default_factory=dict)
+    """What the hosts of the lab say that is up already, by name; none without one."""
 
     @cached_property
     def needs(self) -> list[Flow]:
@@ -141,9 +141,15 @@ class Checkup:
         return str(self.config.hosts.members[host].address)
 
 
-def look(config: LabConfig) -> Checkup:
-    """Ask this machine, and those in the config that are there already."""
-    seen = Checkup(config, list(_controller(config)))
+def look(config: LabConfig, outputs: Outputs | None = None) -> Checkup:
+    """Ask this machine, and those in the config that are there already.
+
+    Args:
+        config: The config.
+        outputs: The stack's, where the lab is up already: its hosts are asked, too, whoever made them.
+    """
+    lab = status.ask(outputs) if outputs else {}
+    seen = Checkup(config, list(_controller(config)), lab=lab)
     if isinstance(config.hosts, DockerHosts):
         return seen
     with TemporaryDirectory() as folder, ThreadPoolExecutor(len(config.hosts.members)) as pool:
@@ -263,6 +269,16 @@ def findings(seen: Checkup) -> list[Finding]:
     ]
 
 
+def warnings(seen: Checkup, up: str) -> list[Finding]:
+    """What stands in no way, because an `up` sees to it, and has to be done before long.
+
+    Args:
+        seen: What was seen.
+        up: The command.
+    """
+    return [*status.ended_certificates(seen.lab, up), *status.ending_certificates(seen.lab, up)]
+
+
 def _controller(config: LabConfig) -> Iterator[Finding]:
     if isinstance(config.hosts, DockerHosts):
         used = interface_in(config.hosts.network, Path("/proc/net/route").read_text())
@@ -294,7 +310,7 @@ def _unfit(name: str, machine: Machine) -> Finding:
 def _room(where: str, folder: str | Path, free: int) -> Iterator[Finding]:
     if free < DISK:
         what = f"{size(free)} are free in {folder}, and the lab needs {size(DISK)}"
-        yield Finding(where, what, "make room there: docker system df, apt-get clean")
+        yield Finding(where, what, MAKE_ROOM)
 
 
 def _modes(seen: Checkup) -> Iterator[Finding]:
@@ -312,7 +328,7 @@ def _rooms(machines: Mapping[str, Machine]) -> Iterator[Finding]:
         yield from _room(name, "/var/lib", machine.disk)
         if machine.memory < MEMORY:
             what = f"{size(machine.memory)} of memory are free, and the lab needs {size(MEMORY)}"
-            yield Finding(name, what, "give the machine more, or end what else runs there")
+            yield Finding(name, what, MORE_MEMORY)
 
 
 def _clocks(machines: Mapping[str, Machine]) -> Iterator[Finding]:
@@ -391,17 +407,13 @@ def _pair(flow: Flow) -> tuple[str, str]:
     return flow.origin, flow.host
 
 
-def size(count: int) -> str:
-    """Bytes as people read them."""
-    return f"{count / GIB:.1f} GiB"
-
-
-def document(seen: Checkup) -> dict[str, Any]:
+def document(seen: Checkup, up: str) -> dict[str, Any]:
     """The checkup for machines; its keys are a contract."""
     found = findings(seen)
     return {
         "fit": not found,
         "findings": [vars(finding) for finding in found],
+        "warnings": [vars(warning) for warning in warnings(seen, up)],
         "machines": [
             {
                 "name": name,
@@ -414,5 +426,8 @@ def document(seen: Checkup) -> dict[str, Any]:
                 "installed": machine.installed,
             }
             for name, machine in seen.machines.items()
+        ],
+        "lab": [
+            {"name": host, "certificates": status.certificates(there)} for host, there in seen.lab.items()
         ],
     }

@@ -1,11 +1,15 @@
 """What hosts say of themselves: the lines of `probe.sh` as typed facts. Pure; it judges nothing."""
 
+import base64
 import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+
+from cryptography import x509
 
 from lab.remote import Answer
 
@@ -62,6 +66,30 @@ class Container:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A certificate in a file on a host."""
+
+    file: str
+    """Its path there."""
+    ends: datetime
+    """The last moment of its validity, UTC."""
+    days: int
+    """Whole days until then by the host's own clock; negative when it has ended."""
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """A file system on which the lab writes."""
+
+    path: str
+    """Where it is mounted."""
+    free: int
+    """Bytes that programs can have."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """What one host said."""
 
@@ -71,6 +99,14 @@ class HostFacts:
     release: str = ""
     uptime: int = 0
     """Seconds since its first process started."""
+    kernel: str = ""
+    """Identity of the running kernel: containers of one machine have the same."""
+    memory: int | None = None
+    """Bytes that programs can have; None where the host does not say it."""
+    disks: Sequence[FileSystem] = ()
+    """Those with the lab's and Docker's data."""
+    certificates: Sequence[Certificate] = ()
+    """Those with which its programs prove who they are, and those of the authorities that they trust."""
     units: Mapping[str, str] = field(default_factory=dict)
     """State of each enabled unit of the lab, and of Docker."""
     member: Member | None = None
@@ -125,6 +161,10 @@ def _facts(answer: Answer, network: str) -> HostFacts:
         complete="complete" in lines,
         release=_first(lines["release"]) or "",
         uptime=int(uptime) if uptime and uptime.isdigit() else 0,
+        kernel=_first(lines["kernel"]) or "",
+        memory=int(lines["memory"][0]) * 1024 if lines["memory"] else None,
+        disks=[_disk(line) for line in lines["disk"]],
+        certificates=[_certificate(line, int(lines["clock"][0])) for line in lines["certificate"]],
         units=dict(_pair(line) for line in lines["unit"]),
         member=_member(lines),
         felix=_first(lines["felix"]),
@@ -145,6 +185,17 @@ def _first(lines: Sequence[str]) -> str | None:
 def _pair(line: str) -> tuple[str, str]:
     name, _, value = line.partition(" ")
     return name, value
+
+
+def _disk(line: str) -> FileSystem:
+    size, free, path = line.split(maxsplit=2)
+    return FileSystem(path, int(free) * 1024, int(size) * 1024)
+
+
+def _certificate(line: str, clock: int) -> Certificate:
+    file, _, encoded = line.partition(" ")
+    ends = x509.load_der_x509_certificate(base64.b64decode(encoded)).not_valid_after_utc
+    return Certificate(file, ends, (ends - datetime.fromtimestamp(clock, UTC)).days)
 
 
 def _chain(line: str) -> tuple[str, int, int]:

@@ -20,6 +20,15 @@ http_status() {
 (. /etc/os-release && echo "$PRETTY_NAME") | fact release
 # The age of the first process: in a container, /proc/uptime is that of the machine around it.
 ask ps -o etimes= -p 1 | fact uptime
+date +%s | fact clock
+# Those that share a kernel, as containers do, share its memory too.
+fact kernel </proc/sys/kernel/random/boot_id
+awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo | fact memory
+engine=$(ask docker info --format '{{.DockerRootDir}}')
+ask df -k --output=size,avail,target / /var/lib/calico-lab "${engine:-/var/lib/docker}" | sed 1d | sort -u -k 3 | fact disk
+# A file may hold several certificates; each is a line.
+awk '/-BEGIN CERTIFICATE-/ { der = ""; next } /-END CERTIFICATE-/ { print FILENAME, der; next } { der = der $0 }' \
+    /etc/calico-lab/pki/*.crt 2>/dev/null | fact certificate
 
 for unit in $(ask systemctl list-unit-files --no-legend --state=enabled 'calico-lab-*' docker.service | cut -d ' ' -f 1); do
     echo "$unit $(ask systemctl is-active "$unit")" | fact unit

@@ -1,23 +1,37 @@
 """Judges the lab: from the facts of all hosts to findings, each with where, what, and the next thing to do.
 
 Pure, but for `look`, which asks. Whatever is expected and not seen is a finding; a lab without one is
-healthy.
+healthy. What is well now and will not be for long is a warning: a certificate that ends, a disk or a memory
+that is nearly full.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.calico import peers_of
+from components.secrets import RENEW_DAYS
 from lab import facts, remote, web
-from lab.facts import Container, HostFacts, Session
+from lab.facts import Certificate, Container, FileSystem, HostFacts, Session
 from lab.stack import Outputs
 
 PROBE = Path(__file__).with_name("probe.sh")
 CHAINS = ("CALICO-LAB-INPUT", "CALICO-LAB-PUBLISHED")
 UNKNOWN_SESSION = Session("BIRD has no such session")
+KERNEL = Path("/proc/sys/kernel/random/boot_id")
+CONTROLLER = "this machine"
+GIB = 1 << 30
+DISK_LEFT = 1 * GIB
+"""Bytes. etcd keeps up to five files of 64 MB of its log, and copies its database into snapshots; an image
+that an update brings lies there twice for a moment; the rest is for what notebooks save."""
+MEMORY_LEFT = GIB // 4
+"""Bytes. A kernel of a notebook takes about as much when it starts, and where there is none left, Linux ends
+a program of its own choice."""
+MAKE_ROOM = "make room there: docker system df, apt-get clean"
+MORE_MEMORY = "give the machine more, or end what else runs there"
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,8 @@ class Status:
     """The notebook's version page, which everyone may see."""
     kernels: web.WebAnswer
     """The notebook's list of kernels, asked without a token."""
+    kernel: str
+    """Identity of the controller's running kernel."""
 
     @property
     def up(self) -> str:
@@ -75,23 +91,35 @@ class Status:
 
 def look(outputs: Outputs, stack: str) -> Status:
     """Ask all machines and the notebook, at the same time."""
+    with ThreadPoolExecutor() as pool:
+        notebook = pool.submit(web.get, outputs.notebook_api)
+        kernels = pool.submit(web.get, f"{outputs.notebook_api}/kernels")
+        hosts = ask(outputs)
+        kernel = KERNEL.read_text().strip()
+        return Status(stack, outputs, hosts, notebook.result(), kernels.result(), kernel)
+
+
+def ask(outputs: Outputs) -> dict[str, HostFacts]:
+    """Ask all machines, at the same time."""
     variables = {
         host: {"NETWORK": outputs.network, "ENDPOINT": outputs.etcd_endpoint(host) or ""}
         for host in outputs.hosts
     }
     others = {machine: {"NETWORK": outputs.network, "ENDPOINT": ""} for machine in outputs.ssh}
-    with ThreadPoolExecutor() as pool:
-        notebook = pool.submit(web.get, outputs.notebook_api)
-        kernels = pool.submit(web.get, f"{outputs.notebook_api}/kernels")
-        answers = remote.ask(outputs.ssh, PROBE.read_text(), {**others, **variables})
-        hosts = {host: facts.parse(answer, outputs.network) for host, answer in answers.items()}
-        return Status(stack, outputs, hosts, notebook.result(), kernels.result())
+    answers = remote.ask(outputs.ssh, PROBE.read_text(), {**others, **variables})
+    return {host: facts.parse(answer, outputs.network) for host, answer in answers.items()}
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / GIB:.1f} GiB"
 
 
 def findings(status: Status) -> list[Finding]:
     """Everything that is not as it has to be, the most basic first."""
     return [
         *_hosts(status),
+        *ended_certificates(status.hosts, status.up),
         *_units(status),
         *_etcd(status),
         *_calico(status),
@@ -99,6 +127,57 @@ def findings(status: Status) -> list[Finding]:
         *_firewall(status),
         *_notebook(status),
     ]
+
+
+def warnings(status: Status) -> list[Finding]:
+    """What is going to be a finding unless something is done."""
+    return [*ending_certificates(status.hosts, status.up), *_rooms(status)]
+
+
+def ended_certificates(hosts: Mapping[str, HostFacts], up: str) -> Iterator[Finding]:
+    """The hosts with certificates that nothing accepts any more, and that `up`, a command, renews."""
+    for host, seen in hosts.items():
+        if ended := [one for one in seen.certificates if one.days < 0]:
+            yield Finding(host, f"certificates have ended: {_list(ended)}", up)
+
+
+def ending_certificates(hosts: Mapping[str, HostFacts], up: str) -> Iterator[Finding]:
+    """The hosts with certificates that end so soon that `up`, a command, renews them."""
+    for host, seen in hosts.items():
+        if ending := [one for one in seen.certificates if 0 <= one.days < RENEW_DAYS]:
+            yield Finding(host, f"certificates end soon: {_list(ending)}", up)
+
+
+def _list(certificates: Sequence[Certificate]) -> str:
+    return ", ".join(
+        f"{one.file} {f'in {one.days} days' if one.days >= 0 else f'on {one.ends:%Y-%m-%d}'}"
+        for one in sorted(certificates, key=lambda one: (one.ends, one.file))
+    )
+
+
+def _rooms(status: Status) -> Iterator[Finding]:
+    """What is nearly full, once where several hosts share it."""
+    kernels: dict[str, list[str]] = defaultdict(list)
+    for host in status.outputs.hosts:
+        kernels[status.hosts[host].kernel or host].append(host)
+    for kernel, hosts in kernels.items():
+        where = ", ".join(hosts)
+        if kernel == status.kernel:
+            where = f"{CONTROLLER}, with {where}"
+        seen = [status.hosts[host] for host in hosts]
+        full: dict[int, list[FileSystem]] = defaultdict(list)
+        # One kernel has the file systems of all its containers, and shows each of them the same sizes.
+        for disk in (disk for one in seen for disk in one.disks if disk.free < DISK_LEFT):
+            full[disk.size].append(disk)
+        for whole, disks in full.items():
+            paths = ", ".join(sorted({disk.path for disk in disks}))
+            free = size(min(disk.free for disk in disks))
+            what = f"{free} of {size(whole)} are free in {paths}: etcd and notebooks stop when it is full"
+            yield Finding(where, what, MAKE_ROOM)
+        memory = min((one.memory for one in seen if one.memory is not None), default=MEMORY_LEFT)
+        if memory < MEMORY_LEFT:
+            what = f"{size(memory)} of memory are free: Linux ends programs when there is none"
+            yield Finding(where, what, MORE_MEMORY)
 
 
 def _hosts(status: Status) -> Iterator[Finding]:
@@ -235,6 +314,13 @@ def _notebook(status: Status) -> Iterator[Finding]:
         yield Finding("notebook", what, next_step)
 
 
+def certificates(seen: HostFacts) -> list[dict[str, Any]]:
+    """The certificates on a host for machines."""
+    return [
+        {"file": one.file, "ends": one.ends.isoformat(), "daysLeft": one.days} for one in seen.certificates
+    ]
+
+
 def document(status: Status) -> dict[str, Any]:
     """The whole status for machines; its keys are a contract."""
     outputs = status.outputs
@@ -243,6 +329,7 @@ def document(status: Status) -> dict[str, Any]:
         "stack": status.stack,
         "healthy": not found,
         "findings": [vars(finding) for finding in found],
+        "warnings": [vars(warning) for warning in warnings(status)],
         "hosts": [
             {
                 "name": host,
@@ -251,6 +338,11 @@ def document(status: Status) -> dict[str, Any]:
                 "reachable": seen.reached,
                 "release": seen.release,
                 "uptimeSeconds": seen.uptime,
+                "memoryBytes": seen.memory,
+                "disks": [
+                    {"path": disk.path, "freeBytes": disk.free, "sizeBytes": disk.size} for disk in seen.disks
+                ],
+                "certificates": certificates(seen),
             }
             for host, seen in status.hosts.items()
         ],

@@ -8,22 +8,29 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lab.doctor import Checkup, size
-from lab.status import Finding, Status, ready
+from components.secrets import RENEW_DAYS
+from lab.doctor import Checkup
+from lab.facts import HostFacts
+from lab.status import DISK_LEFT, MEMORY_LEFT, Finding, Status, ready, size
 
 
-def tables(status: Status, findings: Sequence[Finding]) -> Iterator[RenderableType]:
-    """The tables of a status, and its findings last, where they are read."""
+def tables(
+    status: Status, findings: Sequence[Finding], warnings: Sequence[Finding]
+) -> Iterator[RenderableType]:
+    """The tables of a status, and its warnings and findings last, where they are read."""
     outputs = status.outputs
     yield _table(
         f"Hosts of stack {status.stack}",
-        ("host", "address", "release", "up"),
+        ("host", "address", "release", "up", "free memory", "free disk", "certificates"),
         (
             (
                 host,
                 outputs.hosts.get(host, "outside the lab"),
                 seen.release if seen.reached else _bad("does not answer"),
                 str(timedelta(seconds=seen.uptime)) if seen.reached else "",
+                _room(seen.memory, MEMORY_LEFT),
+                _room(min((disk.free for disk in seen.disks), default=None), DISK_LEFT),
+                _days(seen),
             )
             for host, seen in status.hosts.items()
         ),
@@ -90,10 +97,12 @@ def tables(status: Status, findings: Sequence[Finding]) -> Iterator[RenderableTy
         ("what", "where", "answers"),
         (("notebook", outputs.notebook_url, str(status.notebook)), ("proxy", outputs.proxy_url, "")),
     )
-    yield from _findings(findings, "Everything is as it has to be.")
+    yield from _findings(findings, warnings, "Everything is as it has to be.")
 
 
-def machines(seen: Checkup, findings: Sequence[Finding]) -> Iterator[RenderableType]:
+def machines(
+    seen: Checkup, findings: Sequence[Finding], warnings: Sequence[Finding]
+) -> Iterator[RenderableType]:
     """What was seen of machines before an `up`, and what stands in its way."""
     if seen.machines:
         yield _table(
@@ -116,7 +125,14 @@ def machines(seen: Checkup, findings: Sequence[Finding]) -> Iterator[RenderableT
                 for host, machine in seen.machines.items()
             ),
         )
-    yield from _findings(findings, "Nothing stands in the way of an `up`.")
+    certified = {host: there for host, there in seen.lab.items() if there.certificates}
+    if certified:
+        yield _table(
+            "Certificates of the lab that is up",
+            ("host", "the first ends"),
+            ((host, _days(there)) for host, there in certified.items()),
+        )
+    yield from _findings(findings, warnings, "Nothing stands in the way of an `up`.")
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -128,11 +144,28 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Tex
     return table
 
 
-def _findings(findings: Sequence[Finding], none: str) -> Iterator[Text]:
+def _findings(findings: Sequence[Finding], warnings: Sequence[Finding], none: str) -> Iterator[Text]:
     if not findings:
         yield _good(none)
-    for finding in findings:
-        yield Text.assemble((finding.where, "bold red"), ": ", finding.what, "\n    next: ", finding.next)
+    for style, found in (("bold yellow", warnings), ("bold red", findings)):
+        for finding in found:
+            yield Text.assemble((finding.where, style), ": ", finding.what, "\n    next: ", finding.next)
+
+
+def _room(free: int | None, least: int) -> Text:
+    if free is None:
+        return Text()
+    return Text(size(free)) if free >= least else _soon(size(free))
+
+
+def _days(seen: HostFacts) -> Text:
+    """When the first of a host's certificates ends."""
+    if not seen.certificates:
+        return Text()
+    days = min(certificate.days for certificate in seen.certificates)
+    if days < 0:
+        return _bad("ended")
+    return Text(f"{days} days") if days >= RENEW_DAYS else _soon(f"{days} days")
 
 
 def _image(name: str) -> str:
@@ -146,6 +179,10 @@ def _ready(line: str | None) -> Text:
 
 def _good(text: str) -> Text:
     return Text(text, style="green")
+
+
+def _soon(text: str) -> Text:
+    return Text(text, style="yellow")
 
 
 def _bad(text: str) -> Text:

@@ -9,7 +9,10 @@ from lab.stack import PROJECT, Outputs
 from tests.live.program import Program
 from tests.live.waiting import eventually
 
-KEYS = {"stack", "healthy", "findings", "hosts", "etcd", "calico", "bgp", "containers", "firewall", "urls"}
+KEYS = {
+    *("stack", "healthy", "findings", "warnings", "hosts", "etcd", "calico", "bgp", "containers"),
+    *("firewall", "urls"),
+}
 ETCD = "calico-lab-etcd.service"
 
 

@@ -45,4 +45,5 @@ def status(case: dict[str, Any]) -> Status:
         hosts={machine: facts.parse(one, said.network) for machine, one in answers.items()},
         notebook=web.WebAnswer(notebook) if notebook else silent,
         kernels=web.WebAnswer(kernels) if kernels else silent,
+        kernel=case.get("kernel", "the controller's own"),
     )

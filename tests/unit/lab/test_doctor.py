@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components.calico import mode
 from components.config import LabConfig, load
 from lab import __main__ as command
-from lab import doctor, remote, why
+from lab import doctor, remote, stack, status, why
 from tests.unit.lab import lab_cases
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "doctor.json").read_text())
@@ -90,6 +90,16 @@ def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
     monkeypatch.setattr(mode, "run", run)
     monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
     monkeypatch.setattr(why, "read_config", lambda name: config(case.get("network"), case.get("etcd")))
+    monkeypatch.setattr(stack, "read", no_lab)
+
+
+def no_lab(name: str) -> stack.Outputs:
+    """There is no lab yet.
+
+    Raises:
+        StackError: Always.
+    """
+    raise stack.StackError(f"stack {name} has no outputs")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,6 +117,38 @@ def test_findings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("Nothing stands in the way" in shown.output) == (not case["findings"])
     for where, what in case["findings"]:
         assert f"{where}: {what}" in shown.output
+
+
+@pytest.mark.parametrize("provider", ["docker", "existing"])
+@pytest.mark.parametrize(
+    ("case", "shown", "says"),
+    [
+        ("healthy", "824 days", ""),
+        ("certificates-end-soon", "29 days", "a1: certificates end soon: "),
+        ("certificates-ended", "ended", "a1: certificates have ended: "),
+    ],
+)
+def test_certificates_of_a_lab_that_is_up(
+    provider: str, case: str, shown: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, {})
+    monkeypatch.setattr(doctor, "interface_in", lambda network, routes: None)
+    if provider == "docker":
+        monkeypatch.setattr(why, "read_config", lambda name: load(CONFIG, "Pulumi.lab.yaml"))
+    path = Path(__file__).parent / "cases" / f"{case}.json"
+    said = lab_cases.status(json.loads(path.read_text()))
+    monkeypatch.setattr(stack, "read", lambda name: said.outputs)
+    monkeypatch.setattr(status, "ask", lambda outputs: said.hosts)
+    table = CliRunner().invoke(command.main, ["doctor"])
+    told = json.loads(CliRunner().invoke(command.main, ["doctor", "--json"]).output)
+    # It stands in the way of no update: that is what ends it.
+    assert table.exit_code == 0
+    assert told["fit"]
+    assert shown in table.output
+    assert says in table.output
+    assert [warning["where"] for warning in told["warnings"]] == (["a1"] if says else [])
+    assert all(warning["next"] == "pulumi up --stack lab" for warning in told["warnings"])
+    assert [len(host["certificates"]) for host in told["lab"]] == [4, 4, 4, 0]
 
 
 def test_every_flow_between_hosts_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,16 @@ def test_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Everything is as it has to be." in text
 
 
+def test_warning_leaves_the_exit_code_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"machines": {"a1": {"drop": ["memory"], "lines": ["memory 1"]}}}
+    code, text = run(monkeypatch, case, "status")
+    assert code == 0
+    assert "0.0 GiB of memory are free" in text
+    assert "next: give the machine more, or end what else runs there" in text
+    code, text = run(monkeypatch, case, "status", "--json")
+    assert (code, json.loads(text)["healthy"]) == (0, True)
+
+
 def test_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
     case = {"machines": {"a1": {"status": 255, "error": "No route to host"}}}
     code, text = run(monkeypatch, case, "status")
