@@ -2,6 +2,7 @@
 # Start this host's member, or restart it when $CONFIG is not the configuration that it was started with.
 set -eu
 unit=calico-lab-etcd.service
+LOCK_SECONDS=60
 started_with=/var/lib/calico-lab/etcd.config
 if [ "$(cat "$started_with" 2>/dev/null)" = "$CONFIG" ] && systemctl is-active --quiet "$unit"; then
     exit 0
@@ -23,15 +24,44 @@ has_lost_its_data() {
         ! awk -F ', ' -v name="$HOST" '$3 == name && $5 == "" { found = 1 } END { exit !found }' <<<"$members"
 }
 
-if systemctl is-active --quiet "$unit"; then
-    # All members may be given a new configuration in one go. The cluster itself lends them a lock, and a healthy
-    # member gives way only while no other is missing: so the quorum stays. Where there is no lock to be had,
-    # there is no quorum to be kept.
-    # It prints the name of the lock when it has it, and gives it back when it is told to end.
+# Whether any member answers a read that a quorum has confirmed; the election of a leader is waited for.
+has_quorum() { etcdctl --command-timeout=10s endpoint health 2>/dev/null | grep -q 'is healthy'; }
+
+# etcdctl prints the name of the lock when it has it, and gives it back when it is told to end. It ends by itself when
+# it can no longer speak to the cluster.
+take_the_lock() {
     exec 4< <(exec etcdctl lock calico-lab-restart 2>/dev/null)
     lock=$!
+    read -r -t "$LOCK_SECONDS" _ <&4 && return
+    kill "$lock" 2>/dev/null || true
+    return 1
+}
+
+# Wait for the lock while there is a quorum; fail where there is none. Each member has it for as long as it restarts.
+wait_for_the_lock() {
+    local members deadline
+    members=$(tr ',' '\n' <<<"$ETCDCTL_ENDPOINTS" | wc -l)
+    deadline=$((SECONDS + members * LOCK_SECONDS))
+    until take_the_lock; do
+        has_quorum || return
+        if [ "$SECONDS" -ge "$deadline" ]; then
+            {
+                echo "$HOST: etcd: not restarted with its new configuration, because the lock calico-lab-restart was not" \
+                    "free within $((members * LOCK_SECONDS)) s"
+                echo "next: whoever has it gives it back at its end, 'etcdctl lock' for example: end it, and run" \
+                    "'pulumi up' again"
+            } >&2
+            exit 1
+        fi
+        sleep 1
+    done
+}
+
+if systemctl is-active --quiet "$unit"; then
+    # All members may be given a new configuration in one go. The cluster itself lends them a lock, and a healthy
+    # member gives way only while no other is missing: so the quorum stays. Where there is none, there is none to keep.
     trap 'kill "$lock" 2>/dev/null || true' EXIT
-    if read -r -t 60 _ <&4; then
+    if wait_for_the_lock; then
         if ETCDCTL_ENDPOINTS=$ENDPOINT etcdctl endpoint health >/dev/null 2>&1 &&
             ! health=$(etcdctl endpoint health 2>&1); then
             {
@@ -41,7 +71,7 @@ if systemctl is-active --quiet "$unit"; then
             } >&2
             exit 1
         fi
-        timeout 60 systemctl restart "$unit"
+        timeout "$LOCK_SECONDS" systemctl restart "$unit"
     else
         systemctl restart --no-block "$unit"
     fi

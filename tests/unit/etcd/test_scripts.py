@@ -113,6 +113,34 @@ def test_without_a_quorum_there_is_no_lock_to_wait_for(host: PretendHost) -> Non
     assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
 
 
+QUICK = {"LOCK_SECONDS=60": "LOCK_SECONDS=1"}
+QUORUM = f'echo "https://10.0.0.1:2379 {HEALTHY}"'
+
+
+@pytest.mark.parametrize("busy", ["exec sleep 60", "exit 1"], ids=["another has it", "it was cut off"])
+def test_with_a_quorum_the_lock_is_waited_for(host: PretendHost, busy: str) -> None:
+    host.program("systemctl", ACTIVE)
+    third = f'[ "$(grep -c "^etcdctl lock" "{host.root}/calls")" -ge 3 ]'
+    late = f'if [ "$1" = lock ] && ! {third}; then {busy}; fi'
+    host.program("etcdctl", f"{late}\n{LOCK}\n{QUORUM}")
+    patient = {"SECONDS + members * LOCK_SECONDS": "SECONDS + 60", **QUICK}
+    done = host.run(HERE / "member.sh", MEMBER, instead=patient)
+    assert done.returncode == 0, done.stderr
+    assert host.calls.count("etcdctl lock calico-lab-restart") == 3
+    assert restarts(host) == ["systemctl restart calico-lab-etcd.service"]
+
+
+def test_with_a_quorum_no_member_restarts_without_the_lock(host: PretendHost) -> None:
+    host.program("systemctl", ACTIVE)
+    host.program("etcdctl", f'[ "$1" != lock ] || exec sleep 60\n{QUORUM}')
+    done = host.run(HERE / "member.sh", MEMBER, instead=QUICK)
+    assert done.returncode == 1
+    assert restarts(host) == []
+    assert done.stderr.startswith("a1: etcd: not restarted with its new configuration, because the lock ")
+    assert "next: " in done.stderr
+    assert host.path(STARTED_WITH).read_text() == "old\n"
+
+
 @pytest.fixture
 def listening() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
