@@ -30,14 +30,27 @@ LOOPBACK = "-i lo -j RETURN"
 # Of what must not be dropped (RFC 4890, 4.4.1), what a host acts on: queries of multicast listeners (switches
 # forget who does not answer), router advertisement, neighbour solicitation and advertisement.
 NEIGHBOURS = (130, 134, 135, 136)
+# The queries of multicast listeners in IPv4 (RFC 3376). By number: iptables knows the name from /etc/protocols
+# alone, which not every host has.
+IGMP = "-p 2 -j RETURN"
+# A host whose lease is not renewed loses its address. What a client sends goes to a multicast or broadcast
+# address, so connection tracking does not recognise the answers. In IPv4 they come from port 67 (RFC 2131,
+# 4.1); in IPv6 from any port to the client's link-local address (RFC 8415, 7.2 and 18.2).
+DHCP: dict[Family, str] = {
+    "ipv4": "-p udp -m udp --sport 67 --dport 68 -j RETURN",
+    "ipv6": "-d fe80::/10 -p udp -m udp --dport 546 -j RETURN",
+}
 # DOCKER-USER sees all that is routed, Calico's traffic too; what came to a published port is translated.
+# Connection tracking translates what it has an entry for: an invalid or untracked packet to a published port
+# goes to the host itself, and is judged there.
 NOT_PUBLISHED = "-m conntrack ! --ctstate DNAT -j RETURN"
 PREAMBLES: dict[tuple[str, Family], tuple[str, ...]] = {
-    (HOST_CHAIN, "ipv4"): (LOOPBACK, ESTABLISHED),
+    (HOST_CHAIN, "ipv4"): (LOOPBACK, ESTABLISHED, IGMP, DHCP["ipv4"]),
     (HOST_CHAIN, "ipv6"): (
         LOOPBACK,
         ESTABLISHED,
         *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -j RETURN" for number in NEIGHBOURS),
+        DHCP["ipv6"],
     ),
     (PUBLISHED_CHAIN, "ipv4"): (NOT_PUBLISHED, ESTABLISHED),
     (PUBLISHED_CHAIN, "ipv6"): (NOT_PUBLISHED, ESTABLISHED),

@@ -6,6 +6,7 @@ against the kernel: both must decide the same of every packet.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Network
 from typing import Literal
 
 from components.firewall.policy import ICMP_TYPES, Family, IpAddress
@@ -15,6 +16,7 @@ Verdict = Literal["accept", "drop", "reject"]
 State = Literal["new", "established", "related", "invalid", "untracked"]
 # The types of ICMPv6 that are let through before any rule.
 NEIGHBOURS = (130, *range(134, 137))
+LINK_LOCAL = IPv6Network("fe80::/10")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class Packet:
     destination: IpAddress
     """Where it was sent to: for a published port the host's address, not the container's."""
     protocol: str
-    """tcp, udp, sctp, icmp, or the name of another."""
+    """tcp, udp, sctp, icmp, igmp, or the name of another."""
     port: int | None = None
+    source_port: int | None = None
+    """The sender's port; None where it is not known, and then it is none that means something."""
     icmp_type: int | None = None
     mac: str | None = None
     """The sender's MAC address; None where it is not known, and then no rule about a MAC matches."""
@@ -34,12 +38,17 @@ class Packet:
     """Where it arrives; None where that is not known: then the worse is assumed."""
     state: State = "new"
     published: bool = False
-    """Whether it is for a container's published port, and not for the host."""
+    """Whether it is sent to a container's published port, and not to the host."""
 
     @property
     def family(self) -> Family:
         """The packet's address family."""
         return "ipv4" if self.source.version == 4 else "ipv6"
+
+    @property
+    def translated(self) -> bool:
+        """Whether it reaches the container: only what connection tracking has an entry for is translated."""
+        return self.published and self.state not in ("invalid", "untracked")
 
 
 @dataclass(frozen=True)
@@ -82,13 +91,12 @@ def decide(policies: Sequence[ResolvedPolicy], packet: Packet, *, limits_spent: 
         packet: The packet.
         limits_spent: Whether more packets have come already than any rate limit accepts.
     """
-    if packet.interface == "lo" and not packet.published:
+    if packet.interface == "lo" and not packet.translated:
         return Decision("accept", "loopback is let through before any rule")
     if packet.state in ("established", "related"):
         return Decision("accept", "it belongs to a connection that exists already")
-    neighbours = packet.family == "ipv6" and packet.protocol == "icmp" and packet.icmp_type in NEIGHBOURS
-    if neighbours and not packet.published:
-        return Decision("accept", "what neighbours need of each other is let through before any rule")
+    if not packet.translated and (needed := _needed(packet)):
+        return Decision("accept", f"{needed} before any rule")
     for policy, rule in _rules(policies, packet):
         if _matches(rule, packet) and not (rule.rule.rate_limit and limits_spent):
             return Decision(rule.rule.action, f"rule {rule.number} of {policy.name}", policy, rule)
@@ -124,9 +132,22 @@ def doubts(policies: Sequence[ResolvedPolicy], packet: Packet) -> list[Doubt]:
     return found
 
 
+def _needed(packet: Packet) -> str | None:
+    """A phrase about a packet that the host needs to stay on its network; None for any other."""
+    if packet.protocol == "igmp" and packet.family == "ipv4":
+        return "IGMP is let through"
+    if packet.protocol == "icmp" and packet.family == "ipv6" and packet.icmp_type in NEIGHBOURS:
+        return "what neighbours need of each other is let through"
+    dhcp4 = packet.family == "ipv4" and (packet.source_port, packet.port) == (67, 68)
+    dhcp6 = packet.destination in LINK_LOCAL and packet.port == 546
+    if packet.protocol == "udp" and (dhcp4 or dhcp6):
+        return "the answers of DHCP servers are let through"
+    return None
+
+
 def _read(policies: Sequence[ResolvedPolicy], packet: Packet) -> list[ResolvedPolicy]:
     """The policies that such a packet meets."""
-    part = "published" if packet.published else "host"
+    part = "published" if packet.translated else "host"
     return [policy for policy in policies if policy.policy.applies_to in (part, "both")]
 
 
@@ -152,7 +173,7 @@ def _matches(resolved: ResolvedRule, packet: Packet) -> bool:
         and (rule.icmp_type is None or number == packet.icmp_type)
         and (not rule.state or packet.state in rule.state)
         # Docker publishes no ICMP, so a rule about it is about the host.
-        and not (packet.published and rule.protocol == "icmp")
+        and not (packet.translated and rule.protocol == "icmp")
     )
 
 

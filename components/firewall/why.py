@@ -119,7 +119,7 @@ def explain(
 
 def _lines(policies: Sequence[ResolvedPolicy], packet: Packet, decision: Decision) -> tuple[str, ...]:
     compiled = compile_policies(policies)
-    chain = CHAINS["published" if packet.published else "host"]
+    chain = CHAINS["published" if packet.translated else "host"]
     sections = (compiled.ipv4 if packet.family == "ipv4" else compiled.ipv6).get(chain, {})
     lines = [f"-A {chain} {line}" for section in sections.values() for line in section]
     return tuple(line for line in lines if decision.path and path_of(line) == decision.path)

@@ -24,12 +24,15 @@ from ipaddress import ip_address
 from typing import Any
 
 HOST_ADDRESSES = ("172.16.6.44", "10.9.9.9", "fd00:6::44")
+LINK_LOCAL = "fe80::44"
 CONTAINER_ADDRESSES = ("172.17.0.2", "fd00:17::2")
 MAC = "02:00:00:00:00:02"
 GATEWAY_MAC = "02:00:00:00:00:01"
-PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "other": 253}
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "igmp": 2, "other": 253}
 MAGIC = b"LAB!"
 SETTLED = 0.02
+# The time to live of packets that connection tracking is told to leave alone.
+UNTRACKED_TTL = 63
 
 SETUP = f"""
 ip link set lo up
@@ -44,7 +47,7 @@ echo 1 >/proc/sys/net/ipv4/ip_forward
 # SCTP's checksum is not worth its lines here.
 echo 0 >/proc/sys/net/netfilter/nf_conntrack_checksum
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
-for address in {" ".join(HOST_ADDRESSES)}; do
+for address in {" ".join((*HOST_ADDRESSES, LINK_LOCAL))}; do
     ip address add $address dev eth0 $(case $address in *:*) echo nodad;; esac)
 done
 for address in {" ".join(CONTAINER_ADDRESSES)}; do
@@ -55,6 +58,15 @@ ip neighbour add 10.255.255.1 lladdr {GATEWAY_MAC} dev eth0
 ip route add default via 10.255.255.1 dev eth0 onlink
 ip neighbour add fe80::1 lladdr {GATEWAY_MAC} dev eth0
 ip route add default via fe80::1 dev eth0
+nft -f - <<TABLE
+table inet untracked {{
+    chain prerouting {{
+        type filter hook prerouting priority raw
+        ip ttl {UNTRACKED_TTL} notrack
+        ip6 hoplimit {UNTRACKED_TTL} notrack
+    }}
+}}
+TABLE
 """
 # What Docker has on a host, and our jumps; the same rules in both families.
 PARENTS = """*filter
@@ -99,9 +111,11 @@ def checksum(data: bytes) -> int:
 def segment(packet: dict[str, Any], number: int, pseudo: bytes) -> bytes:
     """The part of a packet after the IP header, which carries the packet's number."""
     mark = MAGIC + number.to_bytes(4)
-    port, own = packet["port"] or 0, 1024 + number % 60000
+    port, own = packet["port"] or 0, packet["source_port"] or 1024 + number % 60000
     if packet["protocol"] == "tcp":
-        syn = struct.pack("!HHIIHHHH", own, port, number, 0, 0x5002, 1024, 0, 0) + mark
+        # A segment without any flag is invalid (nf_conntrack_proto_tcp.c).
+        flags = 0x5000 if packet["state"] == "invalid" else 0x5002
+        syn = struct.pack("!HHIIHHHH", own, port, number, 0, flags, 1024, 0, 0) + mark
         return syn[:16] + struct.pack("!H", checksum(pseudo + syn)) + syn[18:]
     if packet["protocol"] == "udp":
         datagram = struct.pack("!HHHH", own, port, 16, 0) + mark
@@ -110,6 +124,9 @@ def segment(packet: dict[str, Any], number: int, pseudo: bytes) -> bytes:
         message = struct.pack("!BBHHH", packet["icmp_type"], 0, 0, own, 1) + mark
         covered = message if packet["family"] == "ipv4" else pseudo + message
         return message[:2] + struct.pack("!H", checksum(covered)) + message[4:]
+    if packet["protocol"] == "igmp":
+        query = struct.pack("!BBHI", 0x11, 100, 0, 0) + mark
+        return query[:2] + struct.pack("!H", checksum(query)) + query[4:]
     if packet["protocol"] == "sctp":
         # Conntrack refuses an INIT chunk with anything after it: the mark takes the place of its window.
         return struct.pack("!HHIIBBHI", own, port, 0, 0, 1, 0, 20, 1) + mark + struct.pack("!I", 1)
@@ -120,18 +137,21 @@ def frame(packet: dict[str, Any], number: int) -> bytes:
     """A whole Ethernet frame."""
     source, destination = ip_address(packet["source"]).packed, ip_address(packet["destination"]).packed
     ethernet = mac_bytes(MAC) + mac_bytes(packet["mac"])
+    untracked = packet["state"] == "untracked" and packet["protocol"] != "icmp"
     if packet["family"] == "ipv4":
         protocol = {**PROTOCOLS, "icmp": 1}[packet["protocol"]]
         size = len(segment(packet, number, b""))
         body = segment(packet, number, source + destination + struct.pack("!BBH", 0, protocol, size))
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0, 64, protocol, 0) + source + destination
+        ttl = UNTRACKED_TTL if untracked else 64
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + size, 0, 0, ttl, protocol, 0) + source + destination
         header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
         return ethernet + b"\x08\x00" + header + body
     protocol = {**PROTOCOLS, "icmp": 58}[packet["protocol"]]
     size = len(segment(packet, number, b""))
     body = segment(packet, number, source + destination + struct.pack("!IHBB", size, 0, 0, protocol))
     # Neighbour discovery with another hop limit than 255 is ignored (RFC 4861).
-    header = struct.pack("!IHBB", 6 << 28, size, protocol, 255) + source + destination
+    limit = UNTRACKED_TTL if untracked else 255
+    header = struct.pack("!IHBB", 6 << 28, size, protocol, limit) + source + destination
     return ethernet + b"\x86\xdd" + header + body
 
 

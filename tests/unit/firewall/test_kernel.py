@@ -21,7 +21,7 @@ from components.firewall.host_firewall import restore_sets
 from components.firewall.policy import ICMP_TYPES
 from components.firewall.resolve import ResolvedPolicy, resolve
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
-from tests.unit.firewall.kernel import HOST_ADDRESSES
+from tests.unit.firewall.kernel import HOST_ADDRESSES, LINK_LOCAL
 
 PUBLISHED_PORTS = range(7000, 7010)
 SOURCES = ["172.16.6.1", "172.16.6.66", "172.16.6.218", "10.1.2.3", "192.0.2.7", "fd00:6::66", "2001:db8::7"]
@@ -77,18 +77,48 @@ def icmp_state(family: str, number: int) -> State:
     return "new" if number in (128, 139) else "invalid"
 
 
+def packet(source: str, destination: str, protocol: str, *ports: int, **known: Any) -> Packet:  # noqa: ANN401
+    """A packet from one machine of the host's network; ports are the sender's and the destination's."""
+    own, port = ports or (None, None)
+    sender = {"mac": MACS[0], "interface": "eth0", **known}
+    return Packet(
+        ip_address(source), ip_address(destination), protocol, port=port, source_port=own, **sender
+    )
+
+
+# What a host needs to keep its address and its place on the network, and what only looks like it.
+NEEDED = {
+    "IGMP query": packet("172.16.6.1", "224.0.0.1", "igmp"),
+    "DHCP answer to all": packet("172.16.6.1", "255.255.255.255", "udp", 67, 68),
+    "DHCP answer to the host": packet("10.1.2.3", "172.16.6.44", "udp", 67, 68),
+    "DHCPv6 answer": packet("fe80::1", LINK_LOCAL, "udp", 547, 546),
+    "DHCPv6 answer of a relay": packet("fe80::1", LINK_LOCAL, "udp", 40000, 546),
+    "neighbour solicitation": packet("fe80::1", LINK_LOCAL, "icmp", icmp_type=135, state="untracked"),
+}
+NOT_NEEDED = {
+    "DHCP answer from another port": packet("172.16.6.1", "172.16.6.44", "udp", 53, 68),
+    "DHCP request": packet("172.16.6.66", "255.255.255.255", "udp", 68, 67),
+    "DHCPv6 answer from elsewhere": packet("2001:db8::7", "fd00:6::44", "udp", 547, 546),
+    "DHCPv6 request": packet("fe80::1", LINK_LOCAL, "udp", 546, 547),
+}
+
+
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
+    if draw(st.integers(0, 9)) == 0:
+        return draw(st.sampled_from([*NEEDED.values(), *NOT_NEEDED.values()]))
     source = ip_address(draw(st.sampled_from(SOURCES)))
     destinations = [ip_address(host) for host in HOST_ADDRESSES]
     destination = draw(st.sampled_from([host for host in destinations if host.version == source.version]))
     protocol = draw(st.sampled_from(["tcp", "tcp", "udp", "sctp", "icmp", "other"]))
+    states: list[State] = ["new", "new", "untracked", "invalid" if protocol == "tcp" else "new"]
     packet = Packet(
         source,
         destination,
         protocol,
         mac=draw(st.sampled_from(MACS)),
         interface=draw(st.sampled_from(["eth0", "eth1"])),
+        state=draw(st.sampled_from(states)),
     )
     if protocol == "icmp":
         # Redirects and what neighbours need of each other are the kernel's own affair as well.
@@ -178,6 +208,33 @@ def test_kernel_and_evaluator_agree(
     ]
     assert wrong == []
     assert answer["decided"] == dict(decided)
+
+
+@pytest.mark.parametrize(
+    ("sent", "passes"),
+    [*((one, True) for one in NEEDED.values()), *((one, False) for one in NOT_NEEDED.values())],
+    ids=[*NEEDED, *NOT_NEEDED],
+)
+def test_what_keeps_a_host_on_its_network_passes_default_drop(
+    kernel: "subprocess.Popen[str]", sent: Packet, passes: bool
+) -> None:
+    policy = {"hosts": "all", "appliesTo": "both", "default": "drop"}
+    policies = resolve(FirewallConfig.model_validate({"policies": {"p": policy}}), LAB)["a0"]
+    assert (decide(policies, sent).verdict == "accept") is passes
+    assert ask(kernel, policies, [sent])["passed"] == [passes]
+
+
+@pytest.mark.parametrize("state", ["invalid", "untracked"])
+def test_a_packet_that_is_not_translated_is_judged_as_one_to_the_host(
+    kernel: "subprocess.Popen[str]", state: State
+) -> None:
+    """It never reaches the container: connection tracking translates what it has an entry for."""
+    sent = packet("172.16.6.66", "172.16.6.44", "tcp", 40000, 7000, state=state, published=True)
+    for part, verdict in (("published", "accept"), ("host", "drop")):
+        policy = {"hosts": "all", "appliesTo": part, "rules": [{"action": "drop", "state": [state]}]}
+        policies = resolve(FirewallConfig.model_validate({"policies": {"p": policy}}), LAB)["a0"]
+        assert decide(policies, sent).verdict == verdict
+        assert ask(kernel, policies, [sent])["passed"] == [verdict == "accept"]
 
 
 @settings(max_examples=200, deadline=None)
