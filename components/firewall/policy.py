@@ -148,12 +148,44 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,14}[a-z0
 PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
+# The kernel keeps a rate as the time between packets, in whole units of 0.1 ms (xt_limit.h), and its credit for
+# packets in a number that is sure to hold a day (xt_limit.c).
+TICKS_PER_SECOND = 10_000
+CREDIT_SECONDS = 86_400
+SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
+# How far a rate may be from the one that the kernel keeps, relative to it.
+RATE_TOLERANCE = 0.05
+
+
 class RateLimit(Section):
     """How often a rule may match; what comes more often goes on to the next rule."""
 
     packets: int = Field(ge=1, le=10_000, description="Packets in each unit of time.")
     per: Literal["second", "minute", "hour", "day"] = Field("second", description="The unit of time.")
-    burst: int = Field(5, ge=1, le=10_000, description="Packets that may come at once.")
+    burst: int = Field(
+        5,
+        ge=1,
+        le=10_000,
+        description="Packets that may come at once; at most as many as the rate gives in a day.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_kernel(self) -> Self:
+        ticks = SECONDS[self.per] * TICKS_PER_SECOND
+        kept = ticks // (ticks // self.packets)
+        if kept > self.packets * (1 + RATE_TOLERANCE):
+            below = ticks // (ticks // self.packets + 1)
+            raise ValueError(
+                f"packets: {self.packets} per {self.per}: the kernel keeps a rate as whole units of 0.1 ms "
+                f"between packets and would accept {kept}; write {below} or {kept}"
+            )
+        most = CREDIT_SECONDS * self.packets // SECONDS[self.per]
+        if self.burst > most:
+            raise ValueError(
+                f"burst: {self.burst} at {self.packets} per {self.per}: the kernel saves up for a day at "
+                f"most; write a burst of at most {most}, or a faster rate"
+            )
+        return self
 
 
 class Rule(Section):

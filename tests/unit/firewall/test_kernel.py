@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.firewall import FirewallConfig, PolicyError
-from components.firewall.compile import compile_policies, restore_document
+from components.firewall.compile import UNITS, compile_policies, restore_document
 from components.firewall.evaluate import Packet, State, decide, doubts
 from components.firewall.host_firewall import restore_sets
-from components.firewall.policy import ICMP_TYPES
+from components.firewall.policy import ICMP_TYPES, RATE_TOLERANCE, RateLimit
 from components.firewall.resolve import ResolvedPolicy, resolve
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
 from tests.unit.firewall.kernel import HOST_ADDRESSES, LINK_LOCAL
@@ -264,6 +265,42 @@ def test_a_decision_that_depends_on_what_is_not_known_is_in_doubt(
 @pytest.mark.parametrize("name", names("compile"))
 def test_the_kernel_takes_every_document(kernel: "subprocess.Popen[str]", name: str) -> None:
     assert ask(kernel, resolve(config(case("compile", name)), LAB).get("a0", ()), [])["passed"] == []
+
+
+@pytest.mark.parametrize("variant", ["legacy", "nft"])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"packets": 1, "per": "day", "burst": 1},
+        {"packets": 5, "per": "day"},
+        {"packets": 1, "per": "hour", "burst": 24},
+        {"packets": 7, "per": "minute", "burst": 10_000},
+        {"packets": 10_000, "per": "day", "burst": 10_000},
+        {"packets": 10_000, "burst": 10_000},
+        {"packets": 526},
+    ],
+    ids=str,
+)
+def test_either_kind_of_iptables_keeps_a_rate_limit(variant: str, limit: dict[str, Any]) -> None:
+    policy = {"hosts": "all", "rules": [{"action": "accept", "rateLimit": limit}]}
+    policies = resolve(FirewallConfig.model_validate({"policies": {"p": policy}}), LAB)["a0"]
+    compiled = compile_policies(policies)
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    program = f"xtables-{variant}-multi iptables"
+    script = f"{program}-restore --noflush && {program} -S CALICO-LAB-INPUT"
+    done = subprocess.run(
+        ["unshare", *user, "--net", "sh", "-euc", script],
+        input=restore_document(compiled.ipv4, compiled.policies),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [listed] = re.findall(r"--limit (\d+)/(sec|min|hour|day)", done.stdout)
+    asked = RateLimit.model_validate(limit)
+    a_day = {"sec": 86_400, "min": 1_440, "hour": 24, "day": 1}
+    wanted = asked.packets * a_day[UNITS[asked.per]]
+    assert int(listed[0]) * a_day[listed[1]] == pytest.approx(wanted, rel=RATE_TOLERANCE)
 
 
 @settings(max_examples=50, deadline=None)
