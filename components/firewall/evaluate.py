@@ -33,7 +33,8 @@ class Packet:
     """The sender's port; None where it is not known, and then it is none that means something."""
     icmp_type: int | None = None
     mac: str | None = None
-    """The sender's MAC address; None where it is not known, and then no rule about a MAC matches."""
+    """The sender's MAC address; None where it is not known: then no rule about a MAC matches, and `doubts` lists
+    those that may."""
     interface: str | None = None
     """Where it arrives; None where that is not known: then the worse is assumed."""
     state: State = "new"
@@ -106,12 +107,13 @@ def decide(policies: Sequence[ResolvedPolicy], packet: Packet, *, limits_spent: 
     return Decision("accept", "no rule matches")
 
 
-def doubts(policies: Sequence[ResolvedPolicy], packet: Packet) -> list[Doubt]:
+def doubts(policies: Sequence[ResolvedPolicy], packet: Packet, *, limits_spent: bool = False) -> list[Doubt]:
     """List the rules by which the decision may be another than `decide` has it.
 
     Args:
         policies: The host's active policies, in the order in which they are read.
         packet: The packet; what is None of its MAC address and its interface is not known.
+        limits_spent: Whether more packets have come already than any rate limit accepts.
     """
     found = []
     for policy, rule in _rules(policies, packet):
@@ -124,7 +126,7 @@ def doubts(policies: Sequence[ResolvedPolicy], packet: Packet) -> list[Doubt]:
             mac=packet.mac or rule.source_mac,
             interface=packet.interface or (rule.rule.interface or "").removesuffix("+") or None,
         )
-        if _matches(rule, fitting):
+        if _matches(rule, fitting) and not (rule.rule.rate_limit and limits_spent):
             on = [what for what, wanted in unknown.items() if wanted]
             if not on:
                 break

@@ -4,12 +4,12 @@ Pure. It asks the evaluator about every such flow, so it judges the policies tog
 names the rule that decides. It is asked while the program runs: a preview refuses what an update would.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from components.firewall.evaluate import Decision, Packet, decide
+from components.firewall.evaluate import Decision, Packet, decide, doubts
 from components.firewall.lab import Lab
 from components.firewall.policy import FirewallConfig
 from components.firewall.resolve import PolicyError, ResolvedPolicy, resolve
@@ -56,18 +56,26 @@ def lab_flows(lab: Lab, needs: Iterable[Need] = (), *, proxy: tuple[str, int] | 
     """
     flows = []
     for source in lab.operator:
-        for name, machine in lab.hosts.items():
-            flows.append(Flow("the operator's SSH", "operator", str(source), name, "tcp", machine.ssh_port))
-        if proxy:
-            flows.append(Flow("the HTTP proxy", "operator", str(source), proxy[0], "tcp", proxy[1]))
+        origin = lab.at(source)
+        mac = origin.mac if origin else None
+        services = [("the operator's SSH", name, machine.ssh_port) for name, machine in lab.hosts.items()]
+        services += [("the HTTP proxy", *proxy)] if proxy else []
+        for purpose, host, port in services:
+            flows.append(Flow(purpose, "operator", str(source), host, "tcp", port, mac))
     for purpose, origin, host, protocol, port in needs:
         machine = lab.hosts[origin]
         flows.append(Flow(purpose, origin, machine.address, host, protocol, port, machine.mac))
     return flows
 
 
-def decide_flow(policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flow: Flow) -> Decision:
-    """Decide about a flow's first packet; a rate limit counts as spent, because some day it will be."""
+def decisions(
+    policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flow: Flow
+) -> Iterator[tuple[Decision, bool]]:
+    """Decide about a flow's first packet; a rate limit counts as spent, because some day it will be.
+
+    Returns:
+        Each decision that is possible, and whether it depends on a MAC address that is not known.
+    """
     packet = Packet(
         source=ip_address(flow.source),
         destination=ip_address(lab.hosts[flow.host].address),
@@ -75,19 +83,51 @@ def decide_flow(policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flow
         port=flow.port,
         mac=flow.mac,
     )
-    return decide(policies.get(flow.host, ()), packet, limits_spent=True)
+    here = policies.get(flow.host, ())
+    yield decide(here, packet, limits_spent=True), False
+    for doubt in doubts(here, packet, limits_spent=True):
+        mac = doubt.rule.source_mac
+        if packet.mac is None and mac and lab.may_have(packet.source, mac):
+            yield decide(here, replace(packet, mac=mac), limits_spent=True), True
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one rule, or one policy's default, does to flows on a host."""
+
+    host: str
+    path: str
+    """Where it stands in the config."""
+    in_doubt: bool
+    """Whether it depends on the sender's MAC address, which is not known."""
+
+    def refusal(self, flows: Sequence[Flow], lab: Lab) -> str:
+        """A sentence that says which flows, why, and what to do about it."""
+        said = f"{self.path}: {'may cut' if self.in_doubt else 'cuts'} on {self.host}: "
+        said += "; ".join(str(flow) for flow in flows)
+        unknown = list(dict.fromkeys(flow.origin for flow in flows)) if self.in_doubt else []
+        if unknown:
+            said += f", because the MAC address of {', '.join(unknown)} is not known"
+        known = [f"hosts.members.{origin}.mac" for origin in unknown if origin in lab.hosts]
+        give = f" give {', '.join(known)}," if known else ""
+        return (
+            f"{said}. Accept it in an earlier rule,{give} or set allowLockout: true on the policy to apply "
+            "it all the same"
+        )
 
 
 def refused(
     policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flows: Sequence[Flow]
-) -> dict[tuple[str, str], list[Flow]]:
-    """Find the flows that active policies without `allowLockout` cut, by host and path in the config."""
-    cut: dict[tuple[str, str], list[Flow]] = {}
+) -> dict[Cut, list[Flow]]:
+    """Find the flows that active policies without `allowLockout` cut or, by what is known, may cut."""
+    cuts: dict[Cut, list[Flow]] = {}
     for flow in flows:
-        decision = decide_flow(policies, lab, flow)
-        if decision.verdict != "accept" and decision.policy and not decision.policy.policy.allow_lockout:
-            cut.setdefault((flow.host, decision.path or ""), []).append(flow)
-    return cut
+        for decision, in_doubt in decisions(policies, lab, flow):
+            policy = decision.policy
+            if decision.verdict != "accept" and policy and not policy.policy.allow_lockout:
+                cuts.setdefault(Cut(flow.host, decision.path or "", in_doubt), []).append(flow)
+                break
+    return cuts
 
 
 def guarded(config: FirewallConfig, lab: Lab, flows: Sequence[Flow]) -> dict[str, tuple[ResolvedPolicy, ...]]:
@@ -100,11 +140,7 @@ def guarded(config: FirewallConfig, lab: Lab, flows: Sequence[Flow]) -> dict[str
         PolicyError: With every problem of the section, or every flow that is cut.
     """
     policies = resolve(config, lab)
-    problems = [
-        f"{path}: cuts on {host}: {'; '.join(str(flow) for flow in cut)}. "
-        "Accept it in an earlier rule, or set allowLockout: true on the policy to apply it all the same"
-        for (host, path), cut in refused(policies, lab, flows).items()
-    ]
+    problems = [cut.refusal(hit, lab) for cut, hit in refused(policies, lab, flows).items()]
     if problems:
         raise PolicyError(problems)
     return policies

@@ -38,6 +38,13 @@ class Lab:
         machines = (*self.hosts.values(), *self.others.values())
         return next((machine for machine in machines if machine.address == str(address)), None)
 
+    def may_have(self, address: IpAddress, mac: str) -> bool:
+        """Whether packets from an address may carry a MAC address; no if it is known whose that is."""
+        machine = self.at(address)
+        if machine and machine.mac:
+            return machine.mac == mac
+        return mac not in [known.mac for known in (*self.hosts.values(), *self.others.values())]
+
 
 def lab_of(hosts: HostsConfig, firewall: FirewallConfig) -> Lab:
     """Describe the lab that a config makes or takes."""
@@ -47,7 +54,7 @@ def lab_of(hosts: HostsConfig, firewall: FirewallConfig) -> Lab:
         others = {"visitor": Machine(str(visitor.address), visitor.mac)} if visitor else {}
         gateway = hosts.network.network_address + 1
         return Lab(machines, others, firewall.operator or (gateway,))
-    machines = {name: Machine(str(plan.address), None, plan.port) for name, plan in hosts.members.items()}
+    machines = {name: Machine(str(plan.address), plan.mac, plan.port) for name, plan in hosts.members.items()}
     own = dict.fromkeys(_own_address(machine.address) for machine in machines.values())
     return Lab(machines, {}, firewall.operator or tuple(address for address in own if address))
 

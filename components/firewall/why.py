@@ -114,7 +114,13 @@ def explain(
     )
     here = policies.get(host, ())
     decision = decide(here, packet)
-    return Explanation(packet, decision, _lines(here, packet, decision), tuple(doubts(here, packet)))
+    # The address of no machine may be a second one of any.
+    possible = [
+        doubt
+        for doubt in doubts(here, packet)
+        if packet.mac or not machine or not (mac := doubt.rule.source_mac) or lab.may_have(address, mac)
+    ]
+    return Explanation(packet, decision, _lines(here, packet, decision), tuple(possible))
 
 
 def _lines(policies: Sequence[ResolvedPolicy], packet: Packet, decision: Decision) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The `hosts` section of the config: machines made by Docker, or machines that exist already."""
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -26,6 +27,16 @@ class DockerMachine(Section):
 
     address: Address = Field(description="Its fixed address, inside `network`.")
     mac: MacAddress | None = Field(None, description="Its fixed MAC address, for rules by source MAC.")
+
+
+def _check_macs(by_path: Mapping[str, str | None]) -> None:
+    """Refuse a MAC address that two machines have; `by_path` has them by where they stand in the section."""
+    seen: dict[str, str] = {}
+    for where, mac in by_path.items():
+        if mac in seen:
+            raise ValueError(f"{where}.mac {mac} is taken already by {seen[mac]}")
+        if mac:
+            seen[mac] = where
 
 
 class DockerHosts(Section):
@@ -58,12 +69,7 @@ class DockerHosts(Section):
 
     @model_validator(mode="after")
     def _macs_differ(self) -> Self:
-        macs: dict[str, str] = {}
-        for where, machine in self._machines().items():
-            if machine.mac in macs:
-                raise ValueError(f"{where}.mac {machine.mac} is taken already by {macs[machine.mac]}")
-            if machine.mac:
-                macs[machine.mac] = where
+        _check_macs({where: machine.mac for where, machine in self._machines().items()})
         return self
 
     def _machines(self) -> dict[str, DockerMachine]:
@@ -77,6 +83,9 @@ class ExistingMember(Section):
 
     address: Address = Field(description="Where SSH answers, and where the other machines reach it.")
     port: Port = Field(22, description="The port of SSH.")
+    mac: MacAddress | None = Field(
+        None, description="The MAC address that the other machines see it at, for rules by source MAC."
+    )
     user: str = Field(
         "root", pattern=r"^[a-z_][a-z0-9_-]*$", description="root, or a sudoer without password."
     )
@@ -108,6 +117,11 @@ class ExistingHosts(Section):
                     f"members.{name}.address {member.address} is that of {seen[member.address]} too"
                 )
             seen[member.address] = name
+        return self
+
+    @model_validator(mode="after")
+    def _macs_differ(self) -> Self:
+        _check_macs({f"members.{name}": member.mac for name, member in self.members.items()})
         return self
 
     @model_validator(mode="after")

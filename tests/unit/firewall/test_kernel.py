@@ -82,9 +82,7 @@ def packet(source: str, destination: str, protocol: str, *ports: int, **known: A
     """A packet from one machine of the host's network; ports are the sender's and the destination's."""
     own, port = ports or (None, None)
     sender = {"mac": MACS[0], "interface": "eth0", **known}
-    return Packet(
-        ip_address(source), ip_address(destination), protocol, port=port, source_port=own, **sender
-    )
+    return Packet(ip_address(source), ip_address(destination), protocol, port=port, source_port=own, **sender)
 
 
 # What a host needs to keep its address and its place on the network, and what only looks like it.
