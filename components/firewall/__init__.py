@@ -2,7 +2,8 @@
 
 The way of a policy: `policy.py` is the language in the config, `resolve.py` turns names into addresses,
 `guard.py` refuses what would cut the lab's own connections, `compile.py` makes the documents that a host
-loads, and `host_firewall.py` is the resource that loads them. `evaluate.py` says what becomes of a packet.
+loads, `host_firewall.py` is the resource that loads them, and `reach.py`
+tries the lab's own flows before and after. `evaluate.py` says what becomes of a packet.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from components.firewall.guard import Flow, Need, guarded, lab_flows
 from components.firewall.host_firewall import HostFirewall, inputs
 from components.firewall.lab import Lab, Machine, lab_of
 from components.firewall.policy import FirewallConfig
+from components.firewall.reach import probes_of
 from components.firewall.resolve import PolicyError
 from components.hosts import Host
 
@@ -74,6 +76,8 @@ class FirewallPolicy(ComponentResource):
                     ssh_config=ssh_config,
                     compiled=compile_policies(policies),
                     operator=[str(address) for address in lab.operator],
+                    probes=probes_of(host_name, lab, flows),
+                    addresses={other: machine.address for other, machine in lab.hosts.items()},
                     undo_seconds=config.undo_seconds,
                     allow_lockout=any(policy.policy.allow_lockout for policy in policies),
                 ),

@@ -30,8 +30,8 @@ LOOPBACK = "-i lo -j RETURN"
 # Of what must not be dropped (RFC 4890, 4.4.1), what a host acts on: queries of multicast listeners (switches
 # forget who does not answer), router advertisement, neighbour solicitation and advertisement.
 NEIGHBOURS = (130, 134, 135, 136)
-# The queries of multicast listeners in IPv4 (RFC 3376). By number: iptables knows the name from /etc/protocols
-# alone, which not every host has.
+# The queries of multicast listeners in IPv4 (RFC 3376). By number: iptables knows the name from
+# /etc/protocols alone, which not every host has.
 IGMP = "-p 2 -j RETURN"
 # A host whose lease is not renewed loses its address. What a client sends goes to a multicast or broadcast
 # address, so connection tracking does not recognise the answers. In IPv4 they come from port 67 (RFC 2131,

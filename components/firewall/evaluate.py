@@ -33,8 +33,8 @@ class Packet:
     """The sender's port; None where it is not known, and then it is none that means something."""
     icmp_type: int | None = None
     mac: str | None = None
-    """The sender's MAC address; None where it is not known: then no rule about a MAC matches, and `doubts` lists
-    those that may."""
+    """The sender's MAC address; None where it is not known: then no rule about a MAC matches, and `doubts`
+    lists those that may."""
     interface: str | None = None
     """Where it arrives; None where that is not known: then the worse is assumed."""
     state: State = "new"

@@ -56,12 +56,13 @@ def lab_flows(lab: Lab, needs: Iterable[Need] = (), *, proxy: tuple[str, int] | 
     """
     flows = []
     for source in lab.operator:
-        origin = lab.at(source)
-        mac = origin.mac if origin else None
-        services = [("the operator's SSH", name, machine.ssh_port) for name, machine in lab.hosts.items()]
+        known = lab.at(source)
+        mac = known.mac if known else None
+        services = [("the operator's SSH", name, lab.hosts[name].ssh_port) for name in lab.hosts]
         services += [("the HTTP proxy", *proxy)] if proxy else []
-        for purpose, host, port in services:
-            flows.append(Flow(purpose, "operator", str(source), host, "tcp", port, mac))
+        flows += [
+            Flow(purpose, "operator", str(source), host, "tcp", port, mac) for purpose, host, port in services
+        ]
     for purpose, origin, host, protocol, port in needs:
         machine = lab.hosts[origin]
         flows.append(Flow(purpose, origin, machine.address, host, protocol, port, machine.mac))

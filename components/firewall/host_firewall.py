@@ -5,7 +5,9 @@ line. Every step is one `ssh` with a bound, which runs `firewall.sh` (it travels
 on what is left on the host):
 
 1. `apply` arms the undo timer, keeps what was loaded and loads the new documents;
-2. `confirm`, over a *new* connection, takes the timer away. A session that was open before proves nothing,
+2. the lab's own flows to and from the host are tried from the hosts that open them, as they were before: when
+   one that came about no longer does, the change is undone at once;
+3. `confirm`, over a *new* connection, takes the timer away. A session that was open before proves nothing,
    since established connections pass whatever the rules say.
 
 A change that is not confirmed fails the update, and Pulumi keeps what it knew of the host: that is what the
@@ -21,12 +23,16 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.firewall.compile import Chains, Compiled, ipset_name, restore_document
+from components.firewall.obstacle import End, obstacle
+from components.firewall.reach import Key, Probes, only, reach
+from components.firewall.resolve import OPERATOR
 from components.hosts.shell import PROJECT, HostError, messages_without_traceback
 from components.provider import differ, is_known
 
@@ -46,6 +52,10 @@ LOOK_SECONDS = 3
 UNDONE = "the change is undone already"
 # How much longer than the window the host may need to have undone a change, and to say so.
 GRACE_SECONDS = 10
+# The longest that a flow is waited for after a change, and the part of the window that this takes at most:
+# the rest is for finding the rule while it is still loaded.
+PATIENCE_SECONDS = 3.0
+PATIENCE_PART = 5
 
 
 def program_digest() -> str:
@@ -222,8 +232,11 @@ def _apply(props: Mapping[str, Any]) -> dict[str, Any]:
     connection = _Connection(props)
     window = int(props["undo_seconds"])
     change = secrets.token_hex(8)
-    if refusal := _refusal(connection, props, STEP_SECONDS):
-        raise HostError(refusal)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        looked = pool.submit(_reach, props, {} if props["allow_lockout"] else props["probes"])
+        if refusal := _refusal(connection, props, STEP_SECONDS):
+            raise HostError(refusal)
+        before = looked.result()
     files = {
         "rules.v4": restore_document(props["ipv4"], props["policies"]),
         "rules.v6": restore_document(props["ipv6"], props["policies"]),
@@ -233,9 +246,65 @@ def _apply(props: Mapping[str, Any]) -> dict[str, Any]:
     armed = time.monotonic()
     connection.firewall("apply", str(window), files=files)
     took = time.monotonic() - armed
+    if broken := _broken(props, before):
+        raise HostError(_undo(connection, props, broken))
     shown = _sections(_confirm(connection, change, window, took))
     loaded = {family: "\n".join(shown[program]) for family, program in FAMILIES.items()}
     return {**props, "loaded": loaded, "drift": []}
+
+
+def _reach(props: Mapping[str, Any], probes: Probes, patience: float = 0) -> dict[Key, str]:
+    if not probes:
+        return {}
+    return reach(
+        {host: _ssh(props, host) for host in props["addresses"]},
+        props["addresses"],
+        probes,
+        patience=patience,
+    )
+
+
+def _ssh(props: Mapping[str, Any], host: str) -> str:
+    options = "-o ControlMaster=no -o ControlPath=none -o BatchMode=yes -o ConnectTimeout=5"
+    return f"ssh -F {shlex.quote(str(PROJECT / str(props['ssh_config'])))} {options} {host}"
+
+
+def _broken(props: Mapping[str, Any], before: Mapping[Key, str]) -> dict[Key, str]:
+    """Find the flows that came about before a change and no longer do.
+
+    Args:
+        props: The resource's properties.
+        before: The flows that came about, with the address that their packets come from.
+    """
+    patience = min(PATIENCE_SECONDS, int(props["undo_seconds"]) / PATIENCE_PART)
+    after = _reach(props, only(props["probes"], list(before)), patience)
+    return {key: source for key, source in before.items() if key not in after}
+
+
+def _undo(connection: _Connection, props: Mapping[str, Any], broken: Mapping[Key, str]) -> str:
+    """Say which rule breaks flows, while it is loaded, and have the host undo the change."""
+    flows = [f"{props['probes'][origin][target]} from {origin} to {target}" for origin, target in broken]
+    found = None
+    asked = next(((key, source) for key, source in broken.items() if key[0] != OPERATOR), None)
+    if asked:
+        (origin, target), source = asked
+        host, _, port = target.rpartition(":")
+        ends = [
+            End(origin, source, _ssh(props, origin)),
+            End(host, props["addresses"][host], _ssh(props, host)),
+        ]
+        found = obstacle(ends[0], ends[1], int(port))
+    try:
+        connection.firewall("undo")
+        undone = "the host has put back what it had before (seen)"
+    except HostError as error:
+        undone = f"the host undoes them within {props['undo_seconds']} s ({error})"
+    cause = f"{found}. " if found else ""
+    return (
+        f"{connection.host}: firewall: the new rules were loaded, and what the lab itself needs no longer "
+        f"came about, which it did before: {'; '.join(flows)}. {cause}They are not confirmed: {undone}. "
+        "Change the rule that stops it, or set allowLockout: true on its policy, then run `pulumi up` again"
+    )
 
 
 def _confirm(connection: _Connection, change: str, window: int, took: float) -> str:
@@ -280,16 +349,32 @@ def inputs(
     ssh_config: Input[str],
     compiled: Compiled,
     operator: Sequence[str],
+    probes: Probes,
+    addresses: Mapping[str, str],
     undo_seconds: int,
     allow_lockout: bool,
 ) -> dict[str, Any]:
-    """What the provider is given of a host's firewall."""
+    """What the provider is given of a host's firewall.
+
+    Args:
+        host: Its name.
+        machine: What tells it from one that takes its place.
+        ssh_config: Path, from the project's folder, of the ssh_config(5) by which hosts are reached.
+        compiled: What it loads.
+        operator: The addresses that the guard takes for the operator's.
+        probes: What is tried before a change is confirmed.
+        addresses: The addresses of the lab's hosts.
+        undo_seconds: After how many seconds without confirmation it undoes a change.
+        allow_lockout: Whether a change is applied whatever it cuts.
+    """
     return {
         "host": host,
         "machine": machine,
         "ssh_config": ssh_config,
         **vars(compiled),
         "operator": list(operator),
+        "probes": probes,
+        "addresses": dict(addresses),
         "undo_seconds": undo_seconds,
         "allow_lockout": allow_lockout,
         "program": program_digest(),

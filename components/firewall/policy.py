@@ -148,8 +148,8 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,14}[a-z0
 PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
-# The kernel keeps a rate as the time between packets, in whole units of 0.1 ms (xt_limit.h), and its credit for
-# packets in a number that is sure to hold a day (xt_limit.c).
+# The kernel keeps a rate as the time between packets, in whole units of 0.1 ms (xt_limit.h), and its credit
+# for packets in a number that is sure to hold a day (xt_limit.c).
 TICKS_PER_SECOND = 10_000
 CREDIT_SECONDS = 86_400
 SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}

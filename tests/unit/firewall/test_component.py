@@ -9,7 +9,7 @@ from pulumi.runtime import Mocks
 from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs
 from pulumi_command import remote
 
-from components.firewall import FirewallConfig, FirewallPolicy, lab_flows
+from components.firewall import FirewallConfig, FirewallPolicy, Need, lab_flows
 from components.hosts import Host
 from tests.unit.firewall.firewall_cases import LAB
 
@@ -51,7 +51,7 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
             "firewall",
             FirewallConfig.model_validate(section),
             lab=LAB,
-            flows=lab_flows(LAB),
+            flows=lab_flows(LAB, [Need("etcd's peers", "a1", "a0", "tcp", 2380)]),
             hosts=hosts,
             ssh_config=Output.from_input("ssh/config"),
         )
@@ -81,6 +81,8 @@ def test_what_a_host_gets() -> None:
     ]
     assert (inputs["policies"], inputs["operator"]) == (["p"], ["172.16.6.1"])
     assert (inputs["undo_seconds"], inputs["allow_lockout"]) == (30, False)
+    assert inputs["addresses"] == {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"}
+    assert inputs["probes"] == {"a1": {"a0:2380": "etcd's peers"}}
 
 
 def test_a_refused_policy_stops_the_program() -> None:

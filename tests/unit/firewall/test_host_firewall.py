@@ -18,10 +18,16 @@ from components.firewall.host_firewall import (
     program_digest,
     restore_sets,
 )
+from components.firewall.obstacle import End
 from components.hosts.shell import HostError
 
 RULE = '-s 172.16.6.66/32 -m comment --comment "p/1" -j DROP'
 LISTING = f"-A INPUT -j CALICO-LAB-INPUT\n-N CALICO-LAB-INPUT\n-A CALICO-LAB-INPUT {RULE}"
+PROBES = {
+    "a1": {"a0:2380": "etcd's peers", "a0:179": "BGP"},
+    "a2": {"a0:179": "BGP"},
+    "a0": {"a1:2380": "etcd's peers"},
+}
 PROPS: dict[str, Any] = {
     "host": "a0",
     "machine": "0123",
@@ -31,6 +37,8 @@ PROPS: dict[str, Any] = {
     "ipv6": {},
     "sets": {},
     "operator": ["172.16.6.1"],
+    "probes": PROBES,
+    "addresses": {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"},
     "undo_seconds": 5,
     "allow_lockout": False,
     "program": program_digest(),
@@ -48,6 +56,22 @@ class Answer:
 UNDONE = Answer(stderr="firewall: confirm: the change is undone already", code=1)
 
 
+class Reach:
+    """Stands for what the hosts say of the flows between them; keeps what is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[dict[str, dict[str, str]], float]] = []
+        self.closed: list[set[tuple[str, str]]] = []
+        """The flows that do not come about, for each time that is asked; none when it is empty."""
+
+    def __call__(self, _ssh: object, _addresses: object, probes: Any, *, patience: float) -> Any:  # noqa: ANN401
+        """Take the place of `reach`."""
+        self.asked.append((probes, patience))
+        closed = self.closed.pop(0) if self.closed else set()
+        flows = [(origin, target) for origin in probes for target in probes[origin]]
+        return {flow: "172.16.6.99" for flow in flows if flow not in closed}
+
+
 class Ssh:
     """Stands for the `ssh` program, and keeps what it was asked."""
 
@@ -58,6 +82,7 @@ class Ssh:
             "operator": lambda: Answer("172.16.6.1 40000 172.16.6.44 22\n"),
             "apply": Answer,
             "confirm": lambda: Answer(f"[change]\nx\n[iptables]\n{LISTING}\n[ip6tables]\n[sets]\n"),
+            "undo": Answer,
             "remove": Answer,
         }
 
@@ -78,7 +103,14 @@ class Ssh:
 
 
 @pytest.fixture
-def ssh(monkeypatch: pytest.MonkeyPatch) -> Ssh:
+def tried(monkeypatch: pytest.MonkeyPatch) -> Reach:
+    tried = Reach()
+    monkeypatch.setattr(host_firewall, "reach", tried)
+    return tried
+
+
+@pytest.fixture
+def ssh(tried: Reach, monkeypatch: pytest.MonkeyPatch) -> Ssh:
     ssh = Ssh()
     monkeypatch.setattr(subprocess, "run", ssh)
     monkeypatch.setattr(host_firewall, "GRACE_SECONDS", 1)
@@ -98,6 +130,54 @@ def test_create_applies_and_confirms_over_connections_of_their_own(ssh: Ssh) -> 
     change = payload["change"].strip()
     assert ssh.calls[1][1][-1] == "5"
     assert ssh.calls[2][1][-1] == change
+
+
+def test_flows_that_came_about_are_tried_again_before_the_confirmation(ssh: Ssh, tried: Reach) -> None:
+    tried.closed = [{("a2", "a0:179")}]
+    HostFirewallProvider().create(PROPS)
+    assert [probes for probes, _ in tried.asked] == [
+        PROBES,
+        {"a1": PROBES["a1"], "a0": PROBES["a0"]},
+    ], "what did not come about before the change is nothing to it"
+    assert tried.asked[0][1] == 0
+    assert 0 < tried.asked[1][1] < PROPS["undo_seconds"] / 2
+    assert ssh.verbs() == ["operator", "apply", "confirm"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_flow_that_no_longer_comes_about_undoes_the_change(
+    answers: bool, ssh: Ssh, tried: Reach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried.closed = [set(), {("a1", "a0:179"), ("a1", "a0:2380")}]
+    looked: list[tuple[str, str, str, int]] = []
+
+    def obstacle(source: End, target: End, port: int) -> str:
+        looked.append((source.host, source.address, target.host, port))
+        assert "undo" not in ssh.verbs(), "the rule is looked for while it is loaded"
+        return "a1 cannot open tcp/2380 on a0 (172.16.6.44): silent; a0 stops it: firewall.policies.p.default"
+
+    monkeypatch.setattr(host_firewall, "obstacle", obstacle)
+    if not answers:
+        ssh.answers["undo"] = lambda: Answer(stderr="timed out", code=255)
+    with pytest.raises(HostError) as error:
+        HostFirewallProvider().update("a0-firewall", STATE, PROPS)
+    undone = "the host has put back what it had before (seen)"
+    later = "the host undoes them within 5 s (a0: firewall: undo: timed out)"
+    assert str(error.value) == (
+        "a0: firewall: the new rules were loaded, and what the lab itself needs no longer came about, which "
+        "it did before: etcd's peers from a1 to a0:2380; BGP from a1 to a0:179. a1 cannot open tcp/2380 on "
+        "a0 (172.16.6.44): silent; a0 stops it: firewall.policies.p.default. They are not confirmed: "
+        f"{undone if answers else later}. Change the rule that stops it, or set allowLockout: true on its "
+        "policy, then run `pulumi up` again"
+    )
+    assert ssh.verbs() == ["operator", "apply", "undo"]
+    assert looked == [("a1", "172.16.6.99", "a0", 2380)], "seen from the address that the packets come from"
+
+
+def test_what_may_lock_out_is_not_tried(ssh: Ssh, tried: Reach) -> None:
+    HostFirewallProvider().create({**PROPS, "allow_lockout": True})
+    assert tried.asked == []
+    assert ssh.verbs() == ["apply", "confirm"]
 
 
 def test_every_change_has_a_name_of_its_own(ssh: Ssh) -> None:
