@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 STACK := lab
+PYTHON ?= python3
 PULUMI := . ./env.sh && pulumi
 QUIET := --non-interactive --suppress-permalink=true
 
@@ -12,7 +13,7 @@ help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
 setup: ## prerequisites, toolchain, Python environment, stack
-	@python3 -m toolchain setup --stack $(STACK)
+	@$(PYTHON) -m toolchain setup --stack $(STACK)
 
 up: setup ## show what changes and bring the lab up, from nothing if need be
 	@$(PULUMI) up --stack $(STACK) --yes $(QUIET)
@@ -43,12 +44,12 @@ conformance: setup ## the Docker driver on Debian's engine and on a current one
 	@tests/conformance.sh
 
 live: up ## the live tests on a running lab
-	@python3 -m toolchain ebpf
-	@python3 -m toolchain current-engine
+	@$(PYTHON) -m toolchain ebpf
+	@$(PYTHON) -m toolchain current-engine
 	@. ./env.sh && pytest tests/live
 
 vms: setup ## the lab on two virtual machines: WireGuard, another kernel, real reboots
-	@python3 -m toolchain ebpf
+	@$(PYTHON) -m toolchain ebpf
 	@. ./env.sh && pytest tests/vms
 
 bench: setup ## measure the lab beside its references
@@ -59,7 +60,7 @@ docs: setup ## write the parts of docs/ that come from the code
 	@. ./env.sh && python -m components.reference
 
 lock: setup ## pin the newest versions that requirements.in allows
-	@python3 -m toolchain lock
+	@$(PYTHON) -m toolchain lock
 
 clean: ## take the lab down and remove what setup made here (the shared cache stays)
-	@python3 -m toolchain clean --stack $(STACK)
+	@$(PYTHON) -m toolchain clean --stack $(STACK)

@@ -1,5 +1,6 @@
 """The command line: mistakes and interrupts end with a message and an exit code, not with a traceback."""
 
+import ast
 import fcntl
 import signal
 import subprocess
@@ -38,6 +39,23 @@ def test_an_interrupted_run_says_so(number: signal.Signals, own_cache: Path) -> 
             _, errors = process.communicate(timeout=10)
     assert process.returncode == 130
     assert errors == "toolchain: interrupted; what is done is kept, lock goes on from there\n"
+
+
+@pytest.mark.parametrize(("version", "minor"), [((3, 10, 12), "3.10"), ((3, 6, 9), "3.6")])
+def test_an_old_python_is_told_from_before_anything_else_is_read(
+    version: tuple[int, int, int], minor: str
+) -> None:
+    old = f"import runpy, sys; sys.version_info = {version}; runpy.run_module('toolchain', alter_sys=True)"
+    done = subprocess.run([sys.executable, "-c", old], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"is Python {minor}, and the lab needs 3.11 or newer" in done.stderr
+    assert "make up PYTHON=python3.11" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_python_could_read_what_tells_it() -> None:
+    # Python 3.6 is what f-strings need; the parser refuses what is newer.
+    ast.parse((ROOT / "toolchain/__init__.py").read_text(), feature_version=(3, 6))
 
 
 @pytest.mark.parametrize("verb", ["setup", "current-engine", "lock", "sweep", "stop-engine", "clean"])
