@@ -9,11 +9,14 @@ ruff check .
 ruff format --check .
 mypy .
 # As the toolchain builds: so what it has compiled is used again, and nothing outside go.sum is wanted.
-export CGO_ENABLED=0 GOFLAGS="-mod=readonly -trimpath -buildvcs=false -tags=no_compose"
+CGO_ENABLED=0 GOFLAGS=$(python3 -c 'from toolchain import golang; print(*golang.FLAGS)')
+export CGO_ENABLED GOFLAGS
 git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init | xargs -0 shellcheck
 for module in docker-driver toolchain/docker-plugin; do
     (
         cd "$module"
+        patched=$root/.toolchain/$(basename "$module")/go.mod
+        [ ! -f "$patched" ] || export GOFLAGS="$GOFLAGS -modfile=$patched"
         unformatted=$(gofmt -l .)
         if [ -n "$unformatted" ]; then
             echo "$unformatted: run gofmt -w in $module" >&2

@@ -1,6 +1,8 @@
 """`python3 -m toolchain`: obtain what the lab is brought up with, and give it back."""
 
 import argparse
+import math
+import os
 import shutil
 import signal
 import subprocess
@@ -22,12 +24,14 @@ from toolchain import (
     pulumi,
     python_env,
 )
+from toolchain.download import Download
 from toolchain.errors import ToolchainError
-from toolchain.progress import Steps
+from toolchain.progress import Steps, side_by_side
 from toolchain.stack import Stack, forget_salt, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = ROOT / ".toolchain"
+PYTHON = ROOT / ".venv/bin/python"
 MODULES = [pulumi.CLI, pulumi.LANGUAGE_HOST, plugins.DOCKER, calico.MODULE, calico.DRIVER]
 
 
@@ -35,7 +39,7 @@ def setup(stack: Stack) -> None:
     """Obtain everything that `pulumi up` needs; what is there is kept."""
     start = time.monotonic()
     stack.require_config()
-    steps = Steps(9)
+    steps = Steps(10)
     with steps.step("prerequisites") as step:
         packages.install_missing(step)
     with steps.step("Python environment") as step:
@@ -43,25 +47,58 @@ def setup(stack: Stack) -> None:
         python_env.project(step, uv, ROOT)
     with steps.step("Go") as step:
         go = golang.obtain(step, MODULES)
-    with steps.step("Pulumi") as step:
-        cli = pulumi.obtain(step, go)
-    with steps.step("plugins") as step:
-        home = plugins.obtain(step, cli, go, uv)
-    with steps.step("Calico") as step:
-        dist = calico.obtain(step, go, with_ebpf=ebpf.wanted(stack.config))
-    links.programs(LINKS / "bin", [*([] if cli.on_path else cli.programs), *go.programs])
-    links.point(LINKS / "pulumi-home", home)
-    links.point(LINKS / "dist", dist)
-    with steps.step("Docker engine") as step:
-        engine.obtain(step)
-    with steps.step("base images") as step:
-        engine.base_images(step)
+    if message := forecast(go):
+        print(message, flush=True)
+    cli: list[pulumi.Cli] = []
+
+    def programs() -> None:
+        with steps.step("Pulumi") as step:
+            cli.append(pulumi.obtain(step, go))
+        with steps.step("plugins") as step:
+            home = plugins.obtain(step, cli[0], go, uv)
+        with steps.step("Calico") as step:
+            dist = calico.obtain(step, go, with_ebpf=ebpf.wanted(stack.config, PYTHON))
+        links.programs(LINKS / "bin", [*([] if cli[0].on_path else cli[0].programs), *go.programs])
+        links.point(LINKS / "pulumi-home", home)
+        links.point(LINKS / "dist", dist)
+        # As it was built, where it was: so tests compile nothing that the build has left out.
+        links.point(LINKS / "docker-plugin", plugins.patched())
+
+    def images() -> None:
+        with steps.step("Go modules") as step:
+            calico.fetch(step, go)
+        with steps.step("Docker engine") as step:
+            engine.obtain(step)
+        with steps.step("base images") as step:
+            engine.base_images(step)
+
+    # The one compiles, the other waits for networks and disks.
+    side_by_side(programs, images)
     with steps.step("stack") as step:
-        prepare(step, stack, cli)
+        prepare(step, stack, cli[0])
         if stack.own_backend:
             for thing in leftovers.sweep(stack.name, stack.exported()):
                 step.say(f"removed the {thing.kind} {thing.name}, which an interrupted run had left")
     print(f"everything is there after {time.monotonic() - start:.1f} s", flush=True)
+
+
+def forecast(go: golang.Go) -> str:
+    """What takes minutes in this run, how many and why; empty where everything has been built before."""
+    host = Download.of("pulumi").host
+    work = {
+        f"Pulumi and its plugins, because {host} does not give them,": pulumi.to_build(go),
+        "Calico": calico.to_build(go),
+    }
+    named = [name for name, seconds in work.items() if seconds]
+    if not named:
+        return ""
+    processors = os.cpu_count() or 1
+    minutes = math.ceil(sum(work.values()) / processors / 60)
+    return (
+        f"This first run compiles {' and '.join(named)}\n"
+        f"which takes about {minutes} minutes if the {processors} processors here are slow ones.\n"
+        f"It is kept in {cache.root()}: later runs, also of other clones, take seconds."
+    )
 
 
 def obtain_current_engine() -> None:

@@ -14,6 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
+
+from toolchain.errors import STOP, StoppedError
 
 KEY_LENGTH = 16
 MONTH = 30 * 24 * 3600
@@ -108,5 +111,16 @@ def lock(name: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"      {name}: waiting for another run that makes it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _await_lock(file, name)
         yield
+
+
+def _await_lock(file: IO[str], name: str) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if STOP.wait(0.2):
+                raise StoppedError(f"{name} was not waited for any longer") from None
+        else:
+            return

@@ -1,4 +1,4 @@
-"""Downloads of pinned files: whether they can be had is decided in seconds, and what comes is verified."""
+"""Downloads: whether they can be had is decided in seconds; what is fetched here is pinned and verified."""
 # ruff: noqa: S310 (the URLs are those of downloads.json, all https)
 
 import contextlib
@@ -17,6 +17,8 @@ from toolchain.errors import ToolchainError
 
 PATIENCE = 3.0
 """Seconds that a host has to answer."""
+_answers: dict[str, bool] = {}
+"""Whether a file can be had, by its URL."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,12 @@ class Download:
         return urlsplit(self.url).hostname or self.url
 
     def answers(self) -> bool:
-        """Whether the file can be had, found out in `PATIENCE` seconds."""
+        """Whether the file can be had, found out in `PATIENCE` seconds, once in a run."""
+        if self.url not in _answers:
+            _answers[self.url] = self._ask()
+        return _answers[self.url]
+
+    def _ask(self) -> bool:
         found = threading.Event()
 
         def ask() -> None:

@@ -5,15 +5,14 @@ clang and libbpf. Only a lab with that dataplane needs them, so only that asks f
 """
 
 import os
-import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from toolchain import cache, packages
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
-from toolchain.mend import Mend, mended
+from toolchain.mend import Mend, copy, mended
 from toolchain.process import ask
 from toolchain.progress import Step
 
@@ -47,12 +46,32 @@ _PROGRAMS = ["tc_preamble", "xdp_preamble", "policy_default"]
 _MAPS = ["common_map_stub", "ipv4_map_stub", "ipv6_map_stub", "xdp_map_stub"]
 
 
-def wanted(config: Path) -> bool:
-    """Whether a stack asks for the dataplane. There is no YAML in the standard library."""
-    return bool(re.search(r"^[^#]*\bdataplane[\"']?:\s*[\"']?ebpf\b", config.read_text(), re.MULTILINE))
+_DATAPLANE = """\
+import sys, yaml
+config = (yaml.safe_load(open(sys.argv[1])) or {}).get("config") or {}
+print((config.get("calico-lab:network") or {}).get("dataplane"))
+"""
 
 
-def obtain(step: Step, go: Go, module: Path, calico: str, variables: Mapping[str, str]) -> Path:
+def wanted(config: Path, python: Path) -> bool:
+    """Whether a stack asks for the dataplane.
+
+    Args:
+        config: The stack's file. What is wrong in it is for `pulumi up` to tell.
+        python: The project's Python, which has YAML; the standard library has not.
+    """
+    return ask(python, "-c", _DATAPLANE, config).stdout.strip() == "ebpf"
+
+
+def obtain(
+    step: Step,
+    go: Go,
+    module: Path,
+    calico: str,
+    variables: Mapping[str, str],
+    *,
+    left_out: Iterable[Mend] = (),
+) -> Path:
     """The folder with Felix' program and those for the kernel.
 
     Args:
@@ -61,13 +80,15 @@ def obtain(step: Step, go: Go, module: Path, calico: str, variables: Mapping[str
         module: The module that pins Calico.
         calico: Calico's path as a module.
         variables: String variables of the program, such as its version.
+        left_out: The patches that all of Calico's programs are built with.
     """
 
     def build(folder: Path) -> None:
         if lacking := missing():
             packages.install(step, DEBIAN_PACKAGES, f"dataplane ebpf needs {', '.join(lacking)}")
+        patched = mended(step, go, module, {calico: [*left_out, *MENDS]})
         scratch = folder / "scratch"
-        source, modfile = mended(step, go, module, calico, MENDS, folder=scratch)
+        scratch.mkdir()
         # Of the libraries only libbpf goes into the program: the others are packages that all hosts can have.
         (scratch / "lib").mkdir()
         (scratch / "lib/libbpf.a").symlink_to(_library("libbpf.a"))
@@ -82,13 +103,14 @@ def obtain(step: Step, go: Go, module: Path, calico: str, variables: Mapping[str
                 "CGO_CFLAGS": f"-O2 -I{LIBBPF} -I{HEADERS}",
                 "CGO_LDFLAGS": f"-L{scratch / 'lib'}",
             },
-            modfile=modfile,
+            modfile=patched.modfile,
             variables=variables,
         )
-        objects(step, source / "felix/bpf-gpl", folder / "bpf")
+        copy(patched.source(calico) / "felix/bpf-gpl", scratch / "bpf-gpl")
+        objects(step, scratch / "bpf-gpl", folder / "bpf")
         shutil.rmtree(scratch)
 
-    return cache.artifact("felix-ebpf", go.key(module, LIBBPF, Path(__file__)), build)
+    return cache.artifact("felix-ebpf", go.key(module, LIBBPF, Path(__file__), left_out), build)
 
 
 def missing() -> list[str]:

@@ -14,8 +14,9 @@ from toolchain.errors import ToolchainError
 from toolchain.process import ask
 from toolchain.progress import Step
 
-FLAGS = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-tags=no_compose"]
-"""no_compose leaves Docker Compose out of the upstream Docker provider: pulumi_docker has nothing of it."""
+FLAGS = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-tags=no_compose", "-gcflags=all=-dwarf=false"]
+"""no_compose leaves Docker Compose out of the upstream Docker provider: pulumi_docker has nothing of it.
+Without dwarf=false the compiler writes what debuggers read, and the linker leaves it out again."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ class Go:
             **(c_environment or {}),
         }
         step.run(f"building {module.name} with {self.version}", *build, cwd=module, env=environment)
+
+    def fetch(self, step: Step, module: Path, package: str, modfile: Path | None = None) -> None:
+        """Bring the modules that a package is built from, and compile nothing."""
+        what = f"downloading what {module.name} is built from"
+        flags = [f"-modfile={modfile}"] if modfile else []
+        listing: list[str | Path] = [self.program, "list", "-deps", *flags, package]
+        step.run(what, *listing, cwd=module, env=self.environment)
 
     def module_source(self, module: Path, dependency: str) -> Path:
         """The folder in the module cache of a module that `module` requires; brought there if need be."""

@@ -1,6 +1,6 @@
 """`.toolchain/`: where the checkout finds what lies in the cache.
 
-Owes: `bin/`, `dist/` and `pulumi-home` are links to the artifacts of the last setup, and nothing else;
+Owes: what is in it are links to the artifacts of the last setup, and nothing else;
 env.sh and the program know only these names.
 """
 

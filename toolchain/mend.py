@@ -1,79 +1,111 @@
-"""What is wrong with an upstream Go module, mended in a copy of its source that takes its place in a build.
+"""Patches to upstream Go modules: copies of their source, patched, take their place in a build.
 
-Owes: a mend that finds exactly the text that it is for; else the build ends, and no fault comes back unseen
+Patches are of two kinds: what is wrong upstream, and what the lab cannot use and takes minutes to compile.
+
+Owes: a patch that finds exactly the text that it is for; else the build ends, and no fault comes back unseen
 with a newer version.
 """
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from toolchain import cache
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
 from toolchain.progress import Step
 
 
 class Mend(NamedTuple):
-    """One fault, and what takes its place."""
+    """One text of a module's source, and what takes its place."""
 
     file: str
     """The file's path in the module."""
-    fault: str
-    """The text that is there once."""
-    without: str
+    fault: str = ""
+    """The text that is there once; none for the whole file, which is removed."""
+    without: str = ""
     """The text in its place."""
 
     def apply(self, source: Path) -> None:
-        """Mend it in a copy of the module's source.
+        """Patch it in a copy of the module's source.
 
         Raises:
             ToolchainError: The text is not there any more, or there more than once.
         """
         file = source / self.file
         text = file.read_text() if file.exists() else ""
-        if text.count(self.fault) != 1:
+        if not text or (self.fault and text.count(self.fault) != 1):
             raise ToolchainError(
-                f"{self.file} is not the file that one of the MENDS in {Path(__file__).parent} is to mend; "
-                f"see if it still has to: {self.fault}"
+                f"{self.file} is not the file that one of the patches in {Path(__file__).parent} is to mend; "
+                f"see if it still has to: {self.fault or 'the file is removed'}"
             )
-        file.write_text(text.replace(self.fault, self.without))
+        if self.fault:
+            file.write_text(text.replace(self.fault, self.without))
+        else:
+            file.unlink()
 
 
-def mended(
-    step: Step, go: Go, module: Path, dependency: str, mends: Iterable[Mend], *, folder: Path
-) -> tuple[Path, Path]:
-    """Copy and mend the source of a module that `module` requires.
+class Mended(NamedTuple):
+    """The patched sources of a module's dependencies."""
+
+    folder: Path
+
+    @property
+    def modfile(self) -> Path:
+        """A go.mod to build the module with that has the copies in their dependencies' place."""
+        return self.folder / "go.mod"
+
+    def source(self, dependency: str) -> Path:
+        """The copy of a dependency, by the path that go.mod requires it by."""
+        return self.folder / dependency
+
+
+def mended_folder(module: Path, mends: Mapping[str, Iterable[Mend]]) -> Mended:
+    """Where the patched sources are, or will be."""
+    return Mended(cache.path(f"{module.name}-source", cache.key(*_pins(module), dict(mends), Path(__file__))))
+
+
+def _pins(module: Path) -> list[Path]:
+    return [module / name for name in ("go.mod", "go.sum")]
+
+
+def mended(step: Step, go: Go, module: Path, mends: Mapping[str, Iterable[Mend]]) -> Mended:
+    """Copy and patch the source of modules that `module` requires; what an earlier run made is taken.
 
     Args:
         step: The step it is part of.
         go: What the source is brought with.
         module: The module's folder.
-        dependency: The module that is mended, by the path that go.mod requires it by.
-        mends: Its faults.
-        folder: The folder to make for the copy.
-
-    Returns:
-        The copy, and a go.mod to build `module` with that has the copy in the dependency's place.
+        mends: The patches, by the path that go.mod requires the patched module by.
 
     Raises:
-        ToolchainError: A text to mend is not there any more, or there more than once.
+        ToolchainError: A text to patch is not there any more, or there more than once.
     """
-    folder.mkdir()
-    source, modfile = folder / "source", folder / "go.mod"
-    copy(go.module_source(module, dependency), source)
-    for mend in mends:
-        mend.apply(source)
-    for name in (modfile.name, "go.sum"):
-        shutil.copyfile(module / name, folder / name)
-    replace = f"-replace={dependency}={source}"
-    step.run(f"mending {dependency}", go.program, "mod", "edit", replace, modfile, env=go.environment)
-    return source, modfile
+    final = mended_folder(module, mends)
+    name, _, key = final.folder.name.rpartition("-")
+
+    def build(folder: Path) -> None:
+        step.say(f"patching {', '.join(mends)}")
+        draft = Mended(folder)
+        for dependency, patches in mends.items():
+            copy(go.module_source(module, dependency), draft.source(dependency))
+            for mend in patches:
+                mend.apply(draft.source(dependency))
+        for file in _pins(module):
+            shutil.copyfile(file, folder / file.name)
+        # Where the copies are once the folder has its name.
+        replaces = [f"-replace={dependency}={final.source(dependency)}" for dependency in mends]
+        step.run("replacing", go.program, "mod", "edit", *replaces, draft.modfile, env=go.environment)
+
+    cache.artifact(name, key, build)
+    return final
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy from the module cache, which is read-only, and whose files are not executable."""
-    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    """Copy what a build reads; the module cache is read-only, and its files are not executable."""
+    unread = shutil.ignore_patterns("testdata", "*_test.go")
+    shutil.copytree(source, target, copy_function=shutil.copyfile, ignore=unread)
     for path, _, _ in os.walk(target):
         Path(path).chmod(0o755)

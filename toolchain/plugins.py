@@ -13,7 +13,7 @@ from pathlib import Path
 from toolchain import cache, python_env
 from toolchain.download import Download
 from toolchain.golang import Go
-from toolchain.mend import Mend, mended
+from toolchain.mend import Mend, mended, mended_folder
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 
@@ -22,6 +22,8 @@ DOCKER = HERE / "docker-plugin"
 COMMAND = HERE / "command-plugin"
 NAMES = ("docker", "command")
 UPSTREAM = "github.com/terraform-providers/terraform-provider-docker"
+BUILDX = "github.com/docker/buildx"
+_KUBERNETES = '\t_ "github.com/docker/buildx/driver/kubernetes"\n'
 MENDS = [
     # Every build adds its secrets to what a session serves while another goroutine lists that: now and then
     # Go ends the plugin with "concurrent map iteration and map write", and so the whole `up`. A build without
@@ -31,8 +33,41 @@ MENDS = [
         'if secretsRaw, secretsDefined := rawBuild["secrets"]; secretsDefined {',
         'if secretsRaw := rawBuild["secrets"]; len(parseBuildSecrets(secretsRaw)) > 0 {',
     ),
+    # Builders in a Kubernetes cluster.
+    Mend("internal/provider/docker_buildx_build.go", _KUBERNETES),
+    Mend("internal/provider/resource_docker_buildx_builder.go", _KUBERNETES),
 ]
-"""What is wrong with the upstream Docker provider."""
+"""What is wrong with the upstream Docker provider, and what of it a lab has no use for."""
+BUILDX_MENDS = [
+    # Caches of builds in S3.
+    Mend("util/buildflags/cache.go", '\tawsconfig "github.com/aws/aws-sdk-go-v2/config"\n'),
+    Mend("util/buildflags/cache.go", '\t"context"\n'),
+    Mend(
+        "util/buildflags/cache.go",
+        """\
+	ctx := context.TODO()
+	awsConfig, err := awsconfig.LoadDefaultConfig(ctx)
+	if err != nil {
+		return
+	}
+	credentials, err := awsConfig.Credentials.Retrieve(ctx)
+	if err != nil {
+		return
+	}
+	if !okAccessKeyID && credentials.AccessKeyID != "" {
+		ci.Attrs["access_key_id"] = credentials.AccessKeyID
+	}
+	if !okSecretAccessKey && credentials.SecretAccessKey != "" {
+		ci.Attrs["secret_access_key"] = credentials.SecretAccessKey
+	}
+	if _, ok := ci.Attrs["session_token"]; !ok && credentials.SessionToken != "" {
+		ci.Attrs["session_token"] = credentials.SessionToken
+	}
+""",
+    ),
+]
+"""What of the library that it builds images with."""
+PATCHES = {UPSTREAM: MENDS, BUILDX: BUILDX_MENDS}
 
 
 def obtain(step: Step, cli: Cli, go: Go, uv: Path) -> Path | None:
@@ -91,15 +126,19 @@ def _archive(step: Step, name: str) -> Path | None:
     return cache.artifact(f"{name}-official", key, build) / "plugin.tar.gz"
 
 
+def patched() -> Path | None:
+    """The folder with the go.mod that the Docker plugin was built with, if it was built."""
+    folder = mended_folder(DOCKER, PATCHES).folder
+    return folder if folder.is_dir() else None
+
+
 def _docker_stand_in(step: Step, go: Go) -> Path:
-    key = go.key(DOCKER, MENDS)
+    key = go.key(DOCKER, PATCHES)
     final = cache.path("docker-plugin", key)
 
     def build(folder: Path) -> None:
-        scratch = folder / "scratch"
-        _, modfile = mended(step, go, DOCKER, UPSTREAM, MENDS, folder=scratch)
+        modfile = mended(step, go, DOCKER, PATCHES).modfile
         go.build(step, DOCKER, "./cmd/pulumi-resource-docker", folder / "bin", modfile=modfile)
-        shutil.rmtree(scratch)
         _wrap(folder, "docker", final / "bin" / "pulumi-resource-docker")
 
     return cache.artifact("docker-plugin", key, build) / "plugin"

@@ -52,6 +52,13 @@ def test_a_file_that_is_not_there_does_not_answer(server: str) -> None:
     assert not of(f"{server}/other").answers()
 
 
+def test_a_host_is_asked_once_in_a_run(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = of(f"{server}/file")
+    assert file.answers()
+    monkeypatch.setattr(Download, "_ask", lambda _: False)
+    assert file.answers()
+
+
 def test_a_silent_host_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -1,6 +1,7 @@
 """Felix for eBPF: who asks for it, what is compiled, what is said where a compiler is missing."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from toolchain.mend import copy
 from toolchain.progress import Step
 
 ASKS = {
+    "config:\n  calico-lab:network: &network\n    dataplane: &plane ebpf\n": True,
+    "config:\n  calico-lab:network:\n    name: 'dataplane: ebpf'\n": False,
+    "config:\n  calico-lab:network:\n    description: |\n      dataplane: ebpf\n": False,
+    "config:\n  calico-lab:network: [dataplane, ebpf]\n": False,
+    "config: {\n": False,
+    "": False,
     "config:\n  calico-lab:network:\n    dataplane: ebpf\n": True,
     "config:\n  calico-lab:network:\n    dataplane: 'ebpf'\n": True,
     "config:\n  calico-lab:network: {name: netv, dataplane: ebpf}\n": True,
@@ -40,7 +47,7 @@ LISTED = [
 def test_a_stack_asks_for_it_by_its_dataplane(tmp_path: Path, text: str, *, asks: bool) -> None:
     config = tmp_path / "Pulumi.lab.yaml"
     config.write_text(text)
-    assert ebpf.wanted(config) is asks
+    assert ebpf.wanted(config, Path(sys.executable)) is asks
 
 
 @pytest.fixture

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from toolchain import calico, pulumi
+from toolchain.__main__ import forecast
+from toolchain.golang import Go
+
 ROOT = Path(__file__).parents[3]
 TOOLCHAIN = [sys.executable, "-m", "toolchain"]
 
@@ -56,6 +60,36 @@ def test_an_old_python_is_told_from_before_anything_else_is_read(
 def test_an_old_python_could_read_what_tells_it() -> None:
     # Python 3.6 is what f-strings need; the parser refuses what is newer.
     ast.parse((ROOT / "toolchain/__init__.py").read_text(), feature_version=(3, 6))
+
+
+FORECASTS = {
+    "everything": (
+        700.0,
+        420.0,
+        ["Pulumi and its plugins, because get.pulumi.com", " and Calico", "10 minutes"],
+    ),
+    "official-pulumi": (0.0, 420.0, ["compiles Calico\n", "about 4 minutes"]),
+    "driver-alone": (0.0, 20.0, ["about 1 minutes"]),
+}
+
+
+@pytest.mark.parametrize(("pulumi_s", "calico_s", "said"), FORECASTS.values(), ids=FORECASTS)
+def test_a_first_run_says_what_it_compiles_why_and_for_how_long(
+    *, pulumi_s: float, calico_s: float, said: list[str], go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulumi, "to_build", lambda _: pulumi_s)
+    monkeypatch.setattr(calico, "to_build", lambda _: calico_s)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    text = forecast(go)
+    for part in said:
+        assert part in text
+    assert "2 processors" in text
+
+
+def test_a_run_that_compiles_nothing_forecasts_nothing(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulumi, "to_build", lambda _: 0.0)
+    monkeypatch.setattr(calico, "to_build", lambda _: 0.0)
+    assert not forecast(go)
 
 
 @pytest.mark.parametrize("verb", ["setup", "current-engine", "lock", "sweep", "stop-engine", "clean"])

@@ -7,6 +7,7 @@ import pytest
 from toolchain import cache, plugins, python_env
 from toolchain.download import Download
 from toolchain.golang import Go
+from toolchain.mend import Mended
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 
@@ -25,11 +26,7 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 @pytest.fixture(autouse=True)
 def builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mended(*_: object, folder: Path) -> tuple[Path, Path]:
-        folder.mkdir()
-        return folder, folder / "go.mod"
-
-    monkeypatch.setattr(plugins, "mended", mended)
+    monkeypatch.setattr(plugins, "mended", lambda *_: Mended(Path("/patched")))
     monkeypatch.setattr(Go, "build", lambda *_, **__: None)
     monkeypatch.setattr(python_env, "create", lambda *_: None)
 

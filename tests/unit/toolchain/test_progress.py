@@ -3,13 +3,14 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from toolchain import cache, progress
-from toolchain.errors import ToolchainError
-from toolchain.progress import Step, Steps
+from toolchain.errors import CommandError, StoppedError, ToolchainError
+from toolchain.progress import Step, Steps, side_by_side
 
 
 def test_a_step_says_which_of_how_many_it_is_and_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +23,7 @@ def test_a_step_says_which_of_how_many_it_is_and_what_it_took(capsys: pytest.Cap
     assert lines == [
         "[1/2] Go: from PATH (0.0 s)",
         "[2/2] Calico ...",
-        "      building calico",
+        "[2/2]   building calico",
         "[2/2] Calico: done (0.0 s)",
     ]
 
@@ -61,6 +62,100 @@ def test_an_interrupt_ends_the_whole_build(step: Step, tmp_path: Path) -> None:
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         step.run("building", "sh", "-c", f"sleep 60 & echo $! > {child}; wait")
-    stat = Path(f"/proc/{child.read_text().strip()}/stat")
-    # Ended, and perhaps not yet waited for by init.
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    assert ends(int(child.read_text()))
+
+
+def ends(process: int) -> bool:
+    """Whether a process that has got a signal ends, though init may not have waited for it."""
+    stat = Path(f"/proc/{process}/stat")
+    for _ in range(100):
+        try:
+            if stat.read_text().split()[2] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_step_tells_the_processor_time_of_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with Steps(1).step("Calico") as step:
+        step.run("computing", "sh", "-c", "i=0; while [ $i -lt 900000 ]; do i=$((i+1)); done")
+        step.processor_s += 1
+    assert step.processor_s > 1
+    assert " s of processor time)" in capsys.readouterr().out
+
+
+def test_a_command_that_does_not_end_in_time_is_ended_and_has_failed(step: Step) -> None:
+    with pytest.raises(CommandError, match="waiting: sh did not end within 1 s") as raised:
+        step.run("waiting", "sh", "-c", "echo connecting; sleep 60", limit_s=1)
+    assert raised.value.last == "connecting"
+
+
+def test_two_lanes_are_done_at_the_same_time() -> None:
+    both = threading.Barrier(2)
+    side_by_side(lambda: _meet(both), lambda: _meet(both))
+
+
+def _meet(barrier: threading.Barrier) -> None:
+    barrier.wait(20)
+
+
+def test_a_lane_that_fails_ends_what_the_other_runs(step: Step, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    left: list[type[BaseException]] = []
+
+    def build() -> None:
+        try:
+            step.run("building", "sh", "-c", f"echo $$ > {child}; sleep 60")
+        except StoppedError as error:
+            left.append(type(error))
+            raise
+
+    def fail() -> None:
+        while not child.exists() or not child.read_text():
+            time.sleep(0.05)
+        raise ToolchainError("no Docker")
+
+    with pytest.raises(ToolchainError, match="no Docker"):
+        side_by_side(build, fail)
+    assert left == [StoppedError]
+    assert ends(int(child.read_text()))
+
+
+def test_an_interrupt_ends_both_lanes_and_leaves_no_half_artifact(step: Step, tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folders: list[Path] = []
+
+    def build(folder: Path) -> None:
+        folders.append(folder)
+        (folder / "half").touch()
+        step.run("building", "sleep", "60")
+
+    def interrupt() -> None:
+        while not folders or not (folders[0] / "half").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(lambda: _ignore(cache.artifact("tool", "key", build)), interrupt)
+    assert not folders[0].exists()
+    assert cache.find("tool", "key") is None
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def test_a_lane_that_waits_for_another_run_is_given_up_too() -> None:
+    with cache.lock("tool"):
+
+        def wait() -> None:
+            cache.artifact("tool", "key", lambda _: None)
+
+        def fail() -> None:
+            raise ToolchainError("no Docker")
+
+        with pytest.raises(ToolchainError, match="no Docker"):
+            side_by_side(wait, fail)
+    assert cache.find("tool", "key") is None

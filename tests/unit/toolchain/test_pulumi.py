@@ -8,6 +8,7 @@ import pytest
 from toolchain import cache, pulumi
 from toolchain.download import Download
 from toolchain.golang import Go
+from toolchain.mend import Mended
 from toolchain.progress import Step
 
 
@@ -33,6 +34,7 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         (source / script).parent.mkdir(parents=True)
         (source / script).write_text("#!/bin/sh\n")
     monkeypatch.setattr(Go, "build", build)
+    monkeypatch.setattr(pulumi, "mended", lambda *_: Mended(tmp_path))
     monkeypatch.setattr(Go, "module_source", lambda *_: source.parent)
     return built
 
@@ -112,6 +114,20 @@ def test_where_it_does_not_answer_both_are_built_once(
     assert pulumi.obtain(step, go) == cli
     assert builds == ["pulumi", "language-python"]
     assert len(asked) == 1, "the host is not asked again where there is a built one"
+
+
+def test_what_is_built_is_known_before_it_is(
+    step: Step, go: Go, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reachable(monkeypatch, False)
+    assert pulumi.to_build(go) == pulumi.BUILD_S
+    pulumi.obtain(step, go)
+    assert not pulumi.to_build(go)
+
+
+def test_what_can_be_downloaded_is_not_built(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+    reachable(monkeypatch, True)
+    assert not pulumi.to_build(go)
 
 
 def test_ours_on_path_is_not_taken_for_an_official_one(
