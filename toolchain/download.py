@@ -28,7 +28,7 @@ class Download:
     version: str
     url: str
     sha256: str | None
-    """Absent where no checksum is pinned: then the file is not to be had this way."""
+    """Absent where no checksum is pinned: then it is Pulumi that fetches the file, or nobody."""
 
     @classmethod
     def of(cls, name: str) -> Self:
@@ -36,7 +36,7 @@ class Download:
         entry = json.loads((Path(__file__).parent / "downloads.json").read_text())[name]
         architecture = entry["architecture"].get(os.uname().machine, "")
         url = entry["url"].format(architecture=architecture)
-        return cls(entry["version"], url, entry["sha256"].get(architecture))
+        return cls(entry["version"], url, entry.get("sha256", {}).get(architecture))
 
     @property
     def host(self) -> str:

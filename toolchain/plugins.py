@@ -1,8 +1,8 @@
 """The plugins that `pulumi_docker` and `pulumi_command` speak to.
 
-Owes: the official plugins where the person's own Pulumi has them or can get them; else those of
-downloads.json whose checksum is pinned; else the stand-ins of this folder. What is not the person's own
-lies in a PULUMI_HOME in the cache, where it cannot take the place of an official plugin.
+Owes: for an official CLI the official plugins, as it installs them itself; where they cannot be had, and for
+a CLI that was built here, the stand-ins of this folder. What is not the operator's own lies in a PULUMI_HOME
+in the cache, where it cannot take the place of an official plugin.
 """
 
 import os
@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 
 from toolchain import cache, python_env
-from toolchain.download import Download
+from toolchain.download import PATIENCE, Download
+from toolchain.errors import CommandError
 from toolchain.golang import Go
 from toolchain.mend import Mend, mended, mended_folder
 from toolchain.progress import Step
@@ -21,6 +22,10 @@ HERE = Path(__file__).parent
 DOCKER = HERE / "docker-plugin"
 COMMAND = HERE / "command-plugin"
 NAMES = ("docker", "command")
+OVERRIDES = "PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES"
+"""Pulumi's variable that names other download hosts."""
+INSTALL_LIMIT_S = 600
+"""Seconds for one plugin: the greater one has about 30 MB."""
 UPSTREAM = "github.com/terraform-providers/terraform-provider-docker"
 BUILDX = "github.com/docker/buildx"
 _KUBERNETES = '\t_ "github.com/docker/buildx/driver/kubernetes"\n'
@@ -71,34 +76,71 @@ PATCHES = {UPSTREAM: MENDS, BUILDX: BUILDX_MENDS}
 
 
 def obtain(step: Step, cli: Cli, go: Go, uv: Path) -> Path | None:
-    """The PULUMI_HOME with the plugins, or None where the person's own has the official ones."""
-    if _persons_own(step, cli):
-        return None
-    sources = {
-        "docker": _archive(step, "docker") or _docker_stand_in(step, go),
-        "command": _archive(step, "command") or _command_stand_in(step, uv),
-    }
-    kinds = {name: "official" if source.is_file() else "the lab's own" for name, source in sources.items()}
-    step.result = ", ".join(f"{name} {Download.of(name).version} {kind}" for name, kind in kinds.items())
+    """The PULUMI_HOME with the plugins, or None where the operator's own has the official ones."""
+    plugins = ", ".join(f"{name} {Download.of(name).version}" for name in NAMES)
+    because = "Pulumi is built here, too"
+    if cli.official:
+        try:
+            home = _official(step, cli)
+        except _NotGivenError as error:
+            because = str(error)
+            step.say(f"{because}: the lab makes its own")
+        else:
+            step.result = f"{plugins}: official, in {home}"
+            return None if home == _operators_home(cli) else home
+    sources = {"docker": _docker_stand_in(step, go), "command": _command_stand_in(step, uv)}
+    step.result = f"{plugins}: the lab's own, because {because}"
     return _home(step, cli, sources)
 
 
-def _persons_own(step: Step, cli: Cli) -> bool:
+class _NotGivenError(Exception):
+    """An official plugin cannot be had; the message says why."""
+
+
+def _operators_home(cli: Cli) -> Path | None:
+    """Where a Pulumi that the operator has installed keeps its plugins."""
     home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    if not cli.on_path or home.resolve().is_relative_to(cache.root().resolve()):
-        return False
+    # That of the lab is the one where env.sh has been sourced.
+    return home if cli.on_path and not home.resolve().is_relative_to(cache.root().resolve()) else None
+
+
+def _official(step: Step, cli: Cli) -> Path:
+    """The PULUMI_HOME with the official plugins.
+
+    The CLI finds, fetches and unpacks them as for any program. What vouches for them is TLS alone, because
+    the lab cannot pin checksums of what could never be downloaded where it was made.
+    """
+    if home := _operators_home(cli):
+        _install_official(step, cli, home)
+        return home
+    key = cache.key(cli, [Download.of(name) for name in NAMES])
+    return cache.artifact("pulumi-home", key, lambda folder: _install_official(step, cli, folder))
+
+
+def _install_official(step: Step, cli: Cli, home: Path) -> None:
+    environment = {**os.environ, "PULUMI_HOME": str(home), "PULUMI_SKIP_UPDATE_CHECK": "true"}
     for name in NAMES:
         plugin = Download.of(name)
         if (home / "plugins" / f"resource-{name}-v{plugin.version}").is_dir():
             continue
-        if not plugin.answers():
-            step.say(f"{plugin.host} does not give the {name} plugin: the lab makes its own")
-            return False
-        # The official CLI knows where its plugins come from.
-        what = f"installing the {name} plugin {plugin.version}"
-        step.run(what, cli.program, "plugin", "install", "resource", name, plugin.version)
-    step.result = f"official, in {home}"
-    return True
+        # Pulumi tries a host that does not answer for minutes. Where another host takes its place, only
+        # Pulumi knows which.
+        if not os.environ.get(OVERRIDES) and not plugin.answers():
+            raise _NotGivenError(f"{plugin.host} gives nothing in {PATIENCE:.0f} s")
+        what = f"installing the official {name} plugin {plugin.version}"
+        command: list[str | Path] = [
+            cli.program,
+            "plugin",
+            "install",
+            "--exact",
+            "resource",
+            name,
+            plugin.version,
+        ]
+        try:
+            step.run(what, *command, env=environment, limit_s=INSTALL_LIMIT_S)
+        except CommandError as error:
+            raise _NotGivenError(f"Pulumi cannot install the {name} plugin ({error.last})") from error
 
 
 def _home(step: Step, cli: Cli, sources: dict[str, Path]) -> Path:
@@ -111,19 +153,6 @@ def _home(step: Step, cli: Cli, sources: dict[str, Path]) -> Path:
             step.run(what, cli.program, *install, source, env=environment)
 
     return cache.artifact("pulumi-home", cache.key(cli, sources), build)
-
-
-def _archive(step: Step, name: str) -> Path | None:
-    plugin = Download.of(name)
-    key = cache.key(plugin)
-    if not plugin.sha256 or not (cache.path(f"{name}-official", key).is_dir() or plugin.answers()):
-        return None
-
-    def build(folder: Path) -> None:
-        step.say(f"downloading the {name} plugin {plugin.version}")
-        plugin.fetch(folder / "plugin.tar.gz")
-
-    return cache.artifact(f"{name}-official", key, build) / "plugin.tar.gz"
 
 
 def patched() -> Path | None:

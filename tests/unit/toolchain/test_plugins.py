@@ -1,23 +1,40 @@
-"""Plugins: the person's official ones, else verified downloads, else the lab's own, in their own home."""
+"""Plugins: the official ones for an official CLI, the lab's own where they cannot be had, in a home apart."""
 
+import http.server
+import io
+import os
+import shutil
+import socket
+import tarfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from toolchain import cache, plugins, python_env
 from toolchain.download import Download
+from toolchain.errors import CommandError
 from toolchain.golang import Go
 from toolchain.mend import Mended
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 
 ROOT = Path(__file__).parents[3]
+Installs = list[tuple[str, ...]]
+ON_PATH = Cli(Path("/usr/bin"), "v3.250.0 from PATH", official=True, on_path=True)
+DOWNLOADED = Cli(Path("/cache/pulumi-official"), "v3.255.0, official", official=True)
+BUILT = Cli(Path("/cache/pulumi"), "v3.259.0, built", official=False)
+OFFICIAL = [
+    ("plugin", "install", "--exact", "resource", "docker", "5.2.0"),
+    ("plugin", "install", "--exact", "resource", "command", "1.2.1"),
+]
 
 
 @pytest.fixture
-def installs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+def installs(monkeypatch: pytest.MonkeyPatch) -> Installs:
     """The commands of a Pulumi that does nothing."""
-    commands: list[tuple[str, ...]] = []
+    commands: Installs = []
     monkeypatch.setattr(
         Step, "run", lambda _step, _what, *command, **_: commands.append(tuple(map(str, command[1:])))
     )
@@ -31,9 +48,11 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(python_env, "create", lambda *_: None)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The operator's own PULUMI_HOME."""
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(plugins.OVERRIDES, raising=False)
     return tmp_path / "home"
 
 
@@ -41,37 +60,56 @@ def host(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> None:
     monkeypatch.setattr(Download, "answers", lambda _: answers)
 
 
-ON_PATH = Cli(Path("/usr/bin"), "v3.250.0 from PATH", official=True, on_path=True)
-BUILT = Cli(Path("/cache/pulumi"), "v3.259.0, built", official=False)
-
-
 def test_official_plugins_that_are_installed_are_left_alone(
-    step: Step, go: Go, home: Path, installs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+    step: Step, go: Go, home: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=False)
     for name in ("resource-docker-v5.2.0", "resource-command-v1.2.1"):
         (home / "plugins" / name).mkdir(parents=True)
     assert plugins.obtain(step, ON_PATH, go, Path("uv")) is None
     assert not installs
+    assert step.result == f"docker 5.2.0, command 1.2.1: official, in {home}"
 
 
-def test_an_official_cli_installs_the_official_plugins_that_are_missing(
-    step: Step, go: Go, home: Path, installs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+def test_an_official_cli_on_path_installs_the_official_plugins_that_are_missing(
+    step: Step, go: Go, home: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=True)
     (home / "plugins" / "resource-docker-v5.2.0").mkdir(parents=True)
     assert plugins.obtain(step, ON_PATH, go, Path("uv")) is None
-    assert installs == [("plugin", "install", "resource", "command", "1.2.1")]
+    assert installs == OFFICIAL[1:]
 
 
-@pytest.mark.parametrize("cli", [ON_PATH, BUILT])
-def test_without_the_host_the_stand_ins_are_installed_outside_the_persons_home(
+def test_an_official_cli_by_download_brings_the_official_plugins_into_a_home_of_the_lab(
+    step: Step, go: Go, home: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host(monkeypatch, answers=True)
+    own = plugins.obtain(step, DOWNLOADED, go, Path("uv"))
+    assert own
+    assert own.is_relative_to(cache.root())
+    assert installs == OFFICIAL
+    assert step.result == f"docker 5.2.0, command 1.2.1: official, in {own}"
+    assert not home.exists()
+    assert plugins.obtain(step, DOWNLOADED, go, Path("uv")) == own
+    assert installs == OFFICIAL, "what is installed is not installed again"
+
+
+@pytest.mark.parametrize(
+    ("cli", "because"),
+    [
+        pytest.param(ON_PATH, "get.pulumi.com gives nothing in 3 s", id="official-on-path"),
+        pytest.param(DOWNLOADED, "get.pulumi.com gives nothing in 3 s", id="official-by-download"),
+        pytest.param(BUILT, "Pulumi is built here, too", id="built"),
+    ],
+)
+def test_without_the_host_the_stand_ins_are_installed_outside_the_operators_home(
     *,
     cli: Cli,
+    because: str,
     step: Step,
     go: Go,
     home: Path,
-    installs: list[tuple[str, ...]],
+    installs: Installs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     host(monkeypatch, answers=False)
@@ -79,39 +117,99 @@ def test_without_the_host_the_stand_ins_are_installed_outside_the_persons_home(
     assert own
     assert own.is_relative_to(cache.root())
     assert not home.exists()
-    assert [(command[3], command[4], command[5]) for command in installs] == [
+    assert [command[3:6] for command in installs] == [
         ("docker", "5.2.0", "--file"),
         ("command", "1.2.1", "--file"),
     ]
-    assert step.result == "docker 5.2.0 the lab's own, command 1.2.1 the lab's own"
+    assert step.result == f"docker 5.2.0, command 1.2.1: the lab's own, because {because}"
 
 
-def test_a_plugin_without_a_pinned_checksum_is_not_downloaded(
-    step: Step, go: Go, home: Path, installs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+def test_a_host_that_answers_and_gives_no_plugin_leads_to_the_stand_ins_and_says_why(
+    step: Step, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=True)
-    fetched: list[str] = []
-    monkeypatch.setattr(Download, "fetch", lambda download, _file: fetched.append(download.url))
-    monkeypatch.setattr(Download, "of", classmethod(lambda cls, name: cls("1.0", f"https://x/{name}", None)))
-    assert plugins.obtain(step, BUILT, go, Path("uv"))
-    assert not fetched
+    limits: list[float] = []
+
+    def run(_step: Step, _what: str, *command: str | Path, limit_s: float = 0.0, **_: object) -> None:
+        if "--exact" in command:
+            limits.append(limit_s)
+            raise CommandError("the whole story", "error: 404 HTTP error")
+
+    monkeypatch.setattr(Step, "run", run)
+    assert plugins.obtain(step, ON_PATH, go, Path("uv"))
+    because = "because Pulumi cannot install the docker plugin (error: 404 HTTP error)"
+    assert step.result.endswith(because)
+    assert limits == [plugins.INSTALL_LIMIT_S]
 
 
-def test_a_plugin_with_a_pinned_checksum_is_downloaded_and_installed_from_its_archive(
-    step: Step, go: Go, home: Path, installs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+class _PulumisHost(http.server.BaseHTTPRequestHandler):
+    """Gives an archive with a plugin for each name that is asked for."""
+
+    def do_GET(self) -> None:
+        plugin = self.path.removeprefix("/pulumi-resource-").partition("-v")[0]
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w:gz") as archive:
+            program = tarfile.TarInfo(f"pulumi-resource-{plugin}")
+            program.mode = 0o755
+            archive.addfile(program, io.BytesIO())
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content.getvalue())))
+        self.end_headers()
+        self.wfile.write(content.getvalue())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def pulumis_host() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _PulumisHost) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture
+def pulumi_program() -> Path:
+    program = shutil.which("pulumi")
+    assert program, "make test has Pulumi on PATH"
+    return Path(program)
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_a_real_pulumi_installs_what_its_host_gives(
+    *, on_path: bool, step: Step, go: Go, home: Path, pulumis_host: str, pulumi_program: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(plugins.OVERRIDES, f".*={pulumis_host}")
+    cli = Cli(pulumi_program.parent, "official", official=True, on_path=on_path)
+    own = plugins.obtain(step, cli, go, Path("uv"))
+    folder = own or home
+    assert (own is None) is on_path
+    for name, version in {"docker": "5.2.0", "command": "1.2.1"}.items():
+        program = folder / "plugins" / f"resource-{name}-v{version}" / f"pulumi-resource-{name}"
+        assert os.access(program, os.X_OK)
+    assert step.result == f"docker 5.2.0, command 1.2.1: official, in {folder}"
+
+
+def test_a_real_pulumi_whose_host_refuses_leads_to_the_stand_ins(
+    step: Step, go: Go, home: Path, pulumi_program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host(monkeypatch, answers=True)
-    monkeypatch.setattr(Download, "fetch", lambda _download, file: file.touch())
-    monkeypatch.setattr(Download, "of", classmethod(lambda cls, name: cls("1.0", f"https://x/{name}", "00")))
-    assert plugins.obtain(step, BUILT, go, Path("uv"))
-    assert [Path(command[-1]).name for command in installs] == ["plugin.tar.gz"] * 2
-    assert step.result == "docker 1.0 official, command 1.0 official"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv(plugins.OVERRIDES, f".*=http://127.0.0.1:{port}")
+    cli = Cli(pulumi_program.parent, "official", official=True, on_path=True)
+    own = plugins.obtain(step, cli, go, Path("uv"))
+    assert own
+    assert own.is_relative_to(cache.root())
+    assert "the lab's own, because Pulumi cannot install the docker plugin" in step.result
+    assert "failed to download plugin" in step.result
+    assert not list(home.glob("plugins/resource-docker*/pulumi-resource-docker"))
 
 
 def test_the_stand_in_is_installed_as_a_wrapper_that_starts_the_artifact(
-    step: Step, go: Go, home: Path, installs: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+    step: Step, go: Go, installs: Installs
 ) -> None:
-    host(monkeypatch, answers=False)
     plugins.obtain(step, BUILT, go, Path("uv"))
     wrapper = Path(installs[0][-1]) / "pulumi-resource-docker"
     program = wrapper.parent.parent / "bin" / "pulumi-resource-docker"
