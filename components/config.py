@@ -6,6 +6,7 @@ checked here.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -27,11 +28,15 @@ from components.calico.policies import (
 from components.etcd import EtcdConfig
 from components.firewall import FirewallConfig, Flow, Lab, PolicyError, guarded, lab_flows, lab_of
 from components.hosts import DockerHosts, HostsConfig
+from components.hosts.machine import total_memory
+from components.images.service import ServiceConfig
 from components.lines import line_of
+from components.messages import MESSAGE, sentences, shortened
 from components.notebook import PORT as NOTEBOOK_PORT
 from components.notebook import NotebookConfig
+from components.ports import collisions
 from components.proxy import ProxyConfig
-from components.section import Section
+from components.section import Section, listed
 from components.sshbox import SshBoxConfig
 
 NAMESPACE = "calico-lab"
@@ -77,7 +82,7 @@ def load(values: Mapping[str, Any], file: str) -> LabConfig:
     try:
         config = LabConfig.model_validate(document)
     except ValidationError as error:
-        problems = [_sentence(detail) for detail in error.errors()]
+        problems = sentences(error, LabConfig)
     else:
         # A policy can be judged only once the machines and addresses that it names are right.
         problems = list(_across_sections(config)) or [
@@ -108,6 +113,11 @@ def names(config: LabConfig, lab: Lab) -> Names:
     )
 
 
+def services(config: LabConfig) -> dict[str, ServiceConfig]:
+    """The sections of the services, by their keys in the file."""
+    return {"notebook": config.notebook, "sshBox": config.ssh_box, "proxy": config.proxy}
+
+
 def reserved(config: LabConfig) -> list[str]:
     """The addresses of the network that the lab's services have."""
     fixed = (config.notebook.address, config.ssh_box.address)
@@ -116,7 +126,8 @@ def reserved(config: LabConfig) -> list[str]:
 
 def _with_line(problem: str, file: str, document: Mapping[str, Any]) -> str:
     line = line_of(Path(file), NAMESPACE, document, problem.partition(": ")[0])
-    return f"line {line}: {problem}" if line else problem
+    short = shortened(problem, MESSAGE)
+    return f"line {line}: {short}" if line else short
 
 
 def _parse(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
@@ -124,29 +135,19 @@ def _parse(value: Any) -> Any:  # noqa: ANN401 - whatever the file holds
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
-
-
-def _sentence(detail: Mapping[str, Any]) -> str:
-    # The name of a union's branch is pydantic's, not a key of the file.
-    path = ".".join(str(part) for part in detail["loc"] if part not in ("docker", "existing", "[key]"))
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        return f"{path}: this key is not known; docs/config.md lists the keys"
-    if kind == "missing":
-        return f"{path}: this key is required"
-    if isinstance(detail["input"], dict | list):
-        return f"{path}: {message}"
-    return f"{path}: {detail['input']!r}: {message}"
 
 
 def _across_sections(config: LabConfig) -> Iterator[str]:
     yield from _hosts_are_known(config)
     yield from _services_are_on_the_network(config)
     yield from _networks_are_apart(config)
+    yield from _pool_is_large_enough(config)
     yield from _addresses_are_free(config)
+    yield from _hosts_are_large_enough(config)
+    if config.proxy.host in config.hosts.members:
+        yield from collisions(config)
 
 
 def _hosts_are_known(config: LabConfig) -> Iterator[str]:
@@ -161,29 +162,57 @@ def _hosts_are_known(config: LabConfig) -> Iterator[str]:
     named += [("proxy.host", config.proxy.host)]
     for path, host in named:
         if host not in known:
-            yield f"{path}: {host!r} is not one of hosts.members ({', '.join(known)})"
+            yield f"{path}: {host!r}: must be one of hosts.members ({listed(known)})"
 
 
 def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:
     hosts = config.network.hosts or tuple(config.hosts.members)
-    named = {"notebook.host": config.notebook.host, "sshBox.host": config.ssh_box.host}
+    named = {
+        "notebook.host": config.notebook.host,
+        "sshBox.host": config.ssh_box.host,
+        # A host that is not on the network has no route to its containers.
+        "proxy.host": config.proxy.host,
+    }
     for index, host in enumerate(config.network.route_reflectors):
         named[f"network.routeReflectors[{index}]"] = host
     for path, host in named.items():
         if host in config.hosts.members and host not in hosts:
-            yield f"{path}: {host!r} is not one of network.hosts ({', '.join(hosts)})"
+            yield f"{path}: {host!r}: must be one of network.hosts ({listed(hosts)})"
 
 
 def _networks_are_apart(config: LabConfig) -> Iterator[str]:
     containers = config.network.cidr
     if isinstance(config.hosts, DockerHosts) and containers.overlaps(config.hosts.network):
         yield (
-            f"network.cidr: {containers} overlaps hosts.network {config.hosts.network}; "
-            "give the containers a network of their own"
+            f"network.cidr: {containers}: overlaps hosts.network {config.hosts.network}; "
+            "must be a private network of the containers' own"
         )
+        return
     for name, member in config.hosts.members.items():
         if member.address in containers:
-            yield f"network.cidr: {containers} contains hosts.members.{name}.address {member.address}"
+            yield (
+                f"network.cidr: {containers}: holds hosts.members.{name}.address {member.address}; "
+                "must be a private network of the containers' own"
+            )
+
+
+def _pool_is_large_enough(config: LabConfig) -> Iterator[str]:
+    network = config.network
+    hosts = len(network.hosts or config.hosts.members)
+    if network.blocks < hosts:
+        smallest = network.cidr.prefixlen + (hosts - 1).bit_length()
+        smaller = f", or network.blockSize from {smallest} to 32" if smallest <= 32 else ""
+        yield (
+            f"network.cidr: {network.cidr}: has {network.blocks} block(s) of /{network.block_size}, and each "
+            f"of {hosts} hosts takes one; must be a larger private network{smaller}"
+        )
+        return
+    wanted = len(reserved(config)) + network.tunnels * hosts
+    if network.cidr.num_addresses < wanted:
+        yield (
+            f"network.cidr: {network.cidr}: has {network.cidr.num_addresses} address(es), and services and "
+            f"ends of tunnels take {wanted}; must be a larger private network"
+        )
 
 
 def _addresses_are_free(config: LabConfig) -> Iterator[str]:
@@ -193,10 +222,27 @@ def _addresses_are_free(config: LabConfig) -> Iterator[str]:
         if address is None:
             continue
         if address not in config.network.cidr:
-            yield f"{path}: {address} is not an address of network.cidr {config.network.cidr}"
+            yield f"{path}: {address}: must be an address of network.cidr {config.network.cidr}"
         if address in taken:
-            yield f"{path}: {address} is that of {taken[address]} too"
+            yield f"{path}: {address}: is taken already by {taken[address]}; must be an address of its own"
         taken[address] = path
+
+
+def _hosts_are_large_enough(config: LabConfig) -> Iterator[str]:
+    """Compare limits with what host containers have, which is all of the controller's.
+
+    What other hosts have is asked by `lab doctor`.
+    """
+    if not isinstance(config.hosts, DockerHosts):
+        return
+    cpus, memory = os.cpu_count() or 1, total_memory(Path("/proc/meminfo").read_text())
+    for section, service in services(config).items():
+        if service.cpus > cpus:
+            yield f"{section}.cpus: {service.cpus}: must be at most {cpus}, as {service.host} has no more"
+        if service.memory > memory:
+            yield (
+                f"{section}.memory: {service.memory}: must be at most {memory}, as {service.host} has no more"
+            )
 
 
 def _policies_are_safe(config: LabConfig) -> Iterator[str]:

@@ -6,10 +6,10 @@ the file with what this module renders.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from components.accepted import Schema, accepted, values
 from components.config import NAMESPACE, LabConfig
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
@@ -24,16 +24,6 @@ A section is a key of its own in the file, `{NAMESPACE}:<section>`; a value can 
 
     pulumi config set --path '{NAMESPACE}:proxy.port' 8080
 """
-
-FORMATS = {
-    "ipv4": "an IPv4 address",
-    "ipv6": "an IPv6 address",
-    "ipv4network": "an IPv4 network",
-    "ipv6network": "an IPv6 network",
-    "path": "a path",
-}
-
-Schema = Mapping[str, Any]
 
 
 def render() -> str:
@@ -67,62 +57,17 @@ def _references(path: str, field: Schema) -> Iterator[tuple[str, str]]:
             yield from _references(path, option)
     if isinstance(field.get("items"), dict):
         yield from _references(f"{path}[]", field["items"])
-    if values := _values(field):
-        yield from _references(f"{path}.<name>", values)
-
-
-def _values(field: Schema) -> Schema:
-    """The schema of a map's values; its names may be bound to a pattern."""
-    found: object = field.get("additionalProperties") or next(
-        iter(field.get("patternProperties", {}).values()), {}
-    )
-    return found if isinstance(found, dict) else {}
+    if found := values(field):
+        yield from _references(f"{path}.<name>", found)
 
 
 def _table(path: str, model: Schema) -> str:
     lines = [f"`{path}`: {_description(model)}\n", "| key | accepts | default | |", "|---|---|---|---|"]
     for key, field in model.get("properties", {}).items():
-        accepts = _accepts(field)
+        accepts = accepted(field)
         default = "required" if key in model.get("required", []) else _default(field)
         lines.append(f"| `{key}` | {_cell(accepts)} | {_cell(default)} | {_cell(_description(field))} |")
     return "\n".join([*lines, ""])
-
-
-def _accepts(field: Schema) -> str:
-    """What a field accepts, in words."""
-    if "$ref" in field:
-        return "a map, see below"
-    if options := field.get("anyOf") or field.get("oneOf"):
-        words = [_accepts(option) for option in options if option.get("type") != "null"]
-        return " or ".join(dict.fromkeys(words))
-    if choices := field.get("enum") or ([field["const"]] if "const" in field else []):
-        return ", ".join(f"`{choice}`" for choice in choices)
-    return _plain(field)
-
-
-def _plain(field: Schema) -> str:
-    match field["type"]:
-        case "array":
-            return f"a list of: {_accepts(field['items'])}"
-        case "object":
-            return f"by name: {_accepts(_values(field))}"
-        case "boolean":
-            return "`true`, `false`"
-        case "string":
-            return FORMATS[field["format"]] if "format" in field else _text(field)
-        case kind:
-            return " ".join(["a whole number" if kind == "integer" else "a number", *_range(field)])
-
-
-def _range(field: Schema) -> Iterator[str]:
-    if "minimum" in field:
-        yield f"from {field['minimum']}"
-    if "maximum" in field:
-        yield f"to {field['maximum']}"
-
-
-def _text(field: Schema) -> str:
-    return f"text like `{field['pattern']}`" if "pattern" in field else "text"
 
 
 def _default(field: Schema) -> str:

@@ -1,4 +1,4 @@
-"""The base of every section of the lab's config.
+"""The base of every section of the lab's config, and the types of values that sections share.
 
 A section is a frozen pydantic model whose keys are written in camelCase in `Pulumi.<stack>.yaml`. Unknown
 keys are refused, so that a misspelt key is an error and not a default. Every field carries a description:
@@ -6,11 +6,37 @@ the reference table in `docs/config.md` is generated from the models.
 """
 
 import re
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeGuard
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+PRIVATE_NETWORKS = tuple(
+    IPv4Network(network)
+    for network in (
+        # Private use: RFC 1918, section 3.
+        *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+        # Shared address space: RFC 6598, section 7. Benchmarks: RFC 2544, appendix C.
+        *("100.64.0.0/10", "198.18.0.0/15"),
+        # Documentation: RFC 5737, section 3. Nobody is there, so a lab can have them.
+        *("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),
+    )
+)
+"""What nobody on the Internet has. A lab with another network cuts its hosts off from those who have it."""
+LINK_LOCAL = IPv4Network("169.254.0.0/16")
+"""RFC 3927. Calico's containers have their gateway there, 169.254.1.1."""
+_THIS_NETWORK = IPv4Network("0.0.0.0/8")
+"""RFC 791, section 3.2: no address of a host."""
 
 HOST_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -19,7 +45,30 @@ MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 class Section(BaseModel):
     """A part of the config file, immutable once it has been read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+
+UNFIT = "unfit"
+"""The type of an error that says no more than that a field does not accept such a value."""
+
+
+def problem_at(path: str, value: object, problem: str) -> PydanticCustomError:
+    """Make the error about a value that stands deeper in a section than the validator that found it.
+
+    Args:
+        path: Where it stands in the section.
+        value: The value.
+        problem: What is wrong; what would be accepted.
+    """
+    return PydanticCustomError(
+        "at", "{path}: {value}: {problem}", {"path": path, "value": value, "problem": problem}
+    )
 
 
 def _host_name(value: str) -> str:
@@ -40,23 +89,80 @@ def _mac_address(value: str) -> str:
     return value
 
 
+def _number(value: object) -> object:
+    # Pydantic takes true for 1.
+    if isinstance(value, bool):
+        raise PydanticCustomError(UNFIT, "true and false are no numbers")
+    return value
+
+
+def _text(value: object) -> object:
+    # An address is a number to ipaddress, too, and `true` is 0.0.0.1.
+    if not isinstance(value, str | IPv4Address):
+        raise PydanticCustomError(UNFIT, "an address is written as text")
+    return value
+
+
 def _unicast(value: IPv4Address) -> IPv4Address:
-    if value.is_multicast or value.is_unspecified or value.is_loopback:
+    # RFC 1112, section 4: those from 240.0.0.0 on are reserved; the last is the broadcast address.
+    if value.is_multicast or value.is_loopback or value.is_reserved or value in _THIS_NETWORK:
         raise ValueError("must be a unicast IPv4 address such as 172.16.6.44")
+    if value in LINK_LOCAL:
+        raise ValueError(f"must be an address that is not link-local ({LINK_LOCAL}, RFC 3927)")
     return value
 
 
 def _network(value: object) -> IPv4Network:
     try:
-        return IPv4Network(value)
+        # ipaddress takes numbers, too, and masks in other spellings.
+        return value if isinstance(value, IPv4Network) else IPv4Network(value if is_cidr(value) else "")
     except ValueError:
         raise ValueError("must be an IPv4 network without host bits, such as 172.16.6.0/24") from None
 
 
+def is_cidr(value: object) -> TypeGuard[str]:
+    """Whether a value is written like `172.16.6.0/24`."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9.]+/[0-9]{1,2}", value) is not None
+
+
+def _private_network(network: IPv4Network) -> IPv4Network:
+    if not any(network.subnet_of(private) for private in PRIVATE_NETWORKS):
+        others = "holds public or special addresses"
+        if network.overlaps(LINK_LOCAL):
+            others = "holds link-local addresses, of which 169.254.1.1 is the gateway of containers"
+        raise ValueError(f"{others}; must be inside one of {listed(PRIVATE_NETWORKS)}")
+    return network
+
+
+def expanded(path: Path) -> Path:
+    """A path whose `~` has become a folder.
+
+    Raises:
+        ValueError: Nobody has that name.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home of an unknown user; must be the path of a file") from None
+
+
+def listed(values: Sequence[object]) -> str:
+    """Values as a sentence lists them: `a, b, c`."""
+    return ", ".join(map(str, values))
+
+
+NO_TRUTH_VALUE = BeforeValidator(_number)
+Whole = Annotated[int, NO_TRUTH_VALUE]
+"""A whole number, or text that is one, as `pulumi config set` may write it."""
+Number = Annotated[float, NO_TRUTH_VALUE]
 HostName = Annotated[str, AfterValidator(_host_name)]
 MacAddress = Annotated[str, AfterValidator(_mac_address)]
-Address = Annotated[IPv4Address, AfterValidator(_unicast)]
-Network = Annotated[IPv4Network, BeforeValidator(_network)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-UnprivilegedPort = Annotated[int, Field(ge=1024, le=65535)]
-"""Where a program without root's powers can listen."""
+Address = Annotated[IPv4Address, BeforeValidator(_text), AfterValidator(_unicast)]
+Network = Annotated[IPv4Network, BeforeValidator(_network), AfterValidator(_private_network)]
+"""A network that a lab can have for itself: it lies in one of `PRIVATE_NETWORKS`."""
+ExpandedPath = Annotated[Path, AfterValidator(expanded)]
+"""A path whose `~` has become a folder."""
+# The ranges of ports: RFC 6335, section 6.
+Port = Annotated[int, Field(ge=1, le=65535), NO_TRUTH_VALUE]
+UnprivilegedPort = Annotated[int, Field(ge=1024, le=65535), NO_TRUTH_VALUE]
+"""Where a program without root's powers can listen (ip_unprivileged_port_start, Linux' ip-sysctl)."""

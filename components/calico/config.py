@@ -1,17 +1,23 @@
 """The `network` section of the config."""
 
 from ipaddress import IPv4Network
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from components.calico.policy import Policy, PolicyName
-from components.section import HostName, Network, Section
+from components.section import NO_TRUTH_VALUE, HostName, Network, Section, Whole, listed, problem_at
 
 VXLAN_OVERHEAD = 50
 """Bytes of the headers around a packet: Ethernet, IPv4, UDP, VXLAN (RFC 7348, section 5)."""
 WIREGUARD_OVERHEAD = 60
 """Bytes around a packet: IPv4, UDP, and WireGuard's own header and tag."""
+DOCKER0 = IPv4Network("172.17.0.0/16")
+"""The network of every host's docker0, which Docker makes first: the first of its default-address-pools."""
+NAMES_TAKEN = ("bridge", "default", "host", "ingress", "none", "calico-lab")
+"""Docker's own networks and words (docker-run(1)), and the network of host containers."""
+# IANA, "Special-Purpose AS Numbers"; the others are for anyone who has no number of his own.
+AS_NUMBERS_TAKEN = {23456: "RFC 6793", 65535: "RFC 7300", 4294967295: "RFC 7300"}
 
 
 class CalicoConfig(Section):
@@ -22,7 +28,11 @@ class CalicoConfig(Section):
         pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$",
         description="The name of the Docker network and of Calico's pool of addresses.",
     )
-    cidr: Network = Field(IPv4Network("192.168.0.0/16"), description="The containers' addresses.")
+    cidr: Network = Field(
+        IPv4Network("192.168.0.0/16"),
+        description="The containers' addresses: a private network (RFC 1918, 6598, 2544 or 5737) without "
+        f"docker0's {DOCKER0}, with a block for every host.",
+    )
     encapsulation: Literal["none", "vxlan", "vxlan-cross-subnet"] = Field(
         "none",
         description="`none`: hosts route to each other, on one L2 segment; `vxlan`: over any IP network; "
@@ -38,15 +48,13 @@ class CalicoConfig(Section):
         False,
         description="Encrypt what goes between hosts; refused where a host's kernel has no WireGuard.",
     )
-    mtu: int | None = Field(
+    mtu: Annotated[int, Field(ge=1280, le=65535), NO_TRUTH_VALUE] | None = Field(
         None,
-        ge=1280,
-        le=65535,
         description="The MTU of containers' interfaces; a change makes the network and its containers "
         f"anew. Left out: that of the hosts' link, less {VXLAN_OVERHEAD} with VXLAN and "
         f"{WIREGUARD_OVERHEAD} with WireGuard.",
     )
-    block_size: int = Field(
+    block_size: Whole = Field(
         26,
         ge=20,
         le=32,
@@ -56,7 +64,13 @@ class CalicoConfig(Section):
     nat_outgoing: bool = Field(
         True, description="Give packets that leave the network the address of their host."
     )
-    as_number: int = Field(64512, ge=1, le=4294967295, description="The BGP autonomous system of all hosts.")
+    as_number: Whole = Field(
+        64512,
+        ge=1,
+        le=4294967295,
+        description="The BGP autonomous system of all hosts; RFC 6996 keeps 64512 to 65534 and 4200000000 to "
+        "4294967294 for private use.",
+    )
     route_reflectors: tuple[HostName, ...] = Field(
         (),
         description="The hosts that pass on the routes of all others (RFC 4456), which then peer with "
@@ -77,9 +91,47 @@ class CalicoConfig(Section):
         return max(vxlan, WIREGUARD_OVERHEAD if self.wireguard else 0)
 
     @property
+    def blocks(self) -> int:
+        """How many blocks the pool consists of."""
+        return 1 << (self.block_size - self.cidr.prefixlen)
+
+    @property
+    def tunnels(self) -> int:
+        """How many addresses of the pool each host takes as an end of tunnels."""
+        return int(self.encapsulation != "none") + int(self.wireguard)
+
+    @property
     def pool(self) -> str:
         """What of the pool of addresses cannot be changed while containers have some of them."""
         return f"{self.name}: {self.cidr} in blocks of /{self.block_size}"
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name in NAMES_TAKEN:
+            raise ValueError(
+                f"is the name of a network that Docker has; must be another than {listed(NAMES_TAKEN)}"
+            )
+        return name
+
+    @field_validator("cidr")
+    @classmethod
+    def _docker0_is_elsewhere(cls, cidr: IPv4Network) -> IPv4Network:
+        if cidr.overlaps(DOCKER0):
+            raise ValueError(
+                f"overlaps docker0's network on the hosts; must be a private network without {DOCKER0}"
+            )
+        return cidr
+
+    @field_validator("as_number")
+    @classmethod
+    def _as_number_is_free(cls, number: int) -> int:
+        if number in AS_NUMBERS_TAKEN:
+            raise ValueError(
+                f"is kept for another purpose ({AS_NUMBERS_TAKEN[number]}); must be another than "
+                f"{listed([*AS_NUMBERS_TAKEN])}"
+            )
+        return number
 
     @field_validator("hosts", "route_reflectors")
     @classmethod
@@ -91,8 +143,9 @@ class CalicoConfig(Section):
     @model_validator(mode="after")
     def _block_fits(self) -> Self:
         if self.block_size < self.cidr.prefixlen:
-            raise ValueError(
-                f"blockSize {self.block_size}: a block is larger than cidr {self.cidr}; "
-                f"take {self.cidr.prefixlen} to 32"
+            raise problem_at(
+                "blockSize",
+                self.block_size,
+                f"a block is larger than cidr {self.cidr}; must be from {self.cidr.prefixlen} to 32",
             )
         return self

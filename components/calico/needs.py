@@ -9,6 +9,10 @@ from components.firewall.guard import Need
 BGP_PORT = 179
 VXLAN_PORT = 4789
 WIREGUARD_PORT = 51820
+FELIX_PORT = 9099
+"""Where Felix says on its own host how it is."""
+DRIVER_PORT = 9101
+"""Where the Docker driver does (docker-driver/cmd/calico-docker-driver)."""
 
 
 def peers_of(host: str, members: Sequence[str], reflectors: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from components.calico import selector
-from components.section import Section
+from components.section import Section, Whole
 
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 NAME = re.compile(r"[a-z][A-Za-z0-9-]{0,61}")
@@ -124,7 +124,7 @@ class Policy(Section):
         description="The containers that it is for: a service (notebook, sshBox), or a selector of their "
         "labels."
     )
-    order: int = Field(
+    order: Whole = Field(
         100,
         ge=0,
         le=10_000,

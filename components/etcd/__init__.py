@@ -13,12 +13,11 @@ many that there is no quorum.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import Self
 
 import pulumi
 from pulumi import ComponentResource, Output, ResourceOptions
 from pulumi_command import remote
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from components.etcd.membership import Membership
 from components.firewall.guard import Need
@@ -66,16 +65,6 @@ class EtcdConfig(Section):
         if twice := sorted({member for member in members if members.count(member) > 1}):
             raise ValueError(f"{', '.join(twice)} is named more than once; name each member once")
         return members
-
-    @model_validator(mode="after")
-    def _ports_differ(self) -> Self:
-        if self.peer_port == self.client_port:
-            raise ValueError(
-                f"peerPort and clientPort are both {self.peer_port}; give each a port of its own"
-            )
-        if METRICS_PORT in (self.peer_port, self.client_port):
-            raise ValueError(f"port {METRICS_PORT} is that of the metrics; choose another")
-        return self
 
     def warnings(self) -> list[str]:
         """What is allowed and yet better done otherwise."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from components.hosts.shell import PROJECT
-from components.section import HOST_NAME, MAC_ADDRESS, HostName, Section
+from components.section import HOST_NAME, MAC_ADDRESS, HostName, Section, Whole, expanded
 
 Family = Literal["ipv4", "ipv6"]
 IpNetwork = IPv4Network | IPv6Network
@@ -160,9 +160,9 @@ RATE_TOLERANCE = 0.05
 class RateLimit(Section):
     """How often a rule may match; what comes more often goes on to the next rule."""
 
-    packets: int = Field(ge=1, le=10_000, description="Packets in each unit of time.")
+    packets: Whole = Field(ge=1, le=10_000, description="Packets in each unit of time.")
     per: Literal["second", "minute", "hour", "day"] = Field("second", description="The unit of time.")
-    burst: int = Field(
+    burst: Whole = Field(
         5,
         ge=1,
         le=10_000,
@@ -272,7 +272,7 @@ class Policy(Section):
     default: Literal["accept", "drop"] = Field(
         "accept", description="What becomes of traffic that no rule of any policy on the host matches."
     )
-    order: int = Field(
+    order: Whole = Field(
         100, ge=0, le=10_000, description="Policies of one host are read by rising order, then by name."
     )
     rules: tuple[Rule, ...] = Field((), description="The rules; the first that matches decides.")
@@ -297,13 +297,20 @@ def _from_file(value: Any) -> Any:  # noqa: ANN401
         return value
     if set(value) != {"file"} or not isinstance(value["file"], str):
         raise ValueError("must be a list of members, or {file: PATH} of a text that has one on each line")
-    path = PROJECT / Path(value["file"]).expanduser()
+    path = PROJECT / expanded(Path(value["file"]))
     try:
-        lines = path.read_text().splitlines()
+        lines = _text(path).splitlines()
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     written = {number: line.partition("#")[0].strip() for number, line in enumerate(lines, start=1)}
     return tuple(_line(path, number, text) for number, text in written.items() if text)
+
+
+def _text(path: Path) -> str:
+    # To read a device or a pipe may never end.
+    if path.is_char_device() or path.is_fifo():
+        raise ValueError("is not a file")
+    return path.read_text()
 
 
 def _line(path: Path, number: int, text: str) -> str:
@@ -339,7 +346,7 @@ class FirewallConfig(Section):
         description="The addresses from which the hosts see the operator. Left out: the controller's own, as "
         "it reaches them. Needed behind NAT.",
     )
-    undo_seconds: int = Field(
+    undo_seconds: Whole = Field(
         15, ge=5, le=300, description="How long a host waits for the confirmation before it undoes a change."
     )
     policies: dict[PolicyName, Policy] = Field(

@@ -7,15 +7,33 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from components.section import Address, HostName, MacAddress, Network, Port, Section
+from components.section import (
+    Address,
+    ExpandedPath,
+    HostName,
+    MacAddress,
+    Network,
+    Port,
+    Section,
+    listed,
+    problem_at,
+)
 
-RESERVED = ("visitor", "operator")
-"""What is called so without being one of the lab's machines, in rules and in the lab itself."""
+RESERVED = {
+    "all": "every host, in firewall policies",
+    "localhost": "the host itself (RFC 6761, section 6.3)",
+    "notebook": "the notebook",
+    "operator": "the operator",
+    "proxy": "the proxy's host, in network policies",
+    "sshbox": "the SSH box",
+    "visitor": "the visitor",
+}
+"""Names that mean something else than a member, in rules, in the operator's command or in the lab itself."""
 
 
 def _free_name(value: str) -> str:
     if value in RESERVED:
-        raise ValueError(f"this name is kept for the {value}; choose another")
+        raise ValueError(f"is kept for {RESERVED[value]}; must be another name than {listed([*RESERVED])}")
     return value
 
 
@@ -34,7 +52,9 @@ def _check_macs(by_path: Mapping[str, str | None]) -> None:
     seen: dict[str, str] = {}
     for where, mac in by_path.items():
         if mac in seen:
-            raise ValueError(f"{where}.mac {mac} is taken already by {seen[mac]}")
+            raise problem_at(
+                f"{where}.mac", mac, f"is taken already by {seen[mac]}; must be an address of its own"
+            )
         if mac:
             seen[mac] = where
 
@@ -46,7 +66,10 @@ class DockerHosts(Section):
     release: Literal["bookworm", "trixie"] = Field(
         "trixie", description="The release of Debian that they run, and with it the Docker engine: 12 or 13."
     )
-    network: Network = Field(description="The network of the machines; free on the controller.")
+    network: Network = Field(
+        description="The network of the machines; free on the controller, and private: RFC 1918, 6598, 2544 "
+        "or 5737."
+    )
     members: dict[MemberName, DockerMachine] = Field(
         min_length=1, description="The machines of the lab by name."
     )
@@ -54,16 +77,33 @@ class DockerHosts(Section):
 
     @model_validator(mode="after")
     def _addresses_fit(self) -> Self:
-        addresses: dict[IPv4Address, str] = {self.network.network_address + 1: "the network's gateway"}
-        for where, machine in self._machines().items():
+        network = self.network
+        # Of a network of one or two addresses nothing is left.
+        first, last = network.network_address + 2, network.broadcast_address - 1
+        machines = self._machines()
+        if last < first or int(last) - int(first) + 1 < len(machines):
+            raise problem_at(
+                "network",
+                network,
+                f"is too small for {len(machines)} host(s); must have room for them, its gateway and its own "
+                "two addresses",
+            )
+        addresses: dict[IPv4Address, str] = {}
+        for where, machine in machines.items():
             address = machine.address
-            if address not in self.network or address in (
-                self.network.network_address,
-                self.network.broadcast_address,
-            ):
-                raise ValueError(f"{where}.address {address} is not a host address of network {self.network}")
+            if not first <= address <= last:
+                raise problem_at(
+                    f"{where}.address",
+                    address,
+                    f"is not a host address of network {network}; must be from {first} to {last}, after the "
+                    "gateway's",
+                )
             if address in addresses:
-                raise ValueError(f"{where}.address {address} is taken already by {addresses[address]}")
+                raise problem_at(
+                    f"{where}.address",
+                    address,
+                    f"is taken already by {addresses[address]}; must be an address of its own",
+                )
             addresses[address] = where
         return self
 
@@ -103,8 +143,8 @@ class ExistingHosts(Section):
     members: dict[MemberName, ExistingMember] = Field(
         min_length=1, description="The machines of the lab by name."
     )
-    private_key: Path = Field(description="Path of the SSH private key, without passphrase.")
-    known_hosts: Path = Field(
+    private_key: ExpandedPath = Field(description="Path of the SSH private key, without passphrase.")
+    known_hosts: ExpandedPath = Field(
         Path("~/.ssh/known_hosts"), description="Where host keys stand that are not given with the member."
     )
 
@@ -113,8 +153,10 @@ class ExistingHosts(Section):
         seen: dict[IPv4Address, str] = {}
         for name, member in self.members.items():
             if member.address in seen:
-                raise ValueError(
-                    f"members.{name}.address {member.address} is that of {seen[member.address]} too"
+                raise problem_at(
+                    f"members.{name}.address",
+                    member.address,
+                    f"is taken already by members.{seen[member.address]}; must be an address of its own",
                 )
             seen[member.address] = name
         return self
@@ -126,9 +168,17 @@ class ExistingHosts(Section):
 
     @model_validator(mode="after")
     def _key_is_readable(self) -> Self:
-        path = self.private_key.expanduser()
-        if not path.is_file():
-            raise ValueError(f"privateKey {path} is not a file; give the path of an SSH private key")
+        try:
+            found = self.private_key.is_file()
+        except OSError:
+            # Python takes some errors for an answer, but not that a name is too long.
+            found = False
+        if not found:
+            raise problem_at(
+                "privateKey",
+                str(self.private_key),
+                "is not a file; must be the path of an SSH private key, seen from the project's folder",
+            )
         return self
 
 

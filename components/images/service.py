@@ -9,17 +9,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, Resource, ResourceOptions
 from pulumi_command import remote
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from components.calico.policies import SERVICE_LABEL
 from components.hosts import Host
 from components.images.place import Place
-from components.section import HostName, Section
+from components.section import HostName, Number, Section, Whole
 
 FILES = "/run/secrets"
 """Where a service finds its files."""
@@ -32,15 +33,38 @@ HOST_LABEL = "calico-lab.host"
 change of the provider alone replaces nothing; a change of a label does."""
 FILES_LABEL = "calico-lab.files"
 """Its value changes with the contents of the service's files."""
+MOST_MEMORY = 64 << 20
+"""MiB that Linux can have on x86-64: 64 TiB (Documentation/arch/x86/x86_64/mm.rst)."""
+MOST_CPUS = 8192
+"""Processors that Linux can have on x86-64 (NR_CPUS_RANGE_END in arch/x86/Kconfig)."""
 _HERE = Path(__file__).parent
+
+
+def _hundredths(value: float) -> float:
+    # Docker takes nine digits after the point at most, and 0.1 + 0.2 has seventeen.
+    return round(value, 2)
+
+
+Cpus = Annotated[Number, AfterValidator(_hundredths)]
+"""A number of processors, to the hundredth."""
 
 
 class ServiceConfig(Section):
     """What the sections of all services have in common."""
 
     host: HostName = Field(description="The host that runs it.")
-    memory: int = Field(256, ge=64, description="The memory that it may use, in MiB.")
-    cpus: float = Field(0.5, ge=0.1, description="The processors that it may use; 0.5 is half of one.")
+    memory: Whole = Field(
+        256,
+        ge=64,
+        le=MOST_MEMORY,
+        description="The memory that it may use, in MiB; no more than the host has.",
+    )
+    cpus: Cpus = Field(
+        0.5,
+        ge=0.1,
+        le=MOST_CPUS,
+        description="The processors that it may use, no more than the host has; 0.5 is half of one.",
+    )
 
 
 @dataclass(frozen=True)

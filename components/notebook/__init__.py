@@ -9,9 +9,17 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pydantic import Field
 
 from components.hosts import Host
-from components.images.service import Service, ServiceConfig, ServiceFile, ServiceVolume
+from components.images.service import (
+    MOST_CPUS,
+    MOST_MEMORY,
+    Cpus,
+    Service,
+    ServiceConfig,
+    ServiceFile,
+    ServiceVolume,
+)
 from components.secrets import Token
-from components.section import Address, HostName
+from components.section import Address, HostName, Whole
 
 __all__ = ["NotebookConfig", "NotebookService"]
 
@@ -27,9 +35,18 @@ class NotebookConfig(ServiceConfig):
 
     host: HostName = Field("a1", description="The host that runs it; what is saved does not move along.")
     address: Address = Field(description="Its fixed address on the container network.")
-    memory: int = Field(1024, ge=256, description="The memory that it and its kernels may use, in MiB.")
-    cpus: float = Field(
-        1.0, ge=0.1, description="The processors that it and its kernels may use; 0.5 is half of one."
+    memory: Whole = Field(
+        1024,
+        ge=256,
+        le=MOST_MEMORY,
+        description="The memory that it and its kernels may use, in MiB; no more than the host has.",
+    )
+    cpus: Cpus = Field(
+        1.0,
+        ge=0.1,
+        le=MOST_CPUS,
+        description="The processors that it and its kernels may use, no more than the host has; 0.5 is half "
+        "of one.",
     )
 
 

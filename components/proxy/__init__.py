@@ -4,10 +4,8 @@ Owes: `url` resolves when the proxy answers, whether or not its target does; its
 interface alone and asks for a generated token; while the target does not answer, a page says what to check.
 """
 
-from typing import Self
-
 from pulumi import ComponentResource, Input, Output, ResourceOptions
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from components.hosts import Host
 from components.images.service import Service, ServiceConfig, ServiceFile
@@ -23,17 +21,13 @@ USER = 8001
 class ProxyConfig(ServiceConfig):
     """The `proxy` section of the config."""
 
-    host: HostName = Field("a2", description="The host that runs it, and at whose address it listens.")
+    host: HostName = Field(
+        "a2", description="The host, one on the network, that runs it, and at whose address it listens."
+    )
     port: UnprivilegedPort = Field(8888, description="Where it listens.")
     api_port: UnprivilegedPort = Field(
         8001, description="Where its API listens, on the loopback interface of the host."
     )
-
-    @model_validator(mode="after")
-    def _ports_differ(self) -> Self:
-        if self.port == self.api_port:
-            raise ValueError(f"port and apiPort are both {self.port}; give each a port of its own")
-        return self
 
 
 class HttpProxy(ComponentResource):
