@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 
 from pulumi import RunError
 
+from components import ports
 from components.calico import mode
-from components.calico.needs import BGP_PORT
-from components.config import LabConfig, flows
-from components.etcd import METRICS_PORT
+from components.config import LabConfig, flows, services
 from components.firewall import Flow, lab_of
 from components.firewall.resolve import OPERATOR
 from components.hosts import DockerHosts, ExistingHosts
@@ -38,15 +37,13 @@ from lab.status import CONTROLLER, GIB, MAKE_ROOM, MORE_MEMORY, Finding, size
 
 PROBE = Path(__file__).with_name("doctor.sh")
 PREPARE = PROJECT / "components" / "hosts" / "prepare.sh"
+MIB = 1 << 20
 MEMORY = 1 * GIB
 DISK = 3 * GIB
 """For packages, and for images with their layers, also while they are built or brought."""
 CLOCK_SECONDS = 2.0
 """How wrong a clock may be; etcd itself warns from one second on."""
-# Where these tell how they are, each on its own host.
-FELIX_PORT, DRIVER_PORT = 9099, 9101
-LOOPBACK = "127.0.0.1"
-EVERYWHERE = ("0.0.0.0", "*", "[::]")  # noqa: S104 - read, not listened at
+EVERYWHERE = (ports.EVERY_ADDRESS, "*", "[::]")
 """How a program that listens at each address of its machine is listed."""
 # That nobody listens there yet is an answer of the machine itself.
 COMES_THROUGH = ("connected", "Connection refused")
@@ -78,6 +75,8 @@ class Machine:
     cpus: int = 0
     memory: int = 0
     """Bytes that programs can have."""
+    total_memory: int = 0
+    """Bytes that it has."""
     disk: int = 0
     """Bytes that are free where Docker keeps its images."""
     ahead: float = 0.0
@@ -116,20 +115,12 @@ class Checkup:
         return sorted(between, key=_pair)
 
     def listeners(self, host: str) -> Iterator[Listener]:
-        """The lab's own programs that are going to listen on a host by TCP."""
-        etcd, proxy, own = self.config.etcd, self.config.proxy, self.address(host)
-        if host in etcd.members:
-            yield Listener(own, etcd.client_port, "etcd's clients")
-            yield Listener(LOOPBACK, etcd.client_port, "etcd's clients")
-            yield Listener(own, etcd.peer_port, "etcd's peers")
-            yield Listener(LOOPBACK, METRICS_PORT, "etcd's metrics")
-        if host in self.networked:
-            yield Listener(EVERYWHERE[0], BGP_PORT, "BGP")
-            yield Listener(LOOPBACK, FELIX_PORT, "Felix")
-            yield Listener(LOOPBACK, DRIVER_PORT, "the Docker driver")
-        if host == proxy.host:
-            yield Listener(own, proxy.port, "the HTTP proxy")
-            yield Listener(LOOPBACK, proxy.api_port, "the HTTP proxy's API")
+        """The lab's own programs that are going to listen on a host by TCP; SSH does already."""
+        for listener in ports.listeners(self.config, host):
+            if listener.protocol == "tcp" and listener.owner != ports.SSH:
+                yield from (
+                    Listener(address, listener.port, listener.owner) for address in listener.addresses
+                )
 
     @property
     def networked(self) -> Sequence[str]:
@@ -225,6 +216,7 @@ def parse(answer: remote.Answer, address: str, asked: tuple[float, float]) -> Ma
         release=lines["release"][0],
         cpus=int(lines["cpus"][0]),
         memory=int(lines["memory"][0]) * 1024,
+        total_memory=int(lines["total"][0]) * 1024,
         disk=int(lines["disk"][0]) * 1024,
         ahead=max(clock - after, 0) or min(clock - before, 0),
         installed="lab" in lines,
@@ -261,6 +253,7 @@ def findings(seen: Checkup) -> list[Finding]:
         *(_unfit(name, machine) for name, machine in seen.machines.items() if machine.error),
         *_modes(seen),
         *_rooms(bare),
+        *_limits(seen, well),
         *_clocks(well),
         *_ports(seen, bare),
         *_networks(seen, bare),
@@ -329,6 +322,22 @@ def _rooms(machines: Mapping[str, Machine]) -> Iterator[Finding]:
         if machine.memory < MEMORY:
             what = f"{size(machine.memory)} of memory are free, and the lab needs {size(MEMORY)}"
             yield Finding(name, what, MORE_MEMORY)
+
+
+def _limits(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
+    """What services may use, and their hosts do not have: Docker refuses such processors, not such memory."""
+    for section, service in services(seen.config).items():
+        if service.host not in machines:
+            continue
+        machine = machines[service.host]
+        memory = machine.total_memory // MIB
+        for key, limit, most in (("cpus", service.cpus, machine.cpus), ("memory", service.memory, memory)):
+            if limit > most:
+                yield Finding(
+                    service.host,
+                    f"{section}.{key} is {limit}, and the host has {most}",
+                    f"set {section}.{key} to at most {most}, or {section}.host to a larger host",
+                )
 
 
 def _clocks(machines: Mapping[str, Machine]) -> Iterator[Finding]:

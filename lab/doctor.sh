@@ -29,6 +29,7 @@ unreachable() {
 (. /etc/os-release && echo "$PRETTY_NAME") | fact release
 nproc | fact cpus
 awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo | fact memory
+awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo | fact total
 df -Pk /var/lib | awk 'NR == 2 { print $4 }' | fact disk
 date +%s.%N | fact clock
 [ ! -d /var/lib/calico-lab/files ] || echo yes | fact lab

@@ -20,12 +20,15 @@ CASES: dict[str, Any] = json.loads((Path(__file__).parent / "doctor.json").read_
 CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "config.json").read_text())["config"]
 MEMBERS = {"d0": "172.30.96.10", "d1": "172.30.96.11", "d2": "172.30.96.12"}
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5rG9rLdOryGwdj"
+SECTIONS = ("network", "etcd", "proxy", "notebook")
 NOW = 1000000.0
 
 
 def config(
     network: dict[str, Any] | None = None,
     etcd: dict[str, Any] | None = None,
+    proxy: dict[str, Any] | None = None,
+    notebook: dict[str, Any] | None = None,
     **hosts: Any,  # noqa: ANN401 - of any key
 ) -> LabConfig:
     """Three machines that exist."""
@@ -42,9 +45,9 @@ def config(
             "calico-lab:hosts": existing,
             "calico-lab:etcd": {"members": list(MEMBERS), "token": "t", **(etcd or {})},
             "calico-lab:network": {**CONFIG["calico-lab:network"], **(network or {})},
-            "calico-lab:notebook": {"host": "d1", "address": "192.168.0.100"},
+            "calico-lab:notebook": {"host": "d1", "address": "192.168.0.100", **(notebook or {})},
             "calico-lab:sshBox": {"host": "d0", "address": "192.168.0.101"},
-            "calico-lab:proxy": {"host": "d2", "port": 8888},
+            "calico-lab:proxy": {"host": "d2", "port": 8888, **(proxy or {})},
             "calico-lab:firewall": {},
         },
         "Pulumi.doc.yaml",
@@ -58,6 +61,7 @@ def well(name: str, asked: str) -> remote.Answer:
         "release Debian GNU/Linux 12 (bookworm)",
         "cpus 2",
         "memory 4194304",
+        "total 8388608",
         "disk 41943040",
         f"clock {NOW}",
         'listener LISTEN 0      128       0.0.0.0:22    0.0.0.0:* users:(("sshd",pid=392,fd=3))',
@@ -89,7 +93,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
     monkeypatch.setattr(remote, "run", run)
     monkeypatch.setattr(mode, "run", run)
     monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
-    monkeypatch.setattr(why, "read_config", lambda name: config(case.get("network"), case.get("etcd")))
+    monkeypatch.setattr(
+        why, "read_config", lambda name: config(**{key: case[key] for key in SECTIONS if key in case})
+    )
     monkeypatch.setattr(stack, "read", no_lab)
 
 
