@@ -22,6 +22,7 @@ from components.section import (
 RESERVED = {
     "all": "every host, in firewall policies",
     "localhost": "the host itself (RFC 6761, section 6.3)",
+    "network-policy": "network policies, in the names of resources",
     "notebook": "the notebook",
     "operator": "the operator",
     "proxy": "the proxy's host, in network policies",
