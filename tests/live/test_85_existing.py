@@ -12,7 +12,7 @@ import pytest
 
 from bench.guests import guests
 from components.config import load
-from components.hosts.machine import CAPABILITIES
+from components.hosts.machine import CAPABILITIES, DEVICE_RULES
 from lab import doctor, status
 from lab.stack import PROJECT
 from tests.live.apart import Apart
@@ -97,11 +97,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
         run(
             *("docker", "run", "--detach", "--name", NAME, "--hostname", "vm", "--network", NAME),
-            *("--ip", ADDRESS, "--cgroupns", "private", "--device-cgroup-rule", "a *:* rwm"),
-            *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+            *("--ip", ADDRESS, "--cgroupns", "private"),
+            *("--security-opt", "seccomp=images/host/seccomp.json", "--security-opt", "apparmor=unconfined"),
             *("--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec"),  # noqa: S108
             *("--volume", "/var/lib/docker", "--volume", "/var/lib/containerd"),
             *(flag for capability in CAPABILITIES for flag in ("--cap-add", capability)),
+            *(flag for rule in DEVICE_RULES for flag in ("--device-cgroup-rule", rule)),
             "calico-lab/machine:test",
         )
         vm = Machine(folder / "key", (folder / "host.pub").read_text().strip())
