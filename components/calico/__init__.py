@@ -60,7 +60,7 @@ ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}
 SECONDS_UNTIL_READY = 90
 MASKED_UNITS = ["bird.service"]
 ENVIRONMENT_FILE = f"{FOLDER}/calico.env"
-REMOTE_ARCHIVE = "/var/tmp/calico-lab-calico.tar.gz"  # noqa: S108 - checked by digest before it is unpacked
+REMOTE_ARCHIVE = "/var/lib/calico-lab/upload/calico.tar.gz"
 UNITS = [
     "calico-lab-calico.target",
     "calico-lab-calico-startup.service",

@@ -1,4 +1,4 @@
 #!/bin/bash
 # Remove Calico's programs.
 set -eu
-rm -rf /opt/calico-lab/calico /opt/calico-lab/calico.new /opt/calico-lab/calico.old "$ARCHIVE"
+rm -rf /opt/calico-lab/calico /opt/calico-lab/calico.{new,old,archive} "$ARCHIVE"

@@ -324,7 +324,7 @@ class Hosts(ComponentResource):
             "prepare",
             _HERE / "prepare.sh",
             delete=_HERE / "unprepare.sh",
-            variables={"HOST": endpoint.alias},
+            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user},
             opts=self._child,
         )
         if endpoint.alias == "visitor":

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Check that $HOST can carry the lab, and make the lab's own folders; with $CHECK_ONLY, not these. Where the host is a
-# container of the lab, $MACHINE says which.
+# container of the lab, $MACHINE says which. $LOGIN is the SSH user.
 set -eu
 refuse() {
     echo "$HOST: $1; $2" >&2
@@ -42,5 +42,7 @@ running | degraded) ;;
 esac
 [ -z "${CHECK_ONLY-}" ] || exit 0
 install -d -m 0755 /etc/calico-lab /opt/calico-lab /var/lib/calico-lab
+# What is sent arrives here: nobody but the SSH user puts something in its place.
+install -d -m 0700 -o "$LOGIN" /var/lib/calico-lab/upload
 # Docker and Calico switch it on; it goes back to what it was when the lab goes.
 [ -e /var/lib/calico-lab/ip-forward ] || cat /proc/sys/net/ipv4/ip_forward >/var/lib/calico-lab/ip-forward

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -89,6 +90,38 @@ def test_an_archive_that_is_another_is_not_unpacked(host: PretendHost) -> None:
     assert done.stderr.startswith("a0: calico: ")
     assert "send it again: " in done.stderr
     assert not host.path(PROGRAMS).exists()
+
+
+REPLACED = {
+    "overwritten": 'cat "$ARCHIVE.other" >"$ARCHIVE"',
+    "replaced": 'mv "$ARCHIVE.other" "$ARCHIVE"',
+    "a pipe": 'rm "$ARCHIVE"; mkfifo "$ARCHIVE"',
+    "gone": 'rm "$ARCHIVE"',
+}
+
+
+@pytest.mark.parametrize("change", REPLACED)
+def test_what_was_checked_is_unpacked_whatever_takes_its_place(host: PretendHost, change: str) -> None:
+    variables = archive(host, {"bin/calico-node": "other"})
+    path = Path(variables["ARCHIVE"])
+    path.rename(f"{path}.other")
+    variables = archive(host, {"bin/calico-node": "sent"})
+    # The moment after the check.
+    checked = f'/usr/bin/sha256sum "$@" && {{ {REPLACED[change].replace("$ARCHIVE", str(path))}; }}'
+    host.program("sha256sum", checked)
+    done = host.run(HERE / "unpack.sh", variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert host.path(f"{PROGRAMS}/bin/calico-node").read_text() == "sent"
+
+
+def test_a_pipe_in_the_place_of_the_archive_ends(host: PretendHost) -> None:
+    variables = archive(host, {})
+    Path(variables["ARCHIVE"]).unlink()
+    os.mkfifo(variables["ARCHIVE"])
+    done = host.run(HERE / "unpack.sh", variables, instead={"timeout 60": "timeout 0.2"})
+    assert done.returncode == 1
+    assert "is not what was sent, or is gone" in done.stderr
+    assert list(host.path("/opt/calico-lab").iterdir()) == []
 
 
 def test_no_program_is_left(host: PretendHost) -> None:

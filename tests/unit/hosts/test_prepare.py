@@ -1,5 +1,6 @@
 """A host is made ready: what a machine finds in Docker's data that takes the place of another."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ VOLUME = f"{DATA}/volumes/calico-lab-notebook-work/_data/saved.ipynb"
 CONTAINER = f"{DATA}/containers/0123/config.v2.json"
 NETWORKS = f"{DATA}/network/files/local-kv.db"
 LAYER = f"{DATA}/overlay2/0123/diff/file"
-MADE = {"HOST": "a0", "MACHINE": "fedcba"}
+TAKEN = {"HOST": "a0", "LOGIN": "root"}
+MADE = {**TAKEN, "MACHINE": "fedcba"}
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_a_machine_that_is_prepared_already_is_left_alone(host: PretendHost) -> 
 
 
 def test_the_docker_of_an_existing_machine_is_left_alone(host: PretendHost) -> None:
-    prepare(host, {"HOST": "a0"})
+    prepare(host, TAKEN)
     assert host.path(CONTAINER).exists()
     assert not stopped(host)
 
@@ -86,3 +88,8 @@ def test_the_docker_of_a_first_machine_is_left_alone(host: PretendHost) -> None:
     prepare(host, MADE)
     assert host.path(LAYER).exists()
     assert not stopped(host)
+
+
+def test_what_is_sent_arrives_where_the_ssh_user_alone_writes(host: PretendHost) -> None:
+    prepare(host, TAKEN)
+    assert stat.S_IMODE(host.path("/var/lib/calico-lab/upload").stat().st_mode) == 0o700
