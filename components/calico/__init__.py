@@ -33,6 +33,8 @@ from components.calico.rendering import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,
     CLUSTER_ID,
+    ENVIRONMENT_FILE,
+    ETCDCTL_FILE,
     FOLDER,
     KEY_FILE,
     REFLECTOR_LABEL,
@@ -42,7 +44,7 @@ from components.calico.rendering import (
     render_datastore,
     render_environment,
 )
-from components.etcd import EtcdCluster
+from components.etcd import EtcdCluster, etcdctl, render_client
 from components.gate import Gate
 from components.hosts import Host
 from components.hosts.files import digest
@@ -59,7 +61,6 @@ ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}
 """Calico's programs by dataplane, as the toolchain packs them."""
 SECONDS_UNTIL_READY = 90
 MASKED_UNITS = ["bird.service"]
-ENVIRONMENT_FILE = f"{FOLDER}/calico.env"
 REMOTE_ARCHIVE = "/var/lib/calico-lab/upload/calico.tar.gz"
 UNITS = [
     "calico-lab-calico.target",
@@ -217,7 +218,15 @@ class CalicoNetwork(ComponentResource):
                 for unit in [*UNITS, *([EBPF_UNIT] if ebpf else [])]
             },
         }
-        settings = host.files("calico-settings", files, opts=ResourceOptions(parent=self, depends_on=[mode]))
+        # What the operator types is no reason to start services anew.
+        tools = {
+            ETCDCTL_FILE: render_client(self._etcd.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
+            **etcdctl(),
+            "/usr/local/bin/calicoctl": (_HERE / "calicoctl").read_text(),
+        }
+        settings = host.files(
+            "calico-settings", {**files, **tools}, opts=ResourceOptions(parent=self, depends_on=[mode])
+        )
         # An end of a tunnel takes its address, and gives it back, when services start.
         started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
         running = [*files.values(), *started_for, self._archive_digest, certificate.certificate]

@@ -59,6 +59,10 @@ ipset list -name | grep '^cali[46]' | while read -r set; do
 done || true
 before=/var/lib/calico-lab/calico.sysctl
 [ ! -e "$before" ] || sysctl -q -e -p "$before" || true
+if [ "$(readlink /run/bird/bird.ctl)" = /run/calico/bird.ctl ]; then
+    rm -f /run/bird/bird.ctl
+    rmdir --ignore-fail-on-non-empty /run/bird
+fi
 rm -rf /run/calico /var/lib/calico /var/lib/calico-lab/calico /var/lib/calico-lab/docker-driver
 rm -f /run/docker/plugins/calico.sock /run/docker/plugins/calico-ipam.sock \
     /etc/calico-lab/calico/confd/templates /var/lib/calico-lab/calico.config "$before"

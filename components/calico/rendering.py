@@ -15,6 +15,8 @@ RESERVATION = "calico-lab-services"
 AUTHORITY_FILE = "/etc/calico-lab/pki/calico-ca.crt"
 CERTIFICATE_FILE = "/etc/calico-lab/pki/calico.crt"
 KEY_FILE = "/etc/calico-lab/pki/calico.key"
+ENVIRONMENT_FILE = f"{FOLDER}/calico.env"
+ETCDCTL_FILE = f"{FOLDER}/etcdctl.env"
 
 _EBPF = """
 FELIX_BPFENABLED=true

@@ -27,7 +27,7 @@ from components.hosts.files import digest
 from components.secrets import Certificate, CertificateAuthority
 from components.section import HostName, Section, UnprivilegedPort
 
-__all__ = ["EtcdCluster", "EtcdConfig", "needs"]
+__all__ = ["EtcdCluster", "EtcdConfig", "etcdctl", "needs", "render_client"]
 
 PACKAGES = ["etcd-server", "etcd-client"]
 MASKED_UNITS = ["etcd.service"]
@@ -147,16 +147,30 @@ ETCD_QUOTA_BACKEND_BYTES={2 * 1024**3}
 """
 
 
-def render_client(config: EtcdConfig, addresses: Mapping[str, str]) -> str:
-    """Render the environment with which etcdctl on a member speaks to the whole cluster."""
-    endpoints = ",".join(client_url(config, address) for address in addresses.values())
+def render_client(endpoints: Sequence[str], authority: str, certificate: str, key: str) -> str:
+    """Render the environment with which etcdctl on a host speaks to the whole cluster.
+
+    Args:
+        endpoints: The members' client URLs.
+        authority: Path of the certificate of the authority that the host trusts.
+        certificate: Path of the host's own certificate, as a member or as a client.
+        key: Path of the key of that.
+    """
     return f"""\
 ETCDCTL_API=3
-ETCDCTL_ENDPOINTS={endpoints}
-ETCDCTL_CACERT={AUTHORITY_FILE}
-ETCDCTL_CERT={CERTIFICATE_FILE}
-ETCDCTL_KEY={KEY_FILE}
+ETCDCTL_ENDPOINTS={",".join(endpoints)}
+ETCDCTL_CACERT={authority}
+ETCDCTL_CERT={certificate}
+ETCDCTL_KEY={key}
 """
+
+
+def etcdctl() -> dict[str, str]:
+    """The etcdctl that the operator types on a host, by path, for `Host.files`.
+
+    It finds the host's environment, and etcdctl itself where a package has brought it.
+    """
+    return {"/usr/local/bin/etcdctl": (_HERE / "etcdctl").read_text()}
 
 
 class EtcdCluster(ComponentResource):
@@ -226,10 +240,11 @@ class EtcdCluster(ComponentResource):
         )
         files = {
             SETTINGS_FILE: render_settings(self._config, host.name, addresses),
-            CLIENT_FILE: render_client(self._config, addresses),
+            CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
             UNIT_FILE: (_HERE / UNIT).read_text(),
         }
-        settings = host.files("etcd-settings", files, opts=self._child)
+        # What the operator types is no reason to restart a member.
+        settings = host.files("etcd-settings", {**files, **etcdctl()}, opts=self._child)
         before = [packages, pki, settings, membership]
         # What removes it is there before it: the engine forgets a resource whose creation was cut off or
         # failed, and a member that was started all the same would go on from files that are removed.

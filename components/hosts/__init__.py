@@ -168,8 +168,10 @@ class Host:
 
         Args:
             name: The resource is called `<host>-<name>`.
-            files: Text by absolute path; it travels by stdin and may be secret.
-            mode: Octal mode of each.
+            files: Text by absolute path; it travels by stdin and may be secret. One in /usr/local/bin is a
+                program, whose text names the lab's folders: a file that does not is the owner's and stays.
+                Several components may place the same file; it goes with the last of them.
+            mode: Octal mode of each that is no program.
             owner: `user:group` of each, by name or number.
             opts: More resource options, usually the parent.
         """
@@ -177,7 +179,7 @@ class Host:
             name,
             _HERE / "place-files.sh",
             delete=_HERE / "remove-files.sh",
-            variables={"NAME": name, "MODE": mode, "OWNER": owner},
+            variables={"HOST": self.name, "NAME": name, "MODE": mode, "OWNER": owner},
             stdin=Output.all(**files).apply(render),
             opts=opts,
         )
@@ -320,11 +322,12 @@ class Hosts(ComponentResource):
             machine=machine,
             plan=self._plans.get(endpoint.alias, ""),
         )
+        role = "the visitor, outside the lab" if endpoint.alias == "visitor" else "a host of the lab"
         prepared = reachable.run(
             "prepare",
             _HERE / "prepare.sh",
             delete=_HERE / "unprepare.sh",
-            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user},
+            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user, "ROLE": role},
             opts=self._child,
         )
         if endpoint.alias == "visitor":

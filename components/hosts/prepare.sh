@@ -1,6 +1,6 @@
 #!/bin/bash
 # Check that $HOST can carry the lab, and make the lab's own folders; with $CHECK_ONLY, not these. Where the host is a
-# container of the lab, $MACHINE says which. $LOGIN is the SSH user.
+# container of the lab, $MACHINE says which. $LOGIN is the SSH user, and $ROLE what the host is.
 set -eu
 refuse() {
     echo "$HOST: $1; $2" >&2
@@ -44,5 +44,9 @@ esac
 install -d -m 0755 /etc/calico-lab /opt/calico-lab /var/lib/calico-lab
 # What is sent arrives here: nobody but the SSH user puts something in its place.
 install -d -m 0700 -o "$LOGIN" /var/lib/calico-lab/upload
+# One line for who logs in, beside the owner's own /etc/motd (pam_motd(8)).
+[ -d /etc/motd.d ] || touch /var/lib/calico-lab/motd.d
+mkdir -p /etc/motd.d
+echo "Calico Lab: $HOST is $ROLE. Its logs: journalctl -u 'calico-lab-*' -u docker" >/etc/motd.d/calico-lab
 # Docker and Calico switch it on; it goes back to what it was when the lab goes.
 [ -e /var/lib/calico-lab/ip-forward ] || cat /proc/sys/net/ipv4/ip_forward >/var/lib/calico-lab/ip-forward

@@ -1,9 +1,15 @@
 #!/bin/bash
 # Remove the files that place-files.sh remembered under $NAME, and the lab's own folders above them that are empty now.
+# One that another component has placed too stays, and a program that the host's owner has put in its place.
 set -eu
 record=/var/lib/calico-lab/files/$NAME
 [ -e "$record" ] || exit 0
+exec 9<"$(dirname "$record")"
+flock 9
+is_the_owners() { case "$1" in /usr/local/bin/*) [ -e "$1" ] && ! grep -qs calico-lab "$1" ;; *) false ;; esac }
+is_placed_by_others() { grep -lsxF -e "$1" "$(dirname "$record")"/* | grep -qvxF -e "$record"; }
 while IFS= read -r path; do
+    if is_the_owners "$path" || is_placed_by_others "$path"; then continue; fi
     rm -f "$path"
     folder=$(dirname "$path")
     while case "$folder" in */calico-lab/*) true ;; *) false ;; esac; do

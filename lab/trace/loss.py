@@ -12,10 +12,7 @@ from lab.trace.side import Side
 from lab.trace.walk import Walk
 
 _FELIX = "/opt/calico-lab/calico/bin/calico-node"
-_CALICOCTL = (
-    "'set -a; . /etc/calico-lab/calico/calico.env; "
-    "/opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch get {} -o yaml'"
-)
+_CALICOCTL = "calicoctl get {} -o yaml"
 
 
 def loss(walk: Walk, told: Sequence[Hop]) -> Finding | None:

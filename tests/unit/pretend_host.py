@@ -12,7 +12,7 @@ from pathlib import Path
 from components.hosts import as_root, with_variables
 
 FOLDERS = re.compile(
-    r"/(?:etc/calico-lab|opt/calico-lab|var/lib/calico|usr/lib/calico|run/calico|run/docker/plugins|sys/fs/bpf)"
+    r"/(?:etc/calico-lab|opt/calico-lab|var/lib/calico|usr/lib/calico|usr/local/bin|run/calico|run/bird|run/docker/plugins|sys/fs/bpf)"
 )
 PROGRAMS = [
     *(

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from components import etcd
-from components.etcd import EtcdConfig, render_client, render_settings
+from components.etcd import EtcdConfig, client_url, render_client, render_settings
 from components.etcd.membership import refusals
 
 CASES = Path(__file__).parent / "cases"
@@ -43,7 +43,9 @@ def test_settings_are_those_of_the_file(case: Path) -> None:
     config = EtcdConfig.model_validate(spec["etcd"])
     rendered = render_settings(config, spec["member"], spec["addresses"])
     assert rendered == case.with_suffix(".member.env").read_text()
-    assert render_client(config, spec["addresses"]) == case.with_suffix(".client.env").read_text()
+    urls = [client_url(config, address) for address in spec["addresses"].values()]
+    client = render_client(urls, etcd.AUTHORITY_FILE, etcd.CERTIFICATE_FILE, etcd.KEY_FILE)
+    assert client == case.with_suffix(".client.env").read_text()
 
 
 @pytest.mark.parametrize("case", SETTINGS, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from tests.unit.pretend_host import PretendHost
 
 PLACE = Path(files.__file__).with_name("place-files.sh")
 REMOVE = Path(files.__file__).with_name("remove-files.sh")
-VARIABLES = {"NAME": "etcd-settings", "MODE": "0640", "OWNER": "etcd:etcd"}
+VARIABLES = {"HOST": "a0", "NAME": "etcd-settings", "MODE": "0640", "OWNER": "etcd:etcd"}
 RECORD = "/var/lib/calico-lab/files/etcd-settings"
 
 
@@ -68,6 +68,56 @@ def test_removal_takes_the_files_and_the_labs_empty_folders(host: PretendHost) -
         assert not host.path("/etc/calico-lab/etcd").exists()
         assert [path.name for path in host.path("/etc/calico-lab/pki").iterdir()] == ["other"]
         assert not host.path(RECORD).exists()
+
+
+PROGRAM = "/usr/local/bin/etcdctl"
+OURS = "#!/bin/sh\n. /etc/calico-lab/etcd/etcdctl.env\n"
+
+
+def test_a_program_may_be_run_and_goes_with_the_others(host: PretendHost) -> None:
+    place(host, {"/etc/calico-lab/a": "1", PROGRAM: OURS})
+    assert stat.S_IMODE(host.path(PROGRAM).stat().st_mode) == 0o755
+    assert stat.S_IMODE(host.path("/etc/calico-lab/a").stat().st_mode) == 0o640
+    place(host, {"/etc/calico-lab/a": "1"})
+    assert not host.path(PROGRAM).exists()
+
+
+def test_a_program_of_the_owners_stays_and_is_named(host: PretendHost) -> None:
+    host.write(PROGRAM, "the owner's")
+    document = render({str(host.path(path)): OURS for path in ("/etc/calico-lab/a", PROGRAM)})
+    done = host.run(PLACE, VARIABLES, document)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"a0: {host.path(PROGRAM)} is not the lab's")
+    assert host.run(REMOVE, VARIABLES).returncode == 0
+    assert host.path(PROGRAM).read_text() == "the owner's"
+    assert not host.path("/etc/calico-lab/a").exists()
+
+
+@pytest.mark.parametrize("removed", ["dropped", "removed"])
+def test_a_program_that_the_owner_has_put_in_the_place_of_the_labs_stays(
+    host: PretendHost, removed: str
+) -> None:
+    place(host, {"/etc/calico-lab/a": "1", PROGRAM: OURS})
+    host.write(PROGRAM, "the owner's")
+    if removed == "dropped":
+        place(host, {"/etc/calico-lab/a": "1"})
+    else:
+        host.run(REMOVE, VARIABLES)
+    assert host.path(PROGRAM).read_text() == "the owner's"
+
+
+def test_a_file_that_two_have_placed_goes_with_the_last(host: PretendHost) -> None:
+    others = {**VARIABLES, "NAME": "calico-settings"}
+    place(host, {"/etc/calico-lab/a": "1", PROGRAM: OURS})
+    document = render({str(host.path(path)): OURS for path in ("/etc/calico-lab/b", PROGRAM)})
+    assert host.run(PLACE, others, document).returncode == 0
+    place(host, {"/etc/calico-lab/a": "1"})
+    assert host.path(PROGRAM).exists()
+    place(host, {"/etc/calico-lab/a": "1", PROGRAM: OURS})
+    assert host.run(REMOVE, others).returncode == 0
+    assert host.path(PROGRAM).exists()
+    assert host.run(REMOVE, VARIABLES).returncode == 0
+    assert not host.path(PROGRAM).exists()
 
 
 def test_a_line_that_would_divide_the_files_is_refused() -> None:

@@ -14,7 +14,7 @@ VOLUME = f"{DATA}/volumes/calico-lab-notebook-work/_data/saved.ipynb"
 CONTAINER = f"{DATA}/containers/0123/config.v2.json"
 NETWORKS = f"{DATA}/network/files/local-kv.db"
 LAYER = f"{DATA}/overlay2/0123/diff/file"
-TAKEN = {"HOST": "a0", "LOGIN": "root"}
+TAKEN = {"HOST": "a0", "LOGIN": "root", "ROLE": "a host of the lab"}
 MADE = {**TAKEN, "MACHINE": "fedcba"}
 
 
@@ -32,8 +32,15 @@ def host(tmp_path: Path) -> PretendHost:
 
 
 def prepare(host: PretendHost, variables: dict[str, str]) -> None:
-    folders = ("/etc/os-release", "/var/lib/docker", "/run/containerd", "/proc/sys")
+    folders = ("/etc/os-release", "/etc/motd.d", "/var/lib/docker", "/run/containerd", "/proc/sys")
     done = host.run(SCRIPT, variables, instead={path: str(host.path(path)) for path in folders})
+    assert done.returncode == 0, done.stderr
+
+
+def unprepare(host: PretendHost) -> None:
+    folders = ("/etc/motd.d", "/proc/sys")
+    script = SCRIPT.with_name("unprepare.sh")
+    done = host.run(script, TAKEN, instead={path: str(host.path(path)) for path in folders})
     assert done.returncode == 0, done.stderr
 
 
@@ -88,6 +95,23 @@ def test_the_docker_of_a_first_machine_is_left_alone(host: PretendHost) -> None:
     prepare(host, MADE)
     assert host.path(LAYER).exists()
     assert not stopped(host)
+
+
+def test_a_login_is_greeted_with_one_line_beside_the_owners(host: PretendHost) -> None:
+    host.write("/etc/motd.d/owner", "keep out\n")
+    prepare(host, TAKEN)
+    (line,) = host.path("/etc/motd.d/calico-lab").read_text().splitlines()
+    assert line.startswith("Calico Lab: a0 is a host of the lab.")
+    assert "journalctl" in line
+    unprepare(host)
+    assert [path.name for path in host.path("/etc/motd.d").iterdir()] == ["owner"]
+
+
+def test_a_folder_of_greetings_that_was_not_there_goes(host: PretendHost) -> None:
+    for _ in range(2):
+        prepare(host, TAKEN)
+    unprepare(host)
+    assert not host.path("/etc/motd.d").exists()
 
 
 def test_what_is_sent_arrives_where_the_ssh_user_alone_writes(host: PretendHost) -> None:

@@ -1,0 +1,70 @@
+"""The field's tools work on a host as typed, however the operator comes to a shell there."""
+
+import shlex
+import subprocess
+
+import pytest
+
+from lab.stack import PROJECT, Outputs
+from tests.live.look import everywhere
+
+TOOLS = {
+    "calicoctl get nodes": "a0",
+    "calicoctl get ippool -o wide": "netv",
+    "calicoctl ipam show": "CIDR",
+    "etcdctl endpoint health": "is healthy",
+    "etcdctl member list": "started",
+    "etcdctl get --prefix --keys-only --limit=1 /calico": "/calico/",
+    "birdc show protocols": "Established",
+    "birdc show route": "unicast",
+}
+SHELLS = {
+    "as typed": "{}",
+    "in a shell": "bash -c {}",
+    "in a login shell": "bash -l -c {}",
+    "in sh": "sh -c {}",
+}
+
+
+def typed(ssh: str, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Type a command behind the ssh command."""
+    return subprocess.run(
+        [*shlex.split(ssh), *options, command],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        input="exit\n",
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("command", TOOLS)
+def test_a_tool_works(outputs: Outputs, command: str, shell: str) -> None:
+    quoted = command if shell == "as typed" else shlex.quote(command)
+    for host in outputs.hosts:
+        done = typed(outputs.ssh[host], SHELLS[shell].format(quoted))
+        assert done.returncode == 0, f"{host}: {done.stdout}{done.stderr}"
+        assert TOOLS[command] in done.stdout + done.stderr, host
+
+
+def test_a_tool_without_a_member_on_its_host(outputs: Outputs) -> None:
+    # As on a host of the network that is no member.
+    away = "mv /etc/calico-lab/etcd/etcdctl.env /etc/calico-lab/etcd/etcdctl.away"
+    back = "mv /etc/calico-lab/etcd/etcdctl.away /etc/calico-lab/etcd/etcdctl.env"
+    ssh = next(iter(outputs.ssh.values()))
+    done = typed(ssh, f"{away}; trap {shlex.quote(back)} EXIT; etcdctl endpoint health")
+    assert (done.returncode, "is healthy" in done.stdout + done.stderr) == (0, True), done.stderr
+
+
+def test_the_credentials_are_roots(outputs: Outputs) -> None:
+    for host, text in everywhere(outputs, "stat -c '%a %U' /etc/calico-lab/pki/*.key").items():
+        assert {line.split()[0] for line in text.splitlines()} == {"600"}, host
+
+
+def test_a_login_is_greeted_with_one_line(outputs: Outputs) -> None:
+    for host in outputs.hosts:
+        done = typed(outputs.ssh[host], "", "-tt")
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith("Calico Lab: ")]
+        assert line.startswith(f"Calico Lab: {host} is a host of the lab. Its logs: journalctl ")
