@@ -148,6 +148,7 @@ def _across_sections(config: LabConfig) -> Iterator[str]:
     yield from _hosts_are_large_enough(config)
     if config.proxy.host in config.hosts.members:
         yield from collisions(config)
+    yield from _published_policies_hold(config)
 
 
 def _hosts_are_known(config: LabConfig) -> Iterator[str]:
@@ -242,6 +243,20 @@ def _hosts_are_large_enough(config: LabConfig) -> Iterator[str]:
         if service.memory > memory:
             yield (
                 f"{section}.memory: {service.memory}: must be at most {memory}, as {service.host} has no more"
+            )
+
+
+def _published_policies_hold(config: LabConfig) -> Iterator[str]:
+    if config.network.dataplane != "ebpf":
+        return
+    for name, policy in config.firewall.policies.items():
+        if policy.enabled and policy.applies_to != "host":
+            # Felix puts these rules first in FORWARD, and Docker's chain comes after them.
+            yield (
+                f"firewall.policies.{name}.appliesTo: {policy.applies_to!r} does not hold with "
+                "network.dataplane: ebpf, because Felix accepts packets from and to containers before the "
+                "firewall's rules for published ports; write host, say who may reach a container in "
+                "network.policies, or take network.dataplane: iptables"
             )
 
 

@@ -41,13 +41,14 @@ has_chain() { "$1-save" -t filter | grep -q "^:$2 "; }
 has_family() { [ "$1" = iptables ] || [ -e /proc/net/if_inet6 ]; }
 
 # Lines that bring the jump from parent $2 to chain $3 to the front, or nothing where it stands there. Felix
-# insists on the very first place for its own jumps and checks it, so these may stay in front of ours: they
-# only take away, like ours. Everything else comes after us.
+# insists on the very first place for its own rules and checks it, so these may stay in front of ours. They are
+# jumps, which only take away, like ours; with the eBPF dataplane they are the rules themselves, known by their
+# comments, which accept no new connection to the host but WireGuard's. Everything else comes after us.
 jump_to_front() {
     "$1" -w -S "$2" | awk -v parent="$2" -v jump="-A $2 -j $3" '
         !/^-A/ { next }
         $0 == jump { found++; if (!others) placed++; next }
-        !others && / -j cali-/ { felix++; next }
+        !others && (/ -j cali-/ || / --comment "?cali:/) { felix++; next }
         { others++ }
         END {
             if (found == 1 && placed == 1) exit

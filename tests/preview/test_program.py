@@ -102,8 +102,12 @@ def test_the_same_config_gives_the_same_program(lab: Program) -> None:
     assert inputs_by_urn(run(config_of("lab"))) == inputs_by_urn(lab)
 
 
-def with_change(path: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON value
-    config = copy.deepcopy(config_of("lab"))
+def with_change(
+    path: str,
+    value: Any,  # noqa: ANN401 - a JSON value
+    config: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    config = copy.deepcopy(config or config_of("lab"))
     section, *keys = path.split(".")
     place = config[f"calico-lab:{section}"]
     for key in keys[:-1]:
@@ -152,6 +156,8 @@ def test_the_volume_of_an_earlier_program_stays(lab: Program) -> None:
 def test_bad_config_is_refused_before_the_first_resource(case: Path) -> None:
     spec = json.loads(case.read_text())
     config = with_change(spec["path"], spec["value"])
+    for path, value in spec.get("with", {}).items():
+        config = with_change(path, value, config)
     registered = Program()
     with pytest.raises(RunError) as refused:
         run(config, program=registered)

@@ -344,6 +344,10 @@ def test_docker_user_stays_when_docker_has_taken_it(host: Host) -> None:
         ("-A INPUT -s 192.0.2.1 -j ACCEPT", ["ours", "ACCEPT"]),
         ("-I INPUT -j cali-INPUT", ["cali-INPUT", "ours"]),
         ("-A INPUT -j cali-INPUT", ["ours", "cali-INPUT"]),
+        (
+            "-I INPUT -m mark --mark 1 -m comment --comment cali:4h2BFnZLDfYiJAVS -j ACCEPT",
+            ["ACCEPT", "ours"],
+        ),
         ("-D INPUT -j CALICO-LAB-INPUT", ["ours"]),
         ("-A INPUT -j CALICO-LAB-INPUT", ["ours"]),
     ],
