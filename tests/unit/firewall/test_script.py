@@ -142,7 +142,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 def dropped_ports(host: Host) -> list[str]:
     """The ports that the host's own policy drops."""
-    return [line.split("--dport ")[1].split()[0] for line in host.rules() if "--dport" in line]
+    dropped = [line for line in host.rules() if "--dport" in line and " -j DROP" in line]
+    return [line.split("--dport ")[1].split()[0] for line in dropped]
 
 
 def test_a_change_is_armed_loaded_and_confirmed(host: Host) -> None:
