@@ -72,6 +72,7 @@ def properties(kind: str, host: str, lab: Lab, ssh_config: str) -> dict[str, Any
     return inputs(
         host=host,
         machine="",
+        url=f"ssh://{host}",
         ssh_config=ssh_config,
         compiled=compile_policies(resolve(config, lab)[host]),
         operator=[str(address) for address in lab.operator],

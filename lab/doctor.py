@@ -147,7 +147,7 @@ def look(config: LabConfig, outputs: Outputs | None = None) -> Checkup:
         ssh = _access(config.hosts, Path(folder))
         machines = dict(zip(ssh, pool.map(lambda host: _ask(seen, host, ssh[host]), ssh), strict=True))
         reached = {
-            host: {"address": seen.address(host), "ssh": ssh[host]}
+            host: {"address": seen.address(host), "ssh": ssh[host], "made": False}
             for host in seen.networked
             if not machines[host].error
         }
@@ -158,7 +158,6 @@ def look(config: LabConfig, outputs: Outputs | None = None) -> Checkup:
 
 def _access(hosts: ExistingHosts, folder: Path) -> dict[str, str | RunError]:
     """Make SSH access like the lab's own, in a folder that goes; the reason, where a machine has none."""
-    (folder / "identity").symlink_to(hosts.private_key.expanduser().resolve())
     found: dict[str, str | RunError] = {}
     reached: list[dict[str, Any]] = []
     for name, member in hosts.members.items():
@@ -177,7 +176,7 @@ def _access(hosts: ExistingHosts, folder: Path) -> dict[str, str | RunError]:
                 "host_key": key,
             }
         )
-    (folder / "config").write_text(render_config(folder, reached))
+    (folder / "config").write_text(render_config(folder, reached, hosts.identity))
     (folder / "known_hosts").write_text(render_known_hosts(reached))
     return found
 

@@ -88,7 +88,7 @@ def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
     """What a killed run may have made on the hosts and not written down; the engine notes what it begins."""
     deployment = state.get("deployment", {})
     hosts = {
-        resource["urn"]: resource["inputs"]["host"].removeprefix("ssh://")
+        resource["urn"]: resource["inputs"]["host"]
         for resource in deployment.get("resources") or []
         if resource["type"] == "pulumi:providers:docker" and "host" in resource.get("inputs", {})
     }

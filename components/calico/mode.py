@@ -99,7 +99,8 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
 
     Args:
         config: The network's section.
-        hosts: The `address` of each host on it, and the `ssh` command that reaches it.
+        hosts: The `address` of each host on it, the `ssh` command that reaches it, and whether the lab has
+            `made` it.
     """
     return {
         "pool": config.pool,
@@ -142,7 +143,13 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
     same = plain and not news["wireguard"] and not news["mtu"] and not anew
     before = olds.get("hosts", {})
-    known = before if olds.get("pool") == news["pool"] else {}
+    # A host that exists already is another one at another address, and the one before leaves.
+    stay = {
+        host: reached
+        for host, reached in before.items()
+        if host in news["hosts"] and (reached["made"] or reached["address"] == news["hosts"][host]["address"])
+    }
+    known = stay if olds.get("pool") == news["pool"] else {}
     network = str(olds["pool"]).partition(":")[0] if "pool" in olds else ""
     kinds = ["vxlan"] if news["encapsulation"] != "none" else []
     mode = {
@@ -157,17 +164,19 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "REMADE": network, "LEAVES": "yes", "CIDR": ""}
 
     def ask(host: str) -> Refusal | None:
-        if host not in news["hosts"]:
-            refusal = _refusal(host, before[host], leaving, seconds)
-            # One that is dead may leave; nothing runs there.
-            return refusal if refusal and refusal.key else None
         cidr = "" if host in known else str(news["cidr"])
         return _refusal(host, news["hosts"][host], {**mode, "CIDR": cidr}, seconds)
 
-    hosts = [host for host in news["hosts"] if not same or host not in known]
-    hosts += [host for host in before if host not in news["hosts"]]
-    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
-        return [refusal for refusal in pool.map(ask, hosts) if refusal]
+    def ask_leaving(host: str) -> Refusal | None:
+        refusal = _refusal(host, before[host], leaving, seconds)
+        # One that is dead may leave; nothing runs there.
+        return refusal if refusal and refusal.key else None
+
+    asked = [(ask, host) for host in news["hosts"] if not same or host not in known]
+    asked += [(ask_leaving, host) for host in before if host not in stay]
+    with ThreadPoolExecutor(max_workers=len(asked) or 1) as pool:
+        answers = pool.map(lambda question: question[0](question[1]), asked)
+        return [refusal for refusal in answers if refusal]
 
 
 def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
@@ -219,7 +228,10 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
             hosts: The hosts on the network.
             opts: More resource options, usually the parent.
         """
-        reached = {host.name: {"address": host.address, "ssh": host.ssh} for host in hosts}
+        reached = {
+            host.name: {"address": host.address, "ssh": host.ssh, "made": host.machine is not None}
+            for host in hosts
+        }
         props = described(config, reached)
         ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])
         super().__init__(_ModeProvider(), name, props, ResourceOptions.merge(ready, opts))

@@ -6,9 +6,17 @@ if systemctl is-active --quiet calico-lab-calico.target; then
     # shellcheck source=/dev/null
     . /etc/calico-lab/calico/calico.env
     set +a
-    # The other hosts stop expecting this one. When etcd is gone, so is what it said of this host.
-    timeout 10 /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch \
-        delete --skip-not-exists node "$HOST" >/dev/null || echo "$HOST: calico: etcd does not answer" >&2
+    calicoctl() { timeout 10 /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch "$@"; }
+    # The other hosts stop expecting this one, unless another has its name by now. When etcd is gone, so is what it said
+    # of this host.
+    template='{{range .}}{{with .Spec.BGP}}{{.IPv4Address}}{{end}}{{end}}'
+    if said=$(calicoctl get node "$HOST" -o go-template="$template" 2>&1); then
+        case "$said" in
+        '' | "$IP" | "$IP"/*) said=$(calicoctl delete --skip-not-exists node "$HOST" 2>&1) && said= ;;
+        *) said= ;;
+        esac
+    fi
+    [ -z "$said" ] || echo "$HOST: calico: its node stays in etcd: $said" >&2
 fi
 for unit in $UNITS; do
     systemctl disable --quiet "$unit" 2>/dev/null || true

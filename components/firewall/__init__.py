@@ -72,7 +72,8 @@ class FirewallPolicy(ComponentResource):
                 f"{host_name}-firewall",
                 inputs(
                     host=host_name,
-                    machine=host.machine.id if host.machine else host.address,
+                    url=host.url,
+                    machine=host.anew,
                     ssh_config=ssh_config,
                     compiled=compile_policies(policies),
                     operator=[str(address) for address in lab.operator],

@@ -135,6 +135,7 @@ class _Connection:
 
     def __init__(self, props: Mapping[str, Any]) -> None:
         self.host = str(props["host"])
+        self.url = str(props["url"])
         self.config = str(PROJECT / str(props["ssh_config"]))
 
     def firewall(
@@ -167,7 +168,7 @@ class _Connection:
         options += [f"-oConnectTimeout={max(1, int(min(seconds, 10)))}"]
         try:
             done = subprocess.run(
-                ["ssh", "-F", self.config, *options, self.host, remote],
+                ["ssh", "-F", self.config, *options, self.url, remote],
                 input=stdin,
                 capture_output=True,
                 timeout=seconds,
@@ -345,6 +346,7 @@ def _confirm(connection: _Connection, change: str, window: int, took: float) -> 
 def inputs(
     *,
     host: str,
+    url: str,
     machine: Input[str],
     ssh_config: Input[str],
     compiled: Compiled,
@@ -358,6 +360,7 @@ def inputs(
 
     Args:
         host: Its name.
+        url: Its destination for ssh(1).
         machine: What tells it from one that takes its place.
         ssh_config: Path, from the project's folder, of the ssh_config(5) by which hosts are reached.
         compiled: What it loads.
@@ -369,6 +372,7 @@ def inputs(
     """
     return {
         "host": host,
+        "url": url,
         "machine": machine,
         "ssh_config": ssh_config,
         **vars(compiled),
@@ -381,8 +385,9 @@ def inputs(
     }
 
 
-COMPARED = ("policies", "ipv4", "ipv6", "sets", "program")
-ASKED_WITH = ("host", "ssh_config", "operator", "allow_lockout")
+# By another login or port it is reached as before, which a new connection has to confirm.
+COMPARED = ("policies", "ipv4", "ipv6", "sets", "program", "url")
+ASKED_WITH = ("host", "url", "ssh_config", "operator", "allow_lockout")
 """What a host is asked with at a preview; where some of it is unknown, only the update asks."""
 
 
@@ -410,7 +415,7 @@ class HostFirewallProvider(dynamic.ResourceProvider):
             return dynamic.UpdateResult(_apply(news))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        """Compare what a host would load; how it is reached and watched is no change of it."""
+        """Compare what a host would load, and where it is reached; how it is watched is no change of it."""
         replaces = [key for key in ("host", "machine") if olds.get(key) != news.get(key)]
         changed = bool(olds.get("drift")) or differ(COMPARED, olds, news)
         return dynamic.DiffResult(changes=changed or bool(replaces), replaces=replaces)

@@ -23,7 +23,7 @@ from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
 from components.hosts.files import render
 from components.hosts.known import host_key
 from components.hosts.machine import Machine, MachineNetwork, interface_in, plan
-from components.hosts.ssh import Endpoint, SshAccess
+from components.hosts.ssh import Endpoint, Login, SshAccess
 from components.secrets import SshKey
 
 __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with_variables"]
@@ -72,7 +72,9 @@ class Host:
     user: str
     connection: remote.ConnectionArgs
     ssh: Input[str]
-    """A ready ssh command, which is run in the project's folder."""
+    """An ssh command that reaches it in any update, and is run in the project's folder."""
+    url: str
+    """Its destination, `ssh://user@address:port`: unlike its name it never comes to mean another host."""
     ready: Sequence[Resource]
     """What has to be done before anything on the host is."""
     machine: CustomResource | None
@@ -80,25 +82,48 @@ class Host:
     docker: DockerProvider | None = None
     plan: str = ""
     """What the machine is made by, where the lab makes it: it is made anew when this changes."""
+    lost: bool = False
+    """Whether it is gone for good: what is on it leaves the stack without being removed there."""
 
     @property
-    def anew(self) -> Output[str] | None:
-        """What replaces a resource when a machine that was made takes the place of the host's."""
-        return self.machine.id if self.machine else None
+    def place(self) -> str:
+        """The host as one that keeps something: with its address, where another one may get its name."""
+        return self.name if self.machine else f"{self.name} ({self.address})"
+
+    @property
+    def anew(self) -> Input[str]:
+        """What replaces a resource that the machine in the host's place does not have."""
+        return self.machine.id if self.machine else self.address
 
     @property
     def identity(self) -> dict[str, Input[str]]:
         """What tells the machine from one that takes its place, for the variables of a script.
 
         Another one has it run again, as an update. (`replace_with` would make it anew, but Pulumi then undoes
-        first what is there, one by one, whatever `deleted_with` says.)
+        first what is there, one by one, whatever `deleted_with` says.) Hosts that exist have none: the one
+        before is there, too, and what is on it has to be undone.
         """
-        return {"MACHINE": self.anew} if self.anew else {}
+        return {"MACHINE": self.machine.id} if self.machine else {}
 
-    def options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
-        """Options for a resource on this host: after it is ready, and gone when the machine is gone."""
+    def options(self, opts: ResourceOptions | None = None, *, once: bool = False) -> ResourceOptions:
+        """Options for a resource on this host.
+
+        After the host is ready. Where the lab has made the machine, gone when that is gone; where it exists
+        already, made on the one at another address, and then removed from the one before.
+
+        Args:
+            opts: More resource options.
+            once: See `run`.
+        """
+        exists = self.machine is None and not once
         return ResourceOptions.merge(
-            ResourceOptions(depends_on=list(self.ready), deleted_with=self.machine), opts
+            ResourceOptions(
+                depends_on=list(self.ready),
+                deleted_with=self.machine,
+                replacement_trigger=self.address if exists else None,
+                retain_on_delete=True if self.lost else None,
+            ),
+            opts,
         )
 
     def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
@@ -149,7 +174,7 @@ class Host:
             triggers=list(triggers) or None,
             logging=remote.Logging.STDERR,
             add_previous_output_in_env=False,
-            opts=self.options(opts),
+            opts=self.options(opts, once=once),
         )
 
     def files(
@@ -241,26 +266,26 @@ class Hosts(ComponentResource):
         self._plans: dict[str, str] = {}
         self.controller = DockerProvider("controller", opts=self._child)
         if isinstance(config, DockerHosts):
-            endpoints, machines, private_key = self._make(config)
+            endpoints, machines, login = self._make(config)
             self._plans = {
                 name: plan(config.network, config.release, str(member.address), member.mac)
                 for name, member in config.members.items()
             }
         else:
-            endpoints, machines, private_key = self._take(config)
-        access = SshAccess("ssh-access", endpoints, private_key, opts=self._child)
+            endpoints, machines, login = self._take(config)
+        access = SshAccess("ssh-access", endpoints, login, opts=self._child)
         self.ssh_config = access.config
         hosts = {
-            endpoint.alias: self._host(endpoint, private_key, machines.get(endpoint.alias), access)
+            endpoint.alias: self._host(endpoint, login, machines.get(endpoint.alias), access)
             for endpoint in endpoints
         }
         self.members = {member: hosts[member] for member in config.members}
         self.visitor = hosts.get("visitor")
         self.addresses = Output.from_input({member: host.address for member, host in self.members.items()})
-        self.ssh = Output.all(**{alias: host.ssh for alias, host in hosts.items()})
+        self.ssh = access.config.apply(lambda path: {alias: f"ssh -F {path} {alias}" for alias in hosts})
         self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
 
-    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Output[str]]:
+    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
         """Make the machines as containers of the controller's Docker engine."""
         on_controller = ResourceOptions(parent=self, provider=self.controller)
         operator = SshKey("operator", opts=self._child)
@@ -283,9 +308,9 @@ class Hosts(ComponentResource):
             )
             machines[alias] = machine.container
             endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
-        return endpoints, machines, operator.private_key
+        return endpoints, machines, Login(operator.private_key)
 
-    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Output[str]]:
+    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
         """Take the machines that the operator has."""
         endpoints = [
             Endpoint(
@@ -294,14 +319,15 @@ class Hosts(ComponentResource):
                 member.port,
                 member.user,
                 Output.from_input(host_key(member, config.known_hosts)),
+                lost=member.lost,
             )
             for alias, member in config.members.items()
         ]
-        private_key = Output.secret(config.private_key.expanduser().read_text())
-        return endpoints, {}, private_key
+        identity = config.identity
+        return endpoints, {}, Login(Output.secret(identity.read_text()) if identity else None, identity)
 
     def _host(
-        self, endpoint: Endpoint, private_key: Output[str], machine: CustomResource | None, access: SshAccess
+        self, endpoint: Endpoint, login: Login, machine: CustomResource | None, access: SshAccess
     ) -> Host:
         reachable = Host(
             name=endpoint.alias,
@@ -311,16 +337,20 @@ class Hosts(ComponentResource):
                 host=endpoint.address,
                 port=endpoint.port,
                 user=endpoint.user,
-                private_key=private_key,
+                # Without one the plugin asks the ssh-agent at SSH_AUTH_SOCK. That path is not given here,
+                # because it changes with each session of the operator.
+                private_key=login.private_key,
                 host_key=endpoint.host_key,
                 # A container answers within seconds; a machine that is down is reported within a minute.
                 dial_error_limit=20,
                 per_dial_timeout=3,
             ),
-            ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.alias}"),
+            ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.url}"),
+            url=endpoint.url,
             ready=[machine] if machine else [],
             machine=machine,
             plan=self._plans.get(endpoint.alias, ""),
+            lost=endpoint.lost,
         )
         role = "the visitor, outside the lab" if endpoint.alias == "visitor" else "a host of the lab"
         prepared = reachable.run(
@@ -355,9 +385,14 @@ class Hosts(ComponentResource):
             # Known once there is access: a preview of a lab that is not there must not try to reach it. (That
             # the engine runs would be too much to ask: of a provider that is not known the engine of Pulumi
             # cannot preview what replaces with what, and fails.)
-            host=access.config.apply(lambda _: f"ssh://{endpoint.alias}"),
+            host=access.config.apply(lambda _: endpoint.url),
             ssh_opts=access.config.apply(lambda path: ["-F", path]),
             disable_docker_daemon_check=True,
-            opts=ResourceOptions(parent=self, depends_on=[access, engine]),
+            # As an update it would remove from the new host what is on the one before.
+            opts=ResourceOptions(
+                parent=self,
+                depends_on=[access, engine],
+                replacement_trigger=None if machine else endpoint.address,
+            ),
         )
         return Host(**{**reachable.__dict__, "ready": [prepared, access, engine], "docker": provider})

@@ -1,5 +1,7 @@
 """The `hosts` section of the config: machines made by Docker, or machines that exist already."""
 
+import os
+import subprocess
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -130,11 +132,58 @@ class ExistingMember(Section):
     user: str = Field(
         "root", pattern=r"^[a-z_][a-z0-9_-]*$", description="root, or a sudoer without password."
     )
+    lost: bool = Field(
+        False,
+        description="It is gone for good, so nothing is removed there. Set it and run `pulumi up` "
+        "before you take the member off, give it another address, or destroy the lab.",
+    )
     host_key: str | None = Field(
         None,
         pattern=r"^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/=]+$",
         description="Its public host key, `ssh-ed25519 AAAA...`; without it, the key in `knownHosts`.",
     )
+
+
+def unusable_key(path: Path) -> str | None:
+    """Say why a private key cannot be used without asking the operator; None where it can."""
+    try:
+        found = path.is_file()
+    except OSError:
+        # Python takes some errors for an answer, but not that a name is too long.
+        found = False
+    if not found:
+        return (
+            "is not a file; must be the path of an SSH private key, seen from the project's folder, or left out "
+            "for the keys of your ssh-agent"
+        )
+    # As ssh would: the public key of one that is encrypted, or that others may read, is not to be had.
+    read = subprocess.run(
+        ["ssh-keygen", "-y", "-P", "", "-f", str(path)], capture_output=True, text=True, check=False
+    )
+    if read.returncode == 0:
+        return None
+    if "passphrase" in read.stderr:
+        return f"has a passphrase; 'ssh-add {path}', and leave privateKey out"
+    if "too open" in read.stderr:
+        return f"may be read by others, which ssh refuses; 'chmod 600 {path}'"
+    return f"cannot be used ({read.stderr.strip()}); must be the path of an SSH private key"
+
+
+def unusable_agent() -> str | None:
+    """Say why the ssh-agent cannot be asked for a key; None where it has one."""
+    if not os.environ.get("SSH_AUTH_SOCK"):
+        cause = "there is no ssh-agent (SSH_AUTH_SOCK is not set); 'eval $(ssh-agent)', then 'ssh-add'"
+    else:
+        asked = subprocess.run(["ssh-add", "-l"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return None
+        # ssh-add(1): 1 where it has no key, 2 where it does not answer.
+        cause = "the ssh-agent has no key; 'ssh-add'"
+        if asked.returncode != 1:
+            cause = (
+                f"the ssh-agent does not answer ({asked.stderr.strip()}); 'eval $(ssh-agent)', then 'ssh-add'"
+            )
+    return f"{cause}. Or give the path of an SSH private key"
 
 
 class ExistingHosts(Section):
@@ -144,7 +193,10 @@ class ExistingHosts(Section):
     members: dict[MemberName, ExistingMember] = Field(
         min_length=1, description="The machines of the lab by name."
     )
-    private_key: ExpandedPath = Field(description="Path of the SSH private key, without passphrase.")
+    private_key: ExpandedPath | None = Field(
+        None,
+        description="Path of the SSH private key, without passphrase. Left out: the keys of your ssh-agent.",
+    )
     known_hosts: ExpandedPath = Field(
         Path("~/.ssh/known_hosts"), description="Where host keys stand that are not given with the member."
     )
@@ -162,24 +214,20 @@ class ExistingHosts(Section):
             seen[member.address] = name
         return self
 
+    @property
+    def identity(self) -> Path | None:
+        """The absolute path of the private key; None where the ssh-agent has it."""
+        return self.private_key.absolute() if self.private_key else None
+
     @model_validator(mode="after")
     def _macs_differ(self) -> Self:
         _check_macs({f"members.{name}": member.mac for name, member in self.members.items()})
         return self
 
     @model_validator(mode="after")
-    def _key_is_readable(self) -> Self:
-        try:
-            found = self.private_key.is_file()
-        except OSError:
-            # Python takes some errors for an answer, but not that a name is too long.
-            found = False
-        if not found:
-            raise problem_at(
-                "privateKey",
-                str(self.private_key),
-                "is not a file; must be the path of an SSH private key, seen from the project's folder",
-            )
+    def _key_is_usable(self) -> Self:
+        if problem := unusable_key(self.identity) if self.identity else unusable_agent():
+            raise problem_at("privateKey", str(self.private_key or "left out"), problem)
         return self
 
 

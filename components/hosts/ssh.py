@@ -1,11 +1,18 @@
-"""The operator's SSH access: an ssh_config(5), a key and pinned host keys in the project's state folder.
+"""The operator's SSH access: an ssh_config(5) and pinned host keys in the project's state folder.
 
 The `ssh` client, the Docker provider and the `lab` command all go through these files. They are made from the
 stack's state, so that a stack that is used from another machine gets them there with the next `pulumi up`.
+The key is among them where the lab has generated it; the operator's own is used where it is.
+
+The aliases are for the operator: each means the host of that name as it is now. Pulumi deletes last, when a
+name may be gone or mean another host. So a resource names its host by `Endpoint.url`, which keeps its
+meaning, and known_hosts keeps the keys of hosts that have left: what is on them may be removed by a later
+update only.
 """
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +20,11 @@ from typing import Any
 import pulumi
 from pulumi import Output, ResourceOptions, dynamic
 
-from components.hosts.shell import PROJECT
+from components.hosts.shell import PROJECT, run
+from components.provider import differ
+
+LOOK_SECONDS = 10
+"""What is waited for a host that leaves the lab."""
 
 
 def access_folder() -> str:
@@ -30,10 +41,33 @@ class Endpoint:
     port: int
     user: str
     host_key: Output[str]
+    lost: bool = False
+    """Whether the host is gone for good, and nothing has to be removed there."""
+
+    @property
+    def url(self) -> str:
+        """The destination for ssh(1) and for Docker."""
+        return f"ssh://{self.user}@{self.address}:{self.port}"
 
 
-def render_config(folder: Path, hosts: Sequence[Mapping[str, Any]]) -> str:
-    """Render the ssh_config(5): an alias per host, this key only, pinned host keys only."""
+@dataclass(frozen=True)
+class Login:
+    """How the operator logs in: by a key that the lab has generated, by a file, or by the ssh-agent."""
+
+    private_key: Output[str] | None = None
+    """The key's text, which the command plugin needs (secret); None for the ssh-agent."""
+    identity: Path | None = None
+    """The key's file, where the operator has one."""
+
+
+def render_config(folder: Path, hosts: Sequence[Mapping[str, Any]], identity: Path | None) -> str:
+    """Render the ssh_config(5): an alias per host, one way to log in, pinned host keys only.
+
+    Args:
+        folder: Where known_hosts is.
+        hosts: The hosts that have an alias.
+        identity: The private key, and the only one that is tried; None for those of the ssh-agent.
+    """
     blocks = [
         f"Host {host['alias']}\n"
         f"  HostName {host['address']}\n"
@@ -41,10 +75,11 @@ def render_config(folder: Path, hosts: Sequence[Mapping[str, Any]]) -> str:
         f"  User {host['user']}\n"
         for host in hosts
     ]
+    file = f'"{identity}"' if identity else "none"
     blocks.append(
         "Host *\n"
-        f'  IdentityFile "{folder}/identity"\n'
-        "  IdentitiesOnly yes\n"
+        f"  IdentityFile {file}\n"
+        f"  IdentitiesOnly {'yes' if identity else 'no'}\n"
         f'  UserKnownHostsFile "{folder}/known_hosts"\n'
         "  GlobalKnownHostsFile /dev/null\n"
         "  StrictHostKeyChecking yes\n"
@@ -65,36 +100,110 @@ def render_known_hosts(hosts: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """Say why the hosts that the operator has cannot become others in one update, a sentence each.
+
+    What is on a host that leaves is removed last, after what is new has been made. So the host must not have
+    come back under another name by then, and it has to answer.
+    """
+    before = {host["alias"]: host for host in olds["hosts"]}
+    names = {host["address"]: alias for alias, host in before.items()}
+    after = {host["alias"]: host for host in news["hosts"]}
+    refused = []
+    for alias, host in after.items():
+        address, former = host["address"], before.get(alias)
+        name = names.get(address, alias)
+        if name != alias:
+            refused.append(
+                f"hosts.members.{alias}: the host at {address} is {name} of this lab, and removing {name} "
+                f"would remove {alias} with it. First take {name} off the lab, with 'pulumi up'; then give "
+                f"{alias} that address. Nothing was changed"
+            )
+        elif former and former["address"] != address and former["host_key"] == host["host_key"]:
+            refused.append(
+                f"hosts.members.{alias}: {address} has the host key of {former['address']}, so it is the "
+                f"same host, or a copy of it. First take {alias} off the lab, with 'pulumi up'; then name it "
+                "again. (A copy should have keys of its own: there, 'rm /etc/ssh/ssh_host_*_key*; "
+                "ssh-keygen -A'.) Nothing was changed"
+            )
+    leaving = [
+        host
+        for alias, host in before.items()
+        if not host["lost"] and host["address"] != after.get(alias, {}).get("address")
+    ]
+    config = f"{news['folder']}/config"
+    # Without the file there is nothing to ask with until it is written.
+    if refused or not leaving or not (PROJECT / config).is_file():
+        return refused
+    with ThreadPoolExecutor(max_workers=len(leaving)) as pool:
+        answers = list(
+            pool.map(lambda host: run(f"ssh -F {config} {_url(host)}", ":", None, LOOK_SECONDS), leaving)
+        )
+    return [
+        f"hosts.members: {host['alias']} at {host['address']} leaves the lab, and what is on it cannot be "
+        f"removed ({answer.error or f'exit code {answer.status}'}). Start it, and run the command again. If "
+        f"it is gone for good: leave {host['alias']} as it was, but with 'lost: true', run 'pulumi up', and "
+        "then take it off. Nothing was changed"
+        for host, answer in zip(leaving, answers, strict=True)
+        if answer.status
+    ]
+
+
+def _url(host: Mapping[str, Any]) -> str:
+    return Endpoint(host["alias"], host["address"], int(host["port"]), host["user"], host["host_key"]).url
+
+
+def reached(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The hosts of a lab and those that it had before, each address once."""
+    hosts = [*news["hosts"], *olds.get("known", [])]
+    return list({(host["address"], int(host["port"])): host for host in reversed(hosts)}.values())
+
+
 def _files(props: Mapping[str, Any]) -> dict[Path, str]:
     folder = PROJECT / props["folder"]
+    # A property without a value is no property by the time that it comes back.
+    key = props.get("private_key")
+    own = {folder / "identity": key} if key else {}
+    identity = folder / "identity" if own else Path(props["identity"]) if props["identity"] else None
     return {
-        folder / "identity": props["private_key"],
-        folder / "known_hosts": render_known_hosts(props["hosts"]),
-        folder / "config": render_config(folder, props["hosts"]),
+        **own,
+        folder / "known_hosts": render_known_hosts(props.get("known", [])),
+        folder / "config": render_config(folder, props["hosts"], identity),
     }
 
 
 class _SshAccessProvider(dynamic.ResourceProvider):
-    def _write(self, props: Mapping[str, Any]) -> dict[str, Any]:
-        for path, text in _files(props).items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.chmod(0o700)
+    def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
+        # Hosts that the lab has made, and has the key of, go with what is on them.
+        taken = bool(olds.get("hosts")) and not olds.get("private_key")
+        refused = refusals(olds, news) if taken and differ(("hosts",), olds, news) else []
+        return dynamic.CheckResult(dict(news), [dynamic.CheckFailure("hosts", reason) for reason in refused])
+
+    def _write(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+        props = {**news, "known": reached(olds, news)}
+        files = _files(props)
+        folder = PROJECT / props["folder"]
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        for path, text in files.items():
             draft = path.with_suffix(".new")
             draft.touch(mode=0o600)
             draft.write_text(text)
             draft.replace(path)
-        return {**props, "config": f"{props['folder']}/config"}
+        for path in set(folder.iterdir()) - set(files):
+            path.unlink()
+        return props
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
-        return dynamic.CreateResult("ssh-access", self._write(props))
+        return dynamic.CreateResult("ssh-access", self._write({}, props))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        changed = any(olds.get(key) != news.get(key) for key in ("folder", "hosts", "private_key"))
+        changed = differ(("folder", "hosts", "identity", "private_key"), olds, news)
         absent = any(not path.is_file() or path.read_text() != text for path, text in _files(olds).items())
         return dynamic.DiffResult(changes=changed or absent)
 
-    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
-        return dynamic.UpdateResult(self._write(news))
+    def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        return dynamic.UpdateResult(self._write(olds, news))
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
         shutil.rmtree(PROJECT / props["folder"], ignore_errors=True)
@@ -104,20 +213,25 @@ class SshAccess(dynamic.Resource, module="calico-lab", name="SshAccess"):
     """The files by which `ssh -F <config> <host>` reaches every machine of the lab."""
 
     config: Output[str]
-    """Path of the ssh_config(5), from the project's folder."""
+    """Path of the ssh_config(5), from the project's folder; known as soon as the file has been made once."""
 
     def __init__(
         self,
         name: str,
         endpoints: Sequence[Endpoint],
-        private_key: Output[str],
+        login: Login,
         opts: ResourceOptions | None = None,
     ) -> None:
         props = {
             "folder": access_folder(),
             "hosts": [vars(endpoint) for endpoint in endpoints],
-            "private_key": private_key,
-            "config": None,
+            "private_key": None if login.identity else login.private_key,
+            "identity": str(login.identity or ""),
+            "known": None,
         }
         secret = ResourceOptions(additional_secret_outputs=["private_key"])
         super().__init__(_SshAccessProvider(), name, props, ResourceOptions.merge(opts, secret))
+        # No output of the provider: a preview would not know it while that is updated, nor the Docker
+        # providers that are made of it.
+        folder = access_folder()
+        self.config = self.id.apply(lambda _: f"{folder}/config")

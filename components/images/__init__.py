@@ -103,6 +103,7 @@ class ServiceImage(ComponentResource):
                 "IMAGE": self._name,
                 "IMAGE_ID": self._image.image_id,
                 "HOST": host.name,
+                "DESTINATION": host.url,
                 "SSH_CONFIG": self._ssh_config,
                 **host.identity,
             },

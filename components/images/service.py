@@ -209,10 +209,10 @@ class Service:
 
     def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
         child = ResourceOptions(parent=self._parent)
-        Place(f"{self._name}-place", self._container_name, self._host.name, volume.path, opts=child)
+        Place(f"{self._name}-place", self._container_name, self._host.place, volume.path, opts=child)
         # By a trigger, and not by a label as with the container: the volume of a lab that an earlier program
         # has made has neither, and what is saved in it must not be lost because it gets one.
-        moved = ResourceOptions(replacement_trigger=self._host.name)
+        moved = ResourceOptions(replacement_trigger=self._host.place)
         made = docker.Volume(
             f"{self._name}-{volume.name}",
             name=f"{self._container_name}-{volume.name}",

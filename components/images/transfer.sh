@@ -4,7 +4,7 @@
 # It is asked for by its id: another lab that builds on the same engine gives its images the same names.
 set -eu -o pipefail
 
-docker_there() { ssh -F "$SSH_CONFIG" "$HOST" docker "$@"; }
+docker_there() { ssh -F "$SSH_CONFIG" "$DESTINATION" docker "$@"; }
 
 fail() {
     echo "$HOST: could not bring the image $IMAGE there from the controller, see above;" \

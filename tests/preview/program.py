@@ -32,6 +32,8 @@ class Registered:
     provider: str
     replacement_trigger: Any
     """Another value replaces the resource; None and any value are the same, as they are to the engine."""
+    retained: bool
+    """Whether it leaves the stack without being deleted."""
 
     def secrets(self) -> Iterator[Any]:
         """The secret values among its inputs."""
@@ -139,6 +141,7 @@ class _Recorder(mocks.MockMonitor):
                 request.deletedWith,
                 request.provider,
                 json_format.MessageToDict(request.replacement_trigger),
+                request.retainOnDelete,
             )
         )
         return answer

@@ -27,11 +27,11 @@ MODE: dict[str, Any] = {
     "overhead": 0.0,
     "reflectors": [],
     "hosts": {
-        "a0": {"address": "172.16.6.44", "ssh": "ssh a0"},
-        "a1": {"address": "172.16.6.218", "ssh": "ssh a1"},
+        "a0": {"address": "172.16.6.44", "ssh": "ssh a0", "made": True},
+        "a1": {"address": "172.16.6.218", "ssh": "ssh a1", "made": True},
     },
 }
-A2 = {"address": "172.16.6.231", "ssh": "ssh a2"}
+A2 = {"address": "172.16.6.231", "ssh": "ssh a2", "made": True}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,18 @@ def test_hosts_are_asked_only_of_what_they_may_refuse(hosts: Answers) -> None:
         hosts.asked.clear()
         assert check(olds, news) == []
         assert len(hosts.asked) == asked
+
+
+@pytest.mark.parametrize(("made", "asked"), [(True, []), (False, ["a1", "b1"])])
+def test_a_host_that_exists_is_another_one_at_another_address(
+    hosts: Answers, made: bool, asked: list[str]
+) -> None:
+    olds, news = (
+        {**MODE, "hosts": {"a1": {"address": address, "ssh": f"ssh {name}", "made": made}}}
+        for address, name in (("10.0.0.1", "a1"), ("10.0.0.2", "b1"))
+    )
+    assert check(olds, news) == []
+    assert sorted(hosts.asked) == asked
 
 
 def test_hosts_that_leave_the_network_are_asked_what_runs_on_it(hosts: Answers) -> None:

@@ -550,6 +550,18 @@ def test_only_calicos_rules_go(host: PretendHost, case: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("node", "deleted"), [("10.0.0.1/24", True), ("10.0.0.1", True), ("10.0.0.10/24", False), ("", True)]
+)
+def test_the_node_goes_that_is_this_host_and_not_another_of_its_name(
+    host: PretendHost, node: str, deleted: bool
+) -> None:
+    calicoctl(host, f'[ "$2" != get ] || echo "{node}"')
+    host.write("/etc/calico-lab/calico/calico.env", "IP=10.0.0.1\n")
+    assert host.run(HERE / "remove-services.sh", REMOVAL).returncode == 0
+    assert any("delete --skip-not-exists node" in call for call in host.calls) is deleted
+
+
 def test_only_calicos_interfaces_and_sets_go(host: PretendHost) -> None:
     links = ["1: lo:", "2: eth0@if9:", "3: cali0123456789a@if3:", "4: vxlan.calico:"]
     links += ["5: calibre0:", "6: br-calico-lab:", "7: wireguard.cali:"]

@@ -43,7 +43,14 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
     def program() -> Output[None]:
         hosts = {
             name: Host(
-                name, machine.address, "root", remote.ConnectionArgs(host=machine.address), "ssh", [], None
+                name,
+                machine.address,
+                "root",
+                remote.ConnectionArgs(host=machine.address),
+                "ssh",
+                f"ssh://{machine.address}",
+                [],
+                None,
             )
             for name, machine in LAB.hosts.items()
         }
@@ -75,7 +82,7 @@ def test_what_a_host_gets() -> None:
     recorder, _ = up({"undoSeconds": 30, "policies": {"p": {"hosts": ["a0"], "rules": [DROP_80]}}})
     inputs = recorder.resources[FIREWALL, "a0-firewall"]
     assert inputs["host"] == "a0"
-    assert inputs["ssh_config"] == "ssh/config"
+    assert (inputs["ssh_config"], inputs["url"]) == ("ssh/config", f"ssh://{LAB.hosts['a0'].address}")
     assert inputs["ipv4"]["CALICO-LAB-INPUT"]["p"] == [
         '-p tcp -m tcp --dport 80 -m comment --comment "p/1" -j DROP'
     ]

@@ -30,6 +30,7 @@ PROBES = {
 }
 PROPS: dict[str, Any] = {
     "host": "a0",
+    "url": "ssh://root@172.16.6.44:22",
     "machine": "0123",
     "ssh_config": ".state/ssh/lab/config",
     "policies": ["p"],
@@ -122,7 +123,7 @@ def test_create_applies_and_confirms_over_connections_of_their_own(ssh: Ssh) -> 
     result = HostFirewallProvider().create(PROPS)
     assert ssh.verbs() == ["operator", "apply", "confirm"]
     for _, command in ssh.calls:
-        assert {"-oControlMaster=no", "-oControlPath=none", "a0"} <= set(command)
+        assert {"-oControlMaster=no", "-oControlPath=none", PROPS["url"]} <= set(command)
     assert result.outs == STATE
     payload = ssh.payloads["apply"]
     assert payload["rules.v4"] == f"*filter\n:CALICO-LAB-INPUT - [0:0]\n-A CALICO-LAB-INPUT {RULE}\nCOMMIT\n"
@@ -282,6 +283,8 @@ def test_a_host_error_reaches_the_terminal_without_a_traceback(ssh: Ssh) -> None
         ({"sets": {"few/ipv4": "10.0.0.1/32\n"}}, True, []),
         ({"program": "another"}, True, []),
         ({"undo_seconds": 60, "operator": ["192.0.2.1"], "ssh_config": "elsewhere"}, False, []),
+        # It would be removed by the login before.
+        ({"url": "ssh://ops@172.16.6.44:2222"}, True, []),
         ({"host": "a1"}, True, ["host"]),
         ({"machine": "4567"}, True, ["machine"]),
     ],
@@ -345,3 +348,11 @@ def test_a_set_is_filled_beside_the_one_in_use() -> None:
         f"swap cl6-draft {name}",
         "destroy cl6-draft",
     ]
+
+
+def test_a_firewall_is_removed_where_it_was_loaded(ssh: Ssh) -> None:
+    HostFirewallProvider().delete("a0-firewall", STATE)
+    [(verb, command)] = ssh.calls
+    assert verb == "remove"
+    assert STATE["url"] in command
+    assert STATE["host"] not in command, "the name may mean another host by now"

@@ -66,7 +66,7 @@ HOSTS = [
 
 def test_ssh_finds_each_host_with_pinned_keys_only(tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text(render_config(tmp_path, HOSTS))
+    config.write_text(render_config(tmp_path, HOSTS, tmp_path / "key"))
     shown = subprocess.run(
         ["ssh", "-G", "-F", config, "b"], capture_output=True, text=True, check=True
     ).stdout
@@ -74,7 +74,7 @@ def test_ssh_finds_each_host_with_pinned_keys_only(tmp_path: Path) -> None:
     assert (settings["hostname"], settings["port"], settings["user"]) == ("10.0.0.9", "2222", "ops")
     assert settings["stricthostkeychecking"] == "true"
     assert settings["userknownhostsfile"] == f"{tmp_path}/known_hosts"
-    assert settings["identitiesonly"] == "yes"
+    assert (settings["identitiesonly"], settings["identityfile"]) == ("yes", f"{tmp_path}/key")
 
 
 def test_known_hosts_names_the_port_where_it_is_not_22() -> None:

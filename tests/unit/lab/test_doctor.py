@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.calico import mode
 from components.config import LabConfig, load
+from components.hosts import config as hosts_config
 from lab import __main__ as command
 from lab import doctor, remote, stack, status, why
 from tests.unit.lab import lab_cases
@@ -22,6 +23,12 @@ MEMBERS = {"d0": "172.30.96.10", "d1": "172.30.96.11", "d2": "172.30.96.12"}
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5rG9rLdOryGwdj"
 SECTIONS = ("network", "etcd", "proxy", "notebook")
 NOW = 1000000.0
+
+
+@pytest.fixture(autouse=True)
+def any_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here logs in."""
+    monkeypatch.setattr(hosts_config, "unusable_key", lambda _: None)
 
 
 def config(

@@ -20,7 +20,7 @@ set -u
 engine=controller
 if [ "${0##*/}" = ssh ]; then
     [ "$1 $2" = "-F config" ] || exit 255
-    engine=$3
+    engine=${3#ssh://root@}
     shift 4
 fi
 echo "$engine: docker $*" >>"$CALLS"
@@ -64,6 +64,7 @@ class Engines:
             "IMAGE": "calico-lab/notebook:latest",
             "IMAGE_ID": IMAGE_ID,
             "HOST": "a1",
+            "DESTINATION": "ssh://root@a1",
             "SSH_CONFIG": "config",
             "PULUMI_COMMAND_STDOUT": IMAGE_ID,
         }

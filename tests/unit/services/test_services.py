@@ -59,7 +59,14 @@ class Engine(mocks.Mocks):
 def host(name: str, address: str) -> Host:
     connection = remote.ConnectionArgs(host=address)
     return Host(
-        name=name, address=address, user="root", connection=connection, ssh="ssh", ready=[], machine=None
+        name=name,
+        address=address,
+        user="root",
+        connection=connection,
+        ssh="ssh",
+        url=f"ssh://root@{address}:22",
+        ready=[],
+        machine=None,
     )
 
 
@@ -265,6 +272,7 @@ def test_an_image_is_built_on_the_controller_and_brought_to_every_host() -> None
             "IMAGE": "calico-lab/notebook:latest",
             "IMAGE_ID": BUILT,
             "HOST": name,
+            "DESTINATION": f"ssh://root@10.0.0.{name[1:]}:22",
             "SSH_CONFIG": "config",
         }
         assert transfer["triggers"] == [BUILT]

@@ -66,11 +66,11 @@ def begun(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, A
     [
         (
             begun("docker:index/container:Container", "creating"),
-            [Unfinished("a1", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
+            [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
         ),
         (
             begun("docker:index/network:Network", "creating"),
-            [Unfinished("a1", "calico-lab-x", ["network", "rm", "calico-lab-x"])],
+            [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["network", "rm", "calico-lab-x"])],
         ),
         # It may hold what somebody has saved, and can be made again as it is.
         (begun("docker:index/volume:Volume", "creating"), []),
@@ -89,7 +89,7 @@ def test_what_a_killed_run_began_on_a_host_is_found(
             "type": "pulumi:providers:docker",
             "inputs": inputs,
         }
-        for name, inputs in (("a1-docker", {"host": "ssh://a1"}), ("controller", {}))
+        for name, inputs in (("a1-docker", {"host": "ssh://root@10.0.0.2:22"}), ("controller", {}))
     ]
     state = {"deployment": {"resources": providers, "pending_operations": [operation]}}
     assert unfinished(state) == found
