@@ -10,8 +10,8 @@ set -a
 set +a
 cluster=$ETCDCTL_ENDPOINTS
 export ETCDCTL_ENDPOINTS=$ENDPOINT
-# The unit reads it after the member's settings.
-joining=/run/calico-lab-etcd-joining.env
+# The unit reads it after the member's settings. A reboot does not take it away.
+joining=/var/lib/calico-lab/etcd-joining.env
 log=/var/lib/calico-lab/etcd/member/wal
 
 # It was not started (member.sh), or etcd has refused to begin anew under the name of a member that has run, and ended.

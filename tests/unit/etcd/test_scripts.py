@@ -1,5 +1,6 @@
 """A member's scripts: when it is started, when it gives way to be started anew, and what a sick one says."""
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_a_peer_behind_a_packet_filter_is_told_from_one_that_refuses(host: Prete
 
 LOST = "echo 'member 3886 has already been bootstrapped'"
 PEER = "https://10.0.0.2:2380"
-JOINING = "/run/calico-lab-etcd-joining.env"
+JOINING = "/var/lib/calico-lab/etcd-joining.env"
 
 
 def run_gate_of_lost(
@@ -213,7 +214,7 @@ def run_gate_of_lost(
     The cluster has `entry` of it, and it is healthy once it has been started.
     """
     host.write("/etc/calico-lab/etcd/etcd.env", f"ETCD_INITIAL_ADVERTISE_PEER_URLS={PEER}\n")
-    host.path("/run").mkdir()
+    host.path(JOINING).parent.mkdir(parents=True, exist_ok=True)
     host.program("journalctl", said)
     answers = f"""
         case "$*" in
@@ -252,6 +253,14 @@ def test_a_member_that_lost_its_data_takes_its_place_again(
     # It is told to join, and only until it has.
     assert (host.root / "started-with").read_text() == "ETCD_INITIAL_CLUSTER_STATE=existing\n"
     assert not host.path(JOINING).exists()
+
+
+def test_a_member_that_has_not_joined_yet_goes_on_joining_after_a_reboot(host: PretendHost) -> None:
+    host.path("/run").mkdir()
+    status, done, _ = run_gate_of_lost(host, "", 0)
+    assert (status, len(done)) == (1, 1)
+    shutil.rmtree(host.path("/run"))
+    assert host.path(JOINING).read_text() == "ETCD_INITIAL_CLUSTER_STATE=existing\n"
 
 
 def test_what_a_joining_member_is_told_counts_more_than_its_settings() -> None:
