@@ -153,8 +153,8 @@ def unusable_key(path: Path) -> str | None:
         found = False
     if not found:
         return (
-            "is not a file; must be the path of an SSH private key, seen from the project's folder, or left out "
-            "for the keys of your ssh-agent"
+            "is not a file; must be the path of an SSH private key, seen from the project's folder, or left "
+            "out for the keys of your ssh-agent"
         )
     # As ssh would: the public key of one that is encrypted, or that others may read, is not to be had.
     read = subprocess.run(

@@ -75,6 +75,17 @@ class Apart:
         self.configure(config)
         self.pulumi("up", "--yes", "--skip-preview", *self._config, *QUIET, seconds=seconds)
 
+    def refused(self, config: dict[str, Any]) -> str:
+        """Preview a config that cannot be applied, and return what Pulumi says."""
+        self.configure(config)
+        return self.pulumi("preview", *self._config, *QUIET, fails=True)
+
+    def texts(self) -> str:
+        """Everything that the state and the folder of the SSH access have, as it is on disk."""
+        folders = (self.folder / "state", PROJECT / ".state" / "ssh" / self.stack)
+        files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+        return "".join(path.read_text(errors="replace") for path in files)
+
     def nothing_to_change(self) -> None:
         """Fail where another `up` would change something."""
         self.pulumi("preview", "--expect-no-changes", *self._config, *QUIET)
