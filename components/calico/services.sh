@@ -7,16 +7,23 @@ started_with=/var/lib/calico-lab/calico.config
 if [ "$(cat "$started_with" 2>/dev/null)" = "$CONFIG" ] && systemctl is-active --quiet "$target"; then
     exit 0
 fi
-# What Felix switches on for the whole machine is put back when the lab is removed.
+# What Felix switches on for the whole machine is put back when the lab is removed. Remembered once, so whole or not at
+# all.
 before=/var/lib/calico-lab/calico.sysctl
-[ -e "$before" ] || sysctl -e net.ipv4.ip_forward net.netfilter.nf_conntrack_acct >"$before"
+if [ ! -e "$before" ]; then
+    sysctl -e net.ipv4.ip_forward net.netfilter.nf_conntrack_acct >"$before.new"
+    mv "$before.new" "$before"
+fi
 ln -sfn /opt/calico-lab/calico/confd/templates /etc/calico-lab/calico/confd/templates
 systemctl daemon-reload
 objects=/usr/lib/calico/bpf
 if [ "$DATAPLANE" = ebpf ]; then
     state=/var/lib/calico-lab
-    [ -e "$state/ebpf.sysctl" ] ||
-        sysctl -a -r '^net\.ipv4\.conf\..*\.(rp_filter|accept_local)$' 2>/dev/null | grep -v '\.cali' >"$state/ebpf.sysctl"
+    if [ ! -e "$state/ebpf.sysctl" ]; then
+        sysctl -a -r '^net\.ipv4\.conf\..*\.(rp_filter|accept_local)$' 2>/dev/null |
+            grep -v '\.cali' >"$state/ebpf.sysctl.new"
+        mv "$state/ebpf.sysctl.new" "$state/ebpf.sysctl"
+    fi
     mountpoint -q /sys/fs/bpf || touch "$state/ebpf.mounted"
     # Felix knows no other place.
     mkdir -p "${objects%/*}"

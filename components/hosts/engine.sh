@@ -16,17 +16,25 @@ until docker_answers; do
     sleep 0.2
 done
 # A restart of Docker, or its death, leaves containers running with their connections. An engine that has settings of
-# its own keeps them, and a swarm does not go together with it.
-settings=/etc/docker/daemon.json
+# its own keeps them, and a swarm does not go together with it. The lab's settings have a second name: a file of another
+# that takes their place does not have it, whatever is in it, and there is no moment at which they have one name only.
+settings=/etc/docker/daemon.json own=/etc/docker/calico-lab.json
+keeps='{"live-restore": true}'
 if [ ! -e "$settings" ] &&
     [ "$(docker info --format '{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}')" = "false inactive" ]; then
     mkdir -p /etc/docker
-    echo '{"live-restore": true}' >"$settings"
-    touch /var/lib/calico-lab/docker-live-restore
+    rm -f "$own"
+    echo "$keeps" >"$own"
+    # Not where another was quicker.
+    ln "$own" "$settings" 2>/dev/null || true
+fi
+if [ "$settings" -ef "$own" ] && [ "$(cat "$settings")" = "$keeps" ] &&
+    [ "$(docker info --format '{{.LiveRestoreEnabled}}')" = false ]; then
     systemctl reload docker.service
 fi
 if [ "$LOGIN" != root ] && ! id -nG "$LOGIN" | grep -qw docker; then
-    # The Docker provider comes as this user, who may sudo everything anyway.
-    usermod --append --groups docker "$LOGIN"
+    # The Docker provider comes as this user, who may sudo everything anyway. Written down before it is done: what is
+    # cut off in between is done again, or has nothing to undo.
     touch /var/lib/calico-lab/docker-group
+    usermod --append --groups docker "$LOGIN"
 fi

@@ -13,9 +13,10 @@ flock 9
 touch "$record" "$record.masked"
 for unit in $MASK; do
     [ "$(systemctl is-enabled "$unit" 2>/dev/null || true)" = masked ] && continue
+    # Before it is: one that was masked and then not written down would stay so.
+    echo "$unit" >>"$record.masked"
     # It says that the unit is not there yet.
     systemctl mask --quiet "$unit" 2>/dev/null
-    echo "$unit" >>"$record.masked"
 done
 # A package has other names too: libelf1t64 provides libelf1.
 names=$(dpkg-query -W -f '${db:Status-Status} ${Package}, ${Provides}\n' | sed -n 's/^installed //p' | sed 's/ ([^)]*)//g; s/, /\n/g')

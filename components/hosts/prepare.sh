@@ -48,5 +48,31 @@ install -d -m 0700 -o "$LOGIN" /var/lib/calico-lab/upload
 [ -d /etc/motd.d ] || touch /var/lib/calico-lab/motd.d
 mkdir -p /etc/motd.d
 echo "Calico Lab: $HOST is $ROLE. Its logs: journalctl -u 'calico-lab-*' -u docker" >/etc/motd.d/calico-lab
-# Docker and Calico switch it on; it goes back to what it was when the lab goes.
-[ -e /var/lib/calico-lab/ip-forward ] || cat /proc/sys/net/ipv4/ip_forward >/var/lib/calico-lab/ip-forward
+# The policy of chain FORWARD by family, "iptables DROP". Where there is no such chain, everything passes.
+forward_policies() {
+    local program family tables policy
+    for program in iptables ip6tables; do
+        family=ip tables=
+        [ "$program" = iptables ] || family=ip6
+        if command -v "$program-save" >/dev/null; then
+            tables=$("$program-save" 2>/dev/null || true)
+        elif command -v nft >/dev/null; then
+            # The chain that iptables takes when it comes.
+            tables=$(nft list chain "$family" filter FORWARD 2>/dev/null || true)
+        fi
+        policy=ACCEPT
+        ! grep -qE '^:FORWARD DROP |[ ;]policy drop;' <<<"$tables" || policy=DROP
+        echo "$program $policy"
+    done
+}
+# Remember under $1 what the rest prints: once, and whole or not at all.
+remember() {
+    local record=/var/lib/calico-lab/$1
+    [ ! -e "$record" ] || return 0
+    "${@:2}" >"$record.new"
+    mv "$record.new" "$record"
+}
+# Docker and Calico switch it on, and Docker then sets the policy to DROP. Both go back to what they were when the lab
+# goes.
+remember ip-forward cat /proc/sys/net/ipv4/ip_forward
+remember forward-policy forward_policies

@@ -5,8 +5,9 @@ if [ -e /var/lib/calico-lab/docker-group ]; then
     if id -nG "$LOGIN" | grep -qw docker; then gpasswd --delete "$LOGIN" docker >/dev/null; fi
     rm -f /var/lib/calico-lab/docker-group
 fi
-settings=/etc/docker/daemon.json
-if [ -e /var/lib/calico-lab/docker-live-restore ] && [ "$(cat "$settings" 2>/dev/null)" = '{"live-restore": true}' ]; then
+settings=/etc/docker/daemon.json own=/etc/docker/calico-lab.json
+# As engine.sh has written them, or this script when it was cut off.
+if [ "$settings" -ef "$own" ] && [[ $(cat "$settings") =~ ^(\{\"live-restore\":\ (true|false)\})?$ ]]; then
     # Docker keeps what it was told when the setting is only gone.
     echo '{"live-restore": false}' >"$settings"
     systemctl reload docker.service || true
@@ -14,8 +15,9 @@ if [ -e /var/lib/calico-lab/docker-live-restore ] && [ "$(cat "$settings" 2>/dev
         [ "$(timeout 10 docker info --format '{{.LiveRestoreEnabled}}')" = true ] || break
         sleep 0.1
     done
-    rm -f "$settings" /var/lib/calico-lab/docker-live-restore
+    rm -f "$settings"
 fi
+rm -f "$own"
 grep -qsx docker.io /var/lib/calico-lab/packages/docker || exit 0
 systemctl stop docker.socket docker.service containerd.service
 for family in iptables ip6tables; do
@@ -28,8 +30,9 @@ for family in iptables ip6tables; do
         for chain in $chains; do "$family" -w -t "$table" -F "$chain"; done
         for chain in $chains; do "$family" -w -t "$table" -X "$chain"; done
     done
-    # Docker sets it to DROP.
-    "$family" -w -P FORWARD ACCEPT 2>/dev/null || true
+    # Docker sets it to DROP where it switches forwarding on; what was so before it came stays so (prepare.sh).
+    ! grep -qsx "$family ACCEPT" /var/lib/calico-lab/forward-policy ||
+        "$family" -w -P FORWARD ACCEPT 2>/dev/null || true
 done
 ip link delete docker0 2>/dev/null || true
 findmnt --raw --noheadings --output TARGET | grep -E '^(/var/lib|/run)/docker/' | xargs -r umount || true

@@ -182,7 +182,7 @@ def test_an_engine_that_did_not_answer_is_known_to_a_removal(lab: Program) -> No
     for host in ("a0", "a1", "a2"):
         removal, engine = (lab.named(f"{host}-{name}") for name in ("engine-removal", "engine"))
         assert "create" not in removal.inputs
-        assert "docker-live-restore" in removal.inputs["delete"]
+        assert "daemon.json" in removal.inputs["delete"]
         assert lab.named(f"{host}-docker").urn in removal.dependencies
         assert removal.urn in engine.dependencies
         assert "delete" not in engine.inputs, "it would be done twice"

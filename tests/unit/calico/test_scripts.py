@@ -302,6 +302,18 @@ def test_settings_of_the_machine_are_remembered_once_and_put_back(host: PretendH
     assert not kept.exists()
 
 
+@pytest.mark.parametrize(("kept", "asked"), [("calico.sysctl", "-e"), ("ebpf.sysctl", "-a")])
+def test_settings_that_were_not_wholly_remembered_are_remembered_again(
+    host: PretendHost, kept: str, asked: str
+) -> None:
+    ebpf = {**SERVICES, "DATAPLANE": "ebpf"}
+    host.program("sysctl", f'[ "$1" != {asked} ] || kill -KILL $PPID')
+    assert host.run(HERE / "services.sh", ebpf).returncode != 0
+    host.program("sysctl", f"printf '{SYSCTL}'")
+    assert host.run(HERE / "services.sh", ebpf).returncode == 0
+    assert "net.ipv4.conf.all.rp_filter = 0" in host.path(f"/var/lib/calico-lab/{kept}").read_text()
+
+
 # ---- dataplane
 
 

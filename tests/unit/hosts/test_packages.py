@@ -255,3 +255,13 @@ def test_where_the_owner_needs_all_nothing_is_purged(host: PretendHost) -> None:
         packages.write("installed iptables, \n")
     needed_by(host, iptables="ufw")
     assert purged(host) == []
+
+
+def test_a_unit_is_unmasked_although_its_masking_was_cut_off(host: PretendHost) -> None:
+    host.program("systemctl", '[ "$1" != mask ] || kill -KILL $PPID')
+    variables = {"NAME": "docker", "PACKAGES": "dpkg", "MASK": "bird.service"}
+    assert host.run(HERE / "packages.sh", variables).returncode != 0
+    host.program("systemctl", '[ "$1" != is-enabled ] || echo masked')
+    assert host.run(HERE / "packages.sh", variables).returncode == 0
+    assert host.run(HERE / "purge-packages.sh", {"NAME": "docker"}).returncode == 0
+    assert "systemctl unmask --quiet bird.service" in host.calls

@@ -1,6 +1,7 @@
 """A host is made ready: what a machine finds in Docker's data that takes the place of another."""
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,22 @@ def host(tmp_path: Path) -> PretendHost:
     return host
 
 
-def prepare(host: PretendHost, variables: dict[str, str]) -> None:
-    folders = ("/etc/os-release", "/etc/motd.d", "/var/lib/docker", "/run/containerd", "/proc/sys")
-    done = host.run(SCRIPT, variables, instead={path: str(host.path(path)) for path in folders})
+def folders(host: PretendHost) -> dict[str, str]:
+    paths = ("/etc/os-release", "/etc/motd.d", "/var/lib/docker", "/run/containerd", "/proc/sys")
+    return {path: str(host.path(path)) for path in paths}
+
+
+def prepare(host: PretendHost, variables: dict[str, str], absent: Sequence[str] = ()) -> None:
+    """Run the script on a host that lacks some programs."""
+    lacking = f'command() {{ [[ " {" ".join(absent)} " != *" $2 "* ]] && builtin command "$@"; }}'
+    instead = {**folders(host), "set -eu\n": f"set -eu\n{lacking}\n"}
+    done = host.run(SCRIPT, variables, instead=instead)
     assert done.returncode == 0, done.stderr
 
 
 def unprepare(host: PretendHost) -> None:
-    folders = ("/etc/motd.d", "/proc/sys")
-    script = SCRIPT.with_name("unprepare.sh")
-    done = host.run(script, TAKEN, instead={path: str(host.path(path)) for path in folders})
+    instead = {path: there for path, there in folders(host).items() if path in ("/etc/motd.d", "/proc/sys")}
+    done = host.run(SCRIPT.with_name("unprepare.sh"), TAKEN, instead=instead)
     assert done.returncode == 0, done.stderr
 
 
@@ -117,3 +124,60 @@ def test_a_folder_of_greetings_that_was_not_there_goes(host: PretendHost) -> Non
 def test_what_is_sent_arrives_where_the_ssh_user_alone_writes(host: PretendHost) -> None:
     prepare(host, TAKEN)
     assert stat.S_IMODE(host.path("/var/lib/calico-lab/upload").stat().st_mode) == 0o700
+
+
+SAVED = """cat <<'END'
+*nat
+:POSTROUTING ACCEPT [0:0]
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD {policy} [0:0]
+COMMIT
+END"""
+LISTED = """[ "$*" = 'list chain ip filter FORWARD' ] || exit 1
+cat <<'END'
+table ip filter {{
+    chain FORWARD {{
+        type filter hook forward priority filter; policy {policy};
+        counter accept
+    }}
+}}
+END"""
+REMEMBERED = "/var/lib/calico-lab/forward-policy"
+
+
+@pytest.mark.parametrize("policy", ["DROP", "ACCEPT"])
+@pytest.mark.parametrize(
+    ("absent", "seen"),
+    [
+        ([], True),
+        # As many machines are that have never had Docker.
+        (["iptables-save", "ip6tables-save"], True),
+        (["iptables-save", "ip6tables-save", "nft"], False),
+    ],
+    ids=["iptables", "nft alone", "neither"],
+)
+def test_the_policy_of_forwarding_is_remembered_from_before_docker(
+    host: PretendHost, absent: Sequence[str], seen: bool, policy: str
+) -> None:
+    host.program("iptables-save", SAVED.format(policy=policy))
+    host.program("nft", LISTED.format(policy=policy.lower()))
+    prepare(host, TAKEN, absent)
+    record = host.path(REMEMBERED)
+    remembered = f"iptables {policy if seen else 'ACCEPT'}\nip6tables ACCEPT\n"
+    assert record.read_text() == remembered
+    # Docker has set it by the next time.
+    host.program("iptables-save", SAVED.format(policy="DROP"))
+    prepare(host, TAKEN)
+    assert record.read_text() == remembered
+
+
+def test_what_was_not_wholly_remembered_is_remembered_again(host: PretendHost) -> None:
+    host.program("ip6tables-save", "kill -KILL $(ps -o ppid= $PPID)")
+    done = host.run(SCRIPT, TAKEN, instead=folders(host))
+    assert done.returncode != 0
+    assert not host.path(REMEMBERED).exists()
+    host.program("ip6tables-save")
+    prepare(host, TAKEN)
+    assert host.path(REMEMBERED).read_text() == "iptables ACCEPT\nip6tables ACCEPT\n"
