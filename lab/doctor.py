@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from ipaddress import IPv4Network
 from itertools import groupby, permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,8 +84,6 @@ class Machine:
     """Whether there is a lab on it."""
     listeners: Sequence[Listener] = ()
     """The programs that listen by TCP."""
-    routes: Sequence[tuple[IPv4Network, str]] = ()
-    """The networks that it has a way to, each with its interface; not the default route."""
     gateways: Mapping[str, str] = field(default_factory=dict)
     """The router on the way to another machine, by that machine's address; none on one segment."""
     connections: Mapping[tuple[str, int], str] = field(default_factory=dict)
@@ -220,7 +217,6 @@ def parse(answer: remote.Answer, address: str, asked: tuple[float, float]) -> Ma
         ahead=max(clock - after, 0) or min(clock - before, 0),
         installed="lab" in lines,
         listeners=list(map(_listener, lines["listener"])),
-        routes=[route for line in lines["route"] if (route := _route(line.split()))],
         gateways={way[0]: way[2] for way in ways if way[1] == "via"},
         connections={(to, int(port)): said for to, port, said in tried},
     )
@@ -233,13 +229,6 @@ def _listener(line: str) -> Listener:
     _, _, program = line.partition('users:(("')
     # An address may have its interface behind it: 127.0.0.53%lo.
     return Listener(address.partition("%")[0], int(port), program.partition('"')[0] or "a program")
-
-
-def _route(words: Sequence[str]) -> tuple[IPv4Network, str] | None:
-    """Read a line of `ip route`; a route of a special type has its type in front."""
-    if not words[0][0].isdigit() or "dev" not in words:
-        return None
-    return IPv4Network(words[0]), words[words.index("dev") + 1]
 
 
 def findings(seen: Checkup) -> list[Finding]:
@@ -255,7 +244,6 @@ def findings(seen: Checkup) -> list[Finding]:
         *_limits(seen, well),
         *_clocks(well),
         *_ports(seen, bare),
-        *_networks(seen, bare),
         *_ways(seen, well),
         *_connections(seen, well),
     ]
@@ -307,12 +295,11 @@ def _room(where: str, folder: str | Path, free: int) -> Iterator[Finding]:
 
 def _modes(seen: Checkup) -> Iterator[Finding]:
     for refusal in seen.refusals:
-        if refusal.key == "cidr":
-            # `_networks` names every way, and only on a machine without a lab.
-            continue
-        why = refusal.why.removeprefix(f"{refusal.host}: ")
-        what = f"cannot have network.{refusal.key} as it is: {why}" if refusal.key else why
-        yield Finding(refusal.host, what, "take it out of the config, or another kernel there")
+        why, _, after = refusal.why.removeprefix(f"{refusal.host}: ").partition("; ")
+        # What lies in network.cidr is said with the key already.
+        other = refusal.key not in ("", "cidr")
+        what = f"cannot have network.{refusal.key} as it is: {why}" if other else why
+        yield Finding(refusal.host, what, after or "take it out of the config, or another kernel there")
 
 
 def _rooms(machines: Mapping[str, Machine]) -> Iterator[Finding]:
@@ -364,19 +351,6 @@ def _ports(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
                 f"tcp/{port} is taken by {program}, and wanted for {purpose}",
                 f"there: ss -ltnp sport = :{port}, and have that listen elsewhere",
             )
-
-
-def _networks(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:
-    pool = seen.config.network.cidr
-    for name, machine in machines.items():
-        for network, interface in machine.routes:
-            # A wider route gives way to those of the lab.
-            if network.subnet_of(pool):
-                yield Finding(
-                    name,
-                    f"has a way to {network} by {interface} already, which is in network.cidr {pool}",
-                    "give network.cidr, and the addresses in it, another private network",
-                )
 
 
 def _ways(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Finding]:

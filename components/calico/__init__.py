@@ -52,7 +52,7 @@ from components.secrets import Certificate, CertificateAuthority
 
 __all__ = ["CalicoConfig", "CalicoNetwork", "Names", "needs", "peers_of"]
 
-PACKAGES = ["bird2", "nftables", "conntrack", "iproute2", "procps"]
+PACKAGES = ["bird2", "nftables", "conntrack", "procps"]
 EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g", "tcpdump"]
 """The libraries of a Felix that loads programs into the kernel, and what sees packets there (`lab trace`)."""
 EBPF_UNIT = "calico-lab-bpffs.service"

@@ -2,8 +2,8 @@
 # Say whether this host can have a mode of the network: interfaces of the kinds $KINDS ("vxlan wireguard"), the
 # dataplane $DATAPLANE, an MTU of $MTU (or nothing) for containers with $OVERHEAD bytes around their packets, a Docker
 # network $REMADE (or nothing) made anew, or removed where this host is going to leave it ($LEAVES), and containers with
-# addresses in $CIDR (or nothing). It leaves nothing: what is tried goes at once. Status 3 means that the host cannot: a
-# key of the config, and why.
+# addresses in $CIDR (or nothing), in which nothing else may lie. It leaves nothing: what is tried goes at once. Status 3
+# means that the host cannot: a key of the config, and why.
 set -eu
 # Others may ask at the same time.
 try=try-$$
@@ -53,12 +53,46 @@ if [ -n "$REMADE" ]; then
         cannot pool "$REMADE is made anew, and containers that are not the lab's are attached to it: $others"
 fi
 
+# What lies in $CIDR, and would be lost to this host: an address or a network a line, and what it is. The lab's own routes
+# are known by their protocols and interfaces, or have no interface at all.
+own=' (proto (bird|80)|dev (cali[0-9a-f]{11}|vxlan\.calico|wireguard\.cali))( |$)'
+routes() { ip -o -4 route show "$@" | grep ' dev ' | grep -vE "$own"; }
+addresses() {
+    echo "${SSH_CONNECTION%% *} operator"
+    routes | grep -oE ' via [0-9.]+' | sed 's/^ via \(.*\)/\1 gateway/'
+    # What systemd-resolved asks stands in a file of its own.
+    cat /etc/resolv.conf /run/systemd/resolve/resolv.conf 2>/dev/null |
+        sed -nE 's/^nameserver[[:space:]]+([0-9.]+).*/\1 resolver/p'
+    ip -o -4 neigh show | grep -vE "$own| (FAILED|INCOMPLETE)" | sed -nE 's/^([0-9.]+) .*/\1 neighbour/p'
+    ss -Hntu state established | sed -nE 's/.*[[ ](::ffff:)?([0-9]+(\.[0-9]+){3})[^ ]*:[0-9]+ *$/\2 peer of a connection/p'
+}
+is_containers() { ip -o -4 route show root "$CIDR" match "$1" | grep -qE "$own"; }
+within() {
+    awk -v network="$CIDR" '
+        function number(address, part) {
+            split(address, part, ".")
+            return ((part[1] * 256 + part[2]) * 256 + part[3]) * 256 + part[4]
+        }
+        BEGIN { split(network, part, "/"); first = number(part[1]); size = 2 ^ (32 - part[2]) }
+        $1 ~ /^[0-9.]+$/ && number($1) >= first && number($1) < first + size'
+}
+lost() {
+    # A wider route gives way to those of the lab.
+    routes root "$CIDR" | sed -nE 's/^([0-9][^ ]*).* dev ([^ ]+).*/\1 route by \2/p'
+    addresses | within | sort -u | while read -r there what; do
+        is_containers "$there" || echo "$there $what"
+    done
+}
+
 if [ -n "$CIDR" ]; then
-    # A wider route gives way to those of the lab. Its own are known by their protocols and interfaces, or have no
-    # interface at all.
-    way=$(ip -o -4 route show root "$CIDR" | grep -E '^[0-9].* dev ' |
-        grep -vE ' (proto (bird|80)|dev (cali[0-9a-f]{11}|vxlan\.calico|wireguard\.cali))( |$)' |
-        sed -nE '1s/^([^ ]+).* dev ([^ ]+).*/\1 by \2/p')
-    [ -z "$way" ] || cannot cidr "it has a way to $way already, which is in network.cidr $CIDR; \
-give network.cidr, and the addresses in it, another private network"
+    lost=$(lost | awk '
+        { is = $0; sub(/^[^ ]+ /, "", is) }
+        !($1 in what) { order[++count] = $1; what[$1] = is; next }
+        { what[$1] = what[$1] ", " is }
+        END {
+            for (i = 1; i <= count && i <= 5; i++) printf "%s%s (%s)", (i > 1 ? ", " : ""), order[i], what[order[i]]
+            if (count > 5) printf " and %d more", count - 5
+        }')
+    [ -z "$lost" ] || cannot cidr "network.cidr $CIDR contains $lost, and this host would send nothing there any \
+more; give network.cidr, and the addresses in it, another private network"
 fi

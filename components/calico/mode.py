@@ -1,11 +1,18 @@
 """The mode of the network, kept so that a change of it is told, and refused where a host cannot have it.
 
-Owes: a mode that a host's kernel or link cannot have, addresses that a host has a way to already, and what
-would take the network from under containers that are not the lab's, are refused before anything changes, and
-in the preview already where the hosts are there to be asked; a preview says what a change does to containers
-that run.
+Owes: a mode that a host's kernel or link cannot have, addresses of which a host needs some for others, and
+what would take the network from under containers that are not the lab's, are refused before anything changes,
+and in the preview already where the hosts are there to be asked; a preview says what a change does to
+containers that run.
+
+The network makes all of its addresses unreachable from a host but for those of containers
+(`calico-lab-calico-startup.service`). An operator whose address is one of them is cut off. So a host that has
+no such route yet tries it first, with a rollback timer, and a new SSH connection has to confirm it
+(`try-route.sh`). The network's files come to a host only after that, and so does the route that a boot
+installs.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,10 +29,18 @@ from components.provider import differ, is_known, tell
 _SCRIPT = Path(__file__).with_name("check-mode.sh")
 _CANNOT = 3
 """The status of check-mode.sh on a host that cannot have the mode."""
+_TRIAL = Path(__file__).with_name("try-route.sh")
+_UNDONE = 3
+"""The status of try-route.sh on a host that has removed the route already."""
 LOOK_SECONDS = 5
 """What a preview waits for a host that may not be there."""
 ASK_SECONDS = 30
-
+TRIAL_SECONDS = 15
+"""How long a host waits for the confirmation of a route before it removes it."""
+CONFIRM_SECONDS = 5
+"""What one attempt to confirm may take."""
+GRACE_SECONDS = 10
+"""How much longer than its timer a host may need to say that it has removed the route."""
 
 COMPARED = (
     *("pool", "mtu", "dataplane", "encapsulation", "wireguard", "overhead", "reflectors"),
@@ -145,11 +160,11 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     before = olds.get("hosts", {})
     # A host that exists already is another one at another address, and the one before leaves.
     stay = {
-        host: reached
+        host
         for host, reached in before.items()
         if host in news["hosts"] and (reached["made"] or reached["address"] == news["hosts"][host]["address"])
     }
-    known = stay if olds.get("pool") == news["pool"] else {}
+    new = _without_route(olds, news)
     network = str(olds["pool"]).partition(":")[0] if "pool" in olds else ""
     kinds = ["vxlan"] if news["encapsulation"] != "none" else []
     mode = {
@@ -164,7 +179,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "REMADE": network, "LEAVES": "yes", "CIDR": ""}
 
     def ask(host: str) -> Refusal | None:
-        cidr = "" if host in known else str(news["cidr"])
+        cidr = str(news["cidr"]) if host in new else ""
         return _refusal(host, news["hosts"][host], {**mode, "CIDR": cidr}, seconds)
 
     def ask_leaving(host: str) -> Refusal | None:
@@ -172,23 +187,83 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
         # One that is dead may leave; nothing runs there.
         return refusal if refusal and refusal.key else None
 
-    asked = [(ask, host) for host in news["hosts"] if not same or host not in known]
+    asked = [(ask, host) for host in news["hosts"] if not same or host in new]
     asked += [(ask_leaving, host) for host in before if host not in stay]
     with ThreadPoolExecutor(max_workers=len(asked) or 1) as pool:
         answers = pool.map(lambda question: question[0](question[1]), asked)
         return [refusal for refusal in answers if refusal]
 
 
+def _without_route(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """The hosts of a network that do not have the route yet that makes its addresses unreachable."""
+    before = olds.get("hosts", {}) if olds.get("pool") == news["pool"] else {}
+    return [
+        host
+        for host, reached in news["hosts"].items()
+        if host not in before or before[host]["address"] != reached["address"]
+    ]
+
+
+def try_route(host: str, ssh: str, cidr: str) -> Refusal | None:
+    """Install the network's route on a host with a rollback timer, and confirm it over a new SSH connection.
+
+    A confirmed route goes as well: the network installs its own.
+
+    Args:
+        host: The host.
+        ssh: The ssh command that reaches it.
+        cidr: The network's addresses.
+    """
+    script, variables = _TRIAL.read_text(), {"CIDR": cidr, "SECONDS_ALLOWED": str(TRIAL_SECONDS)}
+    installed = run(ssh, script, {**variables, "STEP": "install"}, TRIAL_SECONDS)
+    if installed.reached and installed.status:
+        return Refusal(host, "", f"{host}: the route to {cidr} cannot be tried: {installed.error}")
+    # Where the route cuts off the session that installs it, there is no answer; the host knows the outcome.
+    end = time.monotonic() + TRIAL_SECONDS + GRACE_SECONDS
+    causes: list[str] = [] if installed.reached else [installed.error]
+    while True:
+        answer = run(ssh, script, {**variables, "STEP": "confirm"}, CONFIRM_SECONDS)
+        if answer.status == 0:
+            return None
+        undone = answer.status == _UNDONE
+        if not undone:
+            causes.append(answer.error)
+        if undone or time.monotonic() >= end:
+            break
+        time.sleep(0.5)
+    why = causes[0] if causes else f"none within {TRIAL_SECONDS} s"
+    seen = "the host has removed the route again (seen)" if undone else "look at it from its console"
+    return Refusal(
+        host,
+        "cidr",
+        f"{host}: with network.cidr {cidr} made unreachable, as the network does, no new SSH connection came "
+        f"through ({why}); {seen}. Where you reach it from lies in network.cidr: give network.cidr, and the "
+        "addresses in it, another private network",
+    )
+
+
+def _try_routes(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Refusal]:
+    hosts = _without_route(olds, news)
+    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
+        tried = pool.map(lambda host: try_route(host, news["hosts"][host]["ssh"], news["cidr"]), hosts)
+        return [refusal for refusal in tried if refusal]
+
+
 def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
     with messages_without_traceback():
-        for refusal in refusals(olds, news, ASK_SECONDS):
+        for refusal in refusals(olds, news, ASK_SECONDS) or _try_routes(olds, news):
             raise HostError(str(refusal))
+
+
+def _are_named(hosts: object) -> bool:
+    """Whether it is known which hosts there are, though perhaps not how each is reached."""
+    return isinstance(hosts, Mapping) and all(isinstance(reached, Mapping) for reached in hosts.values())
 
 
 class _ModeProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        # Of the hosts, each is asked that is known; the update asks them all.
-        if not is_known({**news, "hosts": None}) or not isinstance(news["hosts"], Mapping):
+        # Of the hosts, each is asked that can be reached already; the update asks them all.
+        if not is_known({**news, "hosts": None}) or not _are_named(news["hosts"]):
             return dynamic.CheckResult(dict(news), [])
         changed = any(olds.get(key) != news[key] for key in news)
         refused = refusals(olds, news, LOOK_SECONDS) if changed else []

@@ -33,7 +33,7 @@ __all__ = ["DockerHosts", "ExistingHosts", "Host", "Hosts", "HostsConfig", "with
 # ping sends the echo-requests of `lab trace` and `lab why`, in whatever package it came.
 PACKAGES = [
     *("docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"),
-    "iputils-ping|ping",
+    *("iproute2", "iputils-ping|ping"),
 ]
 _HERE = Path(__file__).parent
 

@@ -16,7 +16,11 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder, from which the paths in ssh commands are meant."""
 # The script comes by standard input, so that nothing of it stands in the process list.
-_AS_ROOT = 'if [ "$(id -u)" = 0 ]; then exec bash -s; else exec sudo -n bash -s; fi'
+# sudo drops SSH_CONNECTION (sshd(8)), by which a host knows the operator's address.
+_AS_ROOT = (
+    'if [ "$(id -u)" = 0 ]; then exec bash -s; '
+    """else exec sudo -n bash -c 'SSH_CONNECTION=$0 exec bash -s' "$SSH_CONNECTION"; fi"""
+)
 
 
 class HostError(Exception):

@@ -73,8 +73,6 @@ def well(name: str, asked: str) -> remote.Answer:
         f"clock {NOW}",
         'listener LISTEN 0      128       0.0.0.0:22    0.0.0.0:* users:(("sshd",pid=392,fd=3))',
         "listener LISTEN 0      4096   127.0.0.11:40103 0.0.0.0:*",
-        "route default via 172.30.96.1 dev eth0",
-        f"route 172.30.96.0/24 dev eth0 proto kernel scope link src {MEMBERS[name]}",
         *(f"flow {line} Connection refused" for line in asked.splitlines()),
         *(rf"way {other} dev eth0 src {MEMBERS[name]} uid 0 \    cache" for other in others),
         "complete yes",
