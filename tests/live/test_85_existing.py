@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.guests import guests
+from components.calico import mode
 from components.config import load
+from components.hosts import ExistingHosts
 from lab import doctor, status
 from lab.stack import PROJECT
 from tests.live.apart import Apart
@@ -23,6 +25,15 @@ _ENGINE = Path(__file__).with_name("docker-ce.sh")
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with machines(tmp_path_factory.mktemp("vm"), ["172.30.97.10"]) as [vm]:
+        # It forwards nothing, as machines do whose owners have decided so.
+        vm.shell(
+            """
+            apt-get install -qq --no-install-recommends nftables >/dev/null 2>&1
+            nft add table ip filter
+            nft 'add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }'
+            """,
+            seconds=120,
+        )
         yield vm
 
 
@@ -76,11 +87,38 @@ def test_the_doctor_says_what_stands_in_the_way(machine: Machine) -> None:
     finally:
         machine.shell("systemctl stop taken; ip route delete 10.97.7.0/24 dev eth0")
     assert found == [
+        (
+            "vm",
+            "network.cidr 10.97.0.0/16 contains 10.97.7.0/24 (route by eth0), and this host would send nothing "
+            "there any more",
+        ),
         ("vm", "tcp/2379 is taken by systemd-socket-, and wanted for etcd's clients"),
-        ("vm", "has a way to 10.97.7.0/24 by eth0 already, which is in network.cidr 10.97.0.0/16"),
     ]
     [(_, stranger)] = checked(config(replace(machine, host_key=STRANGER), "iptables"))
     assert "Host key verification failed." in stranger
+
+
+@pytest.mark.timeout(120)
+def test_a_network_that_holds_the_operator_cuts_nobody_off(machine: Machine, tmp_path: Path) -> None:
+    before = machine.look()
+    # The controller is the gateway, 172.30.97.1.
+    holds = config(machine, "iptables")
+    network = {"name": "netv", "cidr": "172.30.97.0/29", "blockSize": 30}
+    holds |= {"calico-lab:network": network}
+    holds |= {"calico-lab:notebook": {"host": "vm", "address": "172.30.97.4"}}
+    holds |= {"calico-lab:sshBox": {"host": "vm", "address": "172.30.97.5"}}
+    [(_, refused)] = checked(holds)
+    assert refused.startswith("network.cidr 172.30.97.0/29 contains 172.30.97.1 (gateway, ")
+    assert "operator" in refused
+    # Nobody asks beforehand: the route takes the way to the controller from the machine, until it undoes it.
+    hosts = load(holds, "Pulumi.vms.yaml").hosts
+    assert isinstance(hosts, ExistingHosts)
+    ssh = doctor._access(hosts, tmp_path)["vm"]
+    refusal = mode.try_route("vm", str(ssh), "172.30.97.0/29")
+    assert refusal
+    assert "the host has removed the route again (seen)" in str(refusal)
+    assert mode.try_route("vm", str(ssh), "10.97.0.0/16") is None
+    given_back(machine, before)
 
 
 @pytest.mark.timeout(600)
