@@ -89,8 +89,8 @@ def test_the_doctor_says_what_stands_in_the_way(machine: Machine) -> None:
     assert found == [
         (
             "vm",
-            "network.cidr 10.97.0.0/16 contains 10.97.7.0/24 (route by eth0), and this host would send nothing "
-            "there any more",
+            "network.cidr 10.97.0.0/16 contains 10.97.7.0/24 (route by eth0), and this host would send "
+            "nothing there any more",
         ),
         ("vm", "tcp/2379 is taken by systemd-socket-, and wanted for etcd's clients"),
     ]

@@ -147,7 +147,7 @@ def test_a_refusal_says_what_to_change(machine: Machine) -> None:
             f"192.168.1.30 ({PEER})",
         ),
         ("", {"connections": "udp 0 0 10.0.0.11%eth0:123 192.168.1.30:123"}, f"192.168.1.30 ({PEER})"),
-        ("", {"connections": "tcp 0 0 [fd00::11]:22 [192:168::30]:41", "operator": "fe80::1 1 fe80::2 2"}, ""),
+        ("", {"connections": "tcp 0 0 [fd00::1]:22 [192:168::30]:4", "operator": "fe80::1 1 fe80::2 2"}, ""),
         ("", {"operator": ""}, ""),
         ("route add 192.168.122.0/24 dev eth0", {}, "192.168.122.0/24 (route by eth0)"),
         ("route add 192.168.7.0/24 via 10.0.0.1 proto static", {}, "192.168.7.0/24 (route by eth0)"),
