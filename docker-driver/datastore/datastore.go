@@ -69,6 +69,11 @@ func (p Patience) Within(limit time.Duration) Patience {
 	return p
 }
 
+// Bound returns a context in which all steps of a call together take no longer than the limit.
+func (p Patience) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, p.Limit)
+}
+
 // Do runs the step, and again after a failure that a quorum can mend, until the limit. The step must be safe to repeat.
 func (p Patience) Do(ctx context.Context, step string, run func(context.Context) error) error {
 	started := time.Now()

@@ -80,19 +80,19 @@ func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records 
 	endpoints := workload.Endpoints{Client: d.Endpoints, Node: s.Node}
 	addresses := &ipam.Driver{
 		Node: s.Node, Pools: d.Pools, Addresses: d.Addresses, Endpoints: endpoints, Attached: links.Exists,
-		Take: take, Give: give, Log: log,
+		Owed: records, Take: take, Give: give, Log: log,
 	}
 	networks := &network.Driver{
 		Pools: d.Pools, Profiles: d.Profiles, Endpoints: endpoints, Links: links, Publisher: ports, Store: records,
-		Arrived: addresses.Pending.Done, Created: addresses.Created, Deleted: addresses.Deleted,
+		Addresses: addresses, Created: addresses.Created, Deleted: addresses.Deleted,
 		DefaultMTU: s.DefaultMTU, Take: take, Give: give, Log: log,
 	}
 	addresses.Remove, addresses.Used, networks.LeavePool = networks.Remove, networks.Uses, addresses.LeavePool
 	reconciler := reconcile.New(reconcile.Reconciler{
 		Driver: NetworkName, Node: s.Node, Engine: engine, Endpoints: endpoints, Network: networks, Pools: addresses,
 		Allocations: d.Allocations, Addresses: d.Addresses, Links: links, Ports: ports,
-		Pending: addresses.Pending.Has, ReleaseLeft: addresses.ReleaseLeft, Datastore: give, Settle: s.Settle,
-		Every: s.Every, Log: log,
+		Claimed: addresses.Claimed, Starting: addresses.Starting, ReleaseLeft: addresses.ReleaseLeft,
+		Datastore: give, Settle: s.Settle, Every: s.Every, Log: log,
 		Done: func(mended map[string]int, err error) {
 			observed.Reconciled(mended, err)
 			if mended[reconcile.StoredAgain] > 0 {

@@ -127,7 +127,7 @@ func TestReconcile(t *testing.T) {
 				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
 				f.whileMending(func() {
 					fakeAddresses{f}.allocate(leftAddress, "docker-y", "a0")
-					whole.Reconciler.Pending = func(address netip.Addr) bool { return address == leftAddress }
+					whole.Reconciler.Claimed = func(a datastore.Allocation) bool { return a.Address == leftAddress }
 				})
 			},
 			mended: map[string]int{"removed interface": 1, "released address": 1}, left: [3]bool{false, true, false},

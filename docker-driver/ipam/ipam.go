@@ -71,12 +71,11 @@ type Driver struct {
 	// Take bounds calls that a container's start waits for, Give those that hand something back.
 	Take, Give datastore.Patience
 	Log        *slog.Logger
-	Pending    Pending
 	// Doubt wants a reconciliation, because it is not certain what a call has left.
-	Doubt func()
-	// adopted are the addresses that were taken over and may yet be released by who had them before.
-	adopted Pending
-	turns   turns
+	Doubt  func()
+	Owed   Owed
+	claims claims
+	turns  turns
 	// promises are the pools that networks are being created on.
 	promises promises
 	// noting lets one pool at a time be taken or given up, so that what is noted on it is what holds on this host.
@@ -155,6 +154,8 @@ func (d *Driver) RequestAddress(
 		return none, fmt.Errorf("--gateway %s: a Calico network has no gateway address, containers reach their host "+
 			"by 169.254.1.1; leave --gateway out", r.Address)
 	}
+	ctx, cancel := d.Take.Bound(ctx)
+	defer cancel()
 	var address netip.Addr
 	var err error
 	if r.Address == "" {
@@ -165,7 +166,6 @@ func (d *Driver) RequestAddress(
 	if err != nil {
 		return none, err
 	}
-	d.Pending.Add(address)
 	return plugin.RequestAddressResponse{Address: netip.PrefixFrom(address, address.BitLen()).String()}, nil
 }
 
@@ -182,7 +182,7 @@ func (d *Driver) poolWithID(ctx context.Context, poolID string) (datastore.Pool,
 	return pools.WithCIDR(poolID)
 }
 
-// any takes the next free address of the pool with this ID. IPAM looks the pool up itself: only what is said when there is
+// any takes and claims the next free address of the pool with this ID. IPAM looks the pool up itself: only what is said when there is
 // no address needs to know which it is.
 func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 	pool, err := datastore.ParseCIDR(poolID)
@@ -208,6 +208,7 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 		handle := NewHandle()
 		handles = append(handles, handle)
 		args.HandleID = &handle
+		d.claims.try(handle)
 		v4, v6, err := d.Addresses.AutoAssign(ctx, args)
 		for _, part := range []*calico.IPAMAssignments{v4, v6} {
 			if part != nil {
@@ -222,7 +223,9 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 	})
 	if err == nil && len(assigned) > 0 {
 		address, _ := netip.AddrFromSlice(assigned[0].IP)
-		return address.Unmap(), nil
+		address = address.Unmap()
+		d.claims.add(address)
+		return address, nil
 	}
 	if datastore.Unanswered(err) {
 		return netip.Addr{}, err
@@ -235,7 +238,10 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 		known, d.Node, strings.Join(reasons, "; "))
 }
 
-// certain takes the address that the person asked for with --ip.
+// takeovers is how often an address that nothing uses is freed and assigned anew, when others are quicker each time.
+const takeovers = 3
+
+// certain takes and claims the address that the person asked for with --ip.
 func (d *Driver) certain(ctx context.Context, poolID, wanted string) (netip.Addr, error) {
 	address, err := netip.ParseAddr(wanted)
 	if err != nil {
@@ -249,40 +255,53 @@ func (d *Driver) certain(ctx context.Context, poolID, wanted string) (netip.Addr
 		return address, fmt.Errorf("--ip %s: outside pool %s", wanted, pool)
 	}
 	defer d.turns.take(address)()
+	var handles []string
+	defer func() { d.triedMoreThanOnce(handles) }()
+	for range takeovers {
+		err = d.Take.Do(ctx, "assign address "+wanted, func(ctx context.Context) error {
+			handle, err := d.assign(ctx, address)
+			handles = append(handles, handle)
+			return err
+		})
+		mine := err == nil
+		if datastore.Present(err) {
+			mine, err = d.adopt(ctx, address, handles)
+		}
+		switch {
+		case mine:
+			d.claims.add(address)
+			return address, nil
+		case err != nil:
+			return address, err
+		}
+	}
+	return address, fmt.Errorf("--ip %s: other hosts assign and release it at the same time: try again", wanted)
+}
+
+// assign assigns the address by a handle of its own, which it returns.
+func (d *Driver) assign(ctx context.Context, address netip.Addr) (string, error) {
+	handle := NewHandle()
 	args := calico.AssignIPArgs{
-		IP:          cnet.MustParseIP(wanted),
+		IP:          cnet.MustParseIP(address.String()),
 		Attrs:       Attributes(d.Node),
 		Hostname:    d.Node,
 		IntendedUse: v3.IPPoolAllowedUseWorkload,
+		HandleID:    &handle,
 	}
-	var handles []string
-	defer func() { d.triedMoreThanOnce(handles) }()
-	assign := func(ctx context.Context) error {
-		handle := NewHandle()
-		handles = append(handles, handle)
-		args.HandleID = &handle
-		err := d.Addresses.AssignIP(ctx, args)
-		if blockClaimed(err) {
-			// The block is there now, and an address can be taken from another host's block as well.
-			err = d.Addresses.AssignIP(ctx, args)
-		}
-		return err
+	d.claims.try(handle)
+	err := d.Addresses.AssignIP(ctx, args)
+	if blockClaimed(err) {
+		// The block is there now, and an address can be taken from another host's block as well.
+		err = d.Addresses.AssignIP(ctx, args)
 	}
-	err = d.Take.Do(ctx, "assign address "+wanted, assign)
-	if !datastore.Present(err) {
-		return address, err
-	}
-	err = d.adopt(ctx, address, handles)
-	if datastore.Absent(err) {
-		// Who had it has released it in between.
-		err = d.Take.Do(ctx, "assign address "+wanted+" that has just been released", assign)
-	}
-	return address, err
+	return handle, err
 }
 
-// triedMoreThanOnce has reconciliation look for what the tries before the last one have left. Each has a handle of its
-// own: IPAM counts a handle's addresses before it assigns them, so that one used twice would outlive its address.
+// triedMoreThanOnce ends the tries of a call, and has reconciliation look for what the ones before the last have left. Each
+// has a handle of its own: IPAM counts a handle's addresses before it assigns them, so that one used twice would outlive its
+// address.
 func (d *Driver) triedMoreThanOnce(handles []string) {
+	d.claims.tried(handles)
 	if len(handles) > 1 {
 		d.Doubt()
 	}
@@ -295,45 +314,48 @@ func blockClaimed(err error) bool {
 	return err != nil && strings.Contains(err.Error(), " already claimed")
 }
 
-// adopt decides on an address that is already allocated: it is accepted when it is this driver's own and nothing uses
-// it any more, as after a crash of the engine or a release that etcd did not hear of.
-func (d *Driver) adopt(ctx context.Context, address netip.Addr, handles []string) error {
-	var attributes map[string]string
-	var held *string
-	var endpoint *libapi.WorkloadEndpoint
-	err := d.Take.Do(ctx, "ask who has address "+address.String(), func(ctx context.Context) (err error) {
-		attributes, held, err = d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
-		if err != nil {
-			return err
-		}
-		endpoint, err = d.Endpoints.WithAddress(ctx, address)
+// adopt decides on an address that is already allocated: mine tells that an earlier try of this call has got it. Where it
+// is neither mine nor an error, the address is free now: it was this driver's own and nothing used it any more, as after a
+// crash of the engine or a release that etcd did not hear of.
+func (d *Driver) adopt(ctx context.Context, address netip.Addr, handles []string) (mine bool, err error) {
+	var found holding
+	err = d.Take.Do(ctx, "ask who has address "+address.String(), func(ctx context.Context) (err error) {
+		found, err = d.holding(ctx, address)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	node := attributes[calico.AttributeNode]
+	endpoint := found.endpoint
 	switch {
-	case held != nil && slices.Contains(handles, *held):
+	case err != nil:
+		return false, err
+	case !found.allocated && endpoint == nil:
+		// Who had it has released it in between.
+		return false, nil
+	case found.allocated && slices.Contains(handles, found.handle):
 		// The answer to an earlier try was lost, not the allocation.
-		return nil
+		return true, nil
 	case endpoint != nil && (endpoint.Spec.Node != d.Node || d.Attached(endpoint.Spec.InterfaceName)):
-		return fmt.Errorf("--ip %s: taken by %s on host %s", address, holder(endpoint), endpoint.Spec.Node)
-	case node != d.Node:
-		return fmt.Errorf("--ip %s: taken on host %s", address, orUnknown(node))
-	case held == nil || !strings.HasPrefix(*held, HandlePrefix):
-		return fmt.Errorf("--ip %s: taken on this host, not by a container (handle %s)", address, orUnknown(deref(held)))
-	case d.Pending.Has(address):
-		return fmt.Errorf("--ip %s: taken by another container that is starting on this host", address)
+		return false, fmt.Errorf("--ip %s: taken by %s on host %s", address, holder(endpoint), endpoint.Spec.Node)
+	case found.allocated && found.node != d.Node:
+		return false, fmt.Errorf("--ip %s: taken on host %s", address, orUnknown(found.node))
+	case found.allocated && !strings.HasPrefix(found.handle, HandlePrefix):
+		return false, fmt.Errorf("--ip %s: taken on this host, not by a container (handle %s)", address,
+			orUnknown(found.handle))
+	case d.claims.has(address, settling):
+		return false, fmt.Errorf("--ip %s: taken by another container that is starting on this host", address)
 	}
 	if endpoint != nil {
 		if err := d.Remove(ctx, endpoint.Spec.Endpoint); err != nil {
-			return err
+			return false, err
 		}
 	}
-	d.adopted.Add(address)
-	d.Log.Info("took over an address that nothing on this host used any more", "address", address, "handle", *held)
-	return nil
+	d.claims.drop(address)
+	d.owe(address, 1)
+	if found.allocated {
+		err = d.free(ctx, address, found.handle)
+	}
+	d.Log.Info("takes over an address that nothing on this host uses any more", "address", address,
+		"handle", found.handle, "error", err)
+	return false, err
 }
 
 // ReleaseAddress gives the address back when this driver on this node holds it.
@@ -347,31 +369,44 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r plugin.ReleaseAddressRequ
 		return plugin.Empty{}, nil
 	}
 	defer d.turns.take(address)()
-	if d.adopted.Has(address) {
+	if d.Owed.Owed(address) > 0 {
 		// A container that is being removed gives its interface up first and its address last. Another may have got
 		// the address in between, and must not lose it to this call. Reconciliation finds out if it was its own.
-		d.adopted.Done(address)
+		d.owe(address, -1)
 		d.Log.Info("not released: the address has gone over to another container", "address", address)
 		d.Doubt()
 		return plugin.Empty{}, nil
 	}
+	d.claims.drop(address)
 	if err := d.removeLeftEndpoint(ctx, address); err != nil {
 		return plugin.Empty{}, err
 	}
-	err = d.Give.Do(ctx, "release address "+r.Address, func(ctx context.Context) error {
+	return plugin.Empty{}, d.Give.Do(ctx, "release address "+r.Address, func(ctx context.Context) error {
 		return d.release(ctx, address)
 	})
-	d.Pending.Done(address)
-	return plugin.Empty{}, err
 }
 
-// ReleaseLeft releases an allocation that no container had when reconciliation looked, unless one has got it since.
+// ReleaseLeft releases an allocation that no container had when reconciliation looked, unless one may have got it since. The
+// claim is looked at twice: before this call's turn, because a call that has the address's turn may wait for etcd, and in
+// it, because that call may have ended with the address.
 func (d *Driver) ReleaseLeft(ctx context.Context, left datastore.Allocation) error {
-	defer d.turns.take(left.Address)()
-	if d.Pending.Has(left.Address) || d.adopted.Has(left.Address) {
-		return fmt.Errorf("%w: %s has gone over to a container", ErrStays, left.Address)
+	stays := fmt.Errorf("%w: %s has gone over to a container", ErrStays, left.Address)
+	if d.Claimed(left) {
+		return stays
 	}
-	_, _, err := d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{
+	defer d.turns.take(left.Address)()
+	if d.Claimed(left) {
+		return stays
+	}
+	endpoint, err := d.Endpoints.OwnWithAddress(ctx, left.Address)
+	if err != nil {
+		return err
+	}
+	if endpoint != nil {
+		return fmt.Errorf("%w: endpoint %s still has address %s", ErrStays, endpoint.Spec.Endpoint, left.Address)
+	}
+	d.claims.drop(left.Address)
+	_, _, err = d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{
 		Address: left.Address.String(), Handle: left.Handle, SequenceNumber: &left.Sequence,
 	})
 	if datastore.Conflict(err) {
@@ -459,46 +494,6 @@ func orUnknown(text string) string {
 		return "(unknown)"
 	}
 	return text
-}
-
-// settling is how long a handed out address may take to reach its container before it no longer counts as pending.
-// The engine goes on at once; it forgets the address when that of the other family is refused.
-const settling = 15 * time.Second
-
-// Pending are addresses that were handed out and whose container has not got them yet. Nothing in the datastore
-// tells these from addresses that a crash left behind.
-type Pending struct {
-	mutex sync.Mutex
-	since map[netip.Addr]time.Time
-}
-
-// Add notes that the address is on its way.
-func (p *Pending) Add(address netip.Addr) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	if p.since == nil {
-		p.since = map[netip.Addr]time.Time{}
-	}
-	p.since[address] = time.Now()
-}
-
-// Done notes that the address has arrived or is not wanted any more.
-func (p *Pending) Done(address netip.Addr) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	delete(p.since, address)
-}
-
-// Has tells whether the address is on its way.
-func (p *Pending) Has(address netip.Addr) bool {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	since, there := p.since[address]
-	if there && time.Since(since) > settling {
-		delete(p.since, address)
-		return false
-	}
-	return there
 }
 
 // turns lets calls about one address follow each other: of one that takes it over and one that gives it back, the

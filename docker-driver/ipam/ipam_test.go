@@ -9,6 +9,7 @@ import (
 	"time"
 
 	v3 "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	libapi "github.com/projectcalico/calico/libcalico-go/lib/apis/v3"
 	calicoerrors "github.com/projectcalico/calico/libcalico-go/lib/errors"
 	calico "github.com/projectcalico/calico/libcalico-go/lib/ipam"
 	cnet "github.com/projectcalico/calico/libcalico-go/lib/net"
@@ -74,10 +75,17 @@ func (r *released) GetAssignmentAttributes(context.Context, cnet.IP) (map[string
 	return nil, nil, calicoerrors.ErrorResourceDoesNotExist{}
 }
 
+// nobody has an endpoint.
+type nobody struct{ Endpoints }
+
+func (nobody) WithAddress(context.Context, netip.Addr) (*libapi.WorkloadEndpoint, error) {
+	return nil, nil
+}
+
 func TestAnAddressThatIsReleasedWhileItIsAskedFor(t *testing.T) {
 	driver := &Driver{
-		Node: "a1", Pools: onlyNetv{}, Addresses: &released{}, Take: datastore.Patience{Limit: time.Second},
-		Doubt: func() {}, Log: slog.New(slog.DiscardHandler),
+		Node: "a1", Pools: onlyNetv{}, Addresses: &released{}, Endpoints: nobody{},
+		Take: datastore.Patience{Limit: time.Second}, Doubt: func() {}, Log: slog.New(slog.DiscardHandler),
 	}
 	address, err := driver.certain(context.Background(), netv, "192.168.0.100")
 	if err != nil || address != netip.MustParseAddr("192.168.0.100") {

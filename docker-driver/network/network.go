@@ -51,6 +51,16 @@ type Publisher interface {
 	Withdraw(endpointID string) error
 }
 
+// Addresses tells whose an address is.
+type Addresses interface {
+	// Secure makes sure that the addresses are those of this endpoint and of no other one, until end is called.
+	Secure(ctx context.Context, endpointID string, addresses []netip.Addr) (end func(), err error)
+	// Joining keeps the addresses until end is called. Unless it is certain, the endpoint may have been removed before.
+	Joining(endpointID string, addresses []netip.Addr) (certain bool, end func())
+	// Left is told of an endpoint that Docker deletes.
+	Left(endpointID string)
+}
+
 // Driver answers the calls.
 type Driver struct {
 	Pools     datastore.PoolLister
@@ -63,8 +73,8 @@ type Driver struct {
 	Created, Deleted func(cidr netip.Prefix)
 	// LeavePool is told of a pool that no network of this host is on any more.
 	LeavePool func(ctx context.Context, cidr netip.Prefix) error
-	// Arrived is told when a container has got its address.
-	Arrived func(netip.Addr)
+	// Addresses keep the addresses of endpoints from others.
+	Addresses Addresses
 	// DefaultMTU is the MTU of networks that were created without one.
 	DefaultMTU func() int
 	// Take bounds calls that a container's start waits for, Give those that hand something back.
@@ -210,7 +220,8 @@ func (d *Driver) Uses(cidr netip.Prefix) bool {
 	return false
 }
 
-// CreateEndpoint stores the WorkloadEndpoint, with the MAC address that the interface is going to have.
+// CreateEndpoint stores the WorkloadEndpoint, with the MAC address that the interface is going to have, once it is certain
+// that its addresses are no other container's.
 func (d *Driver) CreateEndpoint(
 	ctx context.Context, r plugin.CreateEndpointRequest,
 ) (plugin.CreateEndpointResponse, error) {
@@ -222,6 +233,9 @@ func (d *Driver) CreateEndpoint(
 	if err != nil {
 		return none, fmt.Errorf("endpoint %s: %w", r.EndpointID, err)
 	}
+	whole := ctx
+	ctx, cancel := d.Take.Bound(whole)
+	defer cancel()
 	network, err := d.network(ctx, r.NetworkID, addresses)
 	if err != nil {
 		return none, err
@@ -232,6 +246,11 @@ func (d *Driver) CreateEndpoint(
 		mac = hardwareAddress(addresses[0]).String()
 		answer.MacAddress = mac
 	}
+	end, err := d.Addresses.Secure(ctx, r.EndpointID, addresses)
+	if err != nil {
+		return none, err
+	}
+	defer end()
 	used := poolsOf(network.Pools, addresses)
 	profiles := make([]string, len(used))
 	for i, pool := range used {
@@ -242,13 +261,13 @@ func (d *Driver) CreateEndpoint(
 		return d.Endpoints.Put(ctx, endpoint)
 	})
 	if err != nil {
-		return none, errors.Join(err, d.deleteEndpoint(ctx, r.EndpointID))
+		return none, errors.Join(err, d.deleteEndpoint(whole, r.EndpointID))
 	}
 	// After the endpoint, because DeleteNetwork on another host looks for endpoints after it removed a profile: one of
 	// the two then sees what the other did.
 	for _, pool := range used {
 		if err := d.ensureProfile(ctx, pool); err != nil {
-			return none, errors.Join(err, d.deleteEndpoint(ctx, r.EndpointID))
+			return none, errors.Join(err, d.deleteEndpoint(whole, r.EndpointID))
 		}
 	}
 	return plugin.CreateEndpointResponse{Interface: &answer}, nil
@@ -298,13 +317,13 @@ func (d *Driver) EndpointOperInfo(_ context.Context, r plugin.EndpointRequest) (
 
 // DeleteEndpoint removes the WorkloadEndpoint, and what a Leave that never came would have removed.
 func (d *Driver) DeleteEndpoint(ctx context.Context, r plugin.EndpointRequest) (plugin.Empty, error) {
-	return plugin.Empty{}, errors.Join(d.leave(r.EndpointID), d.deleteEndpoint(ctx, r.EndpointID))
+	d.Addresses.Left(r.EndpointID)
+	return plugin.Empty{}, d.Remove(ctx, r.EndpointID)
 }
 
-// Remove deletes an endpoint that the engine no longer speaks of.
+// Remove removes all that an endpoint has on this host and in the datastore, but for its addresses.
 func (d *Driver) Remove(ctx context.Context, endpointID string) error {
-	_, err := d.DeleteEndpoint(ctx, plugin.EndpointRequest{EndpointID: endpointID})
-	return err
+	return errors.Join(d.leave(endpointID), d.deleteEndpoint(ctx, endpointID))
 }
 
 func (d *Driver) deleteEndpoint(ctx context.Context, endpointID string) error {
@@ -316,15 +335,20 @@ func (d *Driver) deleteEndpoint(ctx context.Context, endpointID string) error {
 // Join makes the veth pair and tells the engine what to set up at the container's end.
 func (d *Driver) Join(ctx context.Context, r plugin.JoinRequest) (plugin.JoinResponse, error) {
 	var none plugin.JoinResponse
-	var endpoint *libapi.WorkloadEndpoint
-	err := d.Take.Do(ctx, "look up the container's endpoint", func(ctx context.Context) (err error) {
-		endpoint, err = d.Endpoints.Get(ctx, r.EndpointID)
-		return err
-	})
+	ctx, cancel := d.Take.Bound(ctx)
+	defer cancel()
+	endpoint, err := d.endpoint(ctx, r.EndpointID)
 	if err != nil {
 		return none, err
 	}
 	addresses := workload.Addresses(endpoint)
+	certain, end := d.Addresses.Joining(r.EndpointID, addresses)
+	defer end()
+	if !certain {
+		if endpoint, err = d.endpoint(ctx, r.EndpointID); err != nil {
+			return none, err
+		}
+	}
 	network, err := d.network(ctx, r.NetworkID, addresses)
 	if err != nil {
 		return none, err
@@ -352,11 +376,18 @@ func (d *Driver) Join(ctx context.Context, r plugin.JoinRequest) (plugin.JoinRes
 	if err := d.Links.Create(pair); err != nil {
 		return none, err
 	}
-	for _, address := range addresses {
-		d.Arrived(address)
-	}
 	response.InterfaceName = plugin.InterfaceName{SrcName: pair.Peer, DstPrefix: "eth"}
 	return response, nil
+}
+
+// endpoint looks the WorkloadEndpoint up.
+func (d *Driver) endpoint(ctx context.Context, endpointID string) (*libapi.WorkloadEndpoint, error) {
+	var endpoint *libapi.WorkloadEndpoint
+	err := d.Take.Do(ctx, "look up the container's endpoint", func(ctx context.Context) (err error) {
+		endpoint, err = d.Endpoints.Get(ctx, endpointID)
+		return err
+	})
+	return endpoint, err
 }
 
 // Leave removes the veth pair; the container's end goes with it.
@@ -376,11 +407,7 @@ func (d *Driver) ProgramExternalConnectivity(
 	if len(r.Options.PortMap) == 0 {
 		return plugin.Empty{}, nil
 	}
-	var endpoint *libapi.WorkloadEndpoint
-	err := d.Take.Do(ctx, "look up the container's endpoint", func(ctx context.Context) (err error) {
-		endpoint, err = d.Endpoints.Get(ctx, r.EndpointID)
-		return err
-	})
+	endpoint, err := d.endpoint(ctx, r.EndpointID)
 	if err != nil {
 		return plugin.Empty{}, err
 	}

@@ -88,8 +88,9 @@ type Reconciler struct {
 	Addresses   Addresses
 	Links       Links
 	Ports       Ports
-	// Pending tells of addresses that are on their way to a container.
-	Pending func(netip.Addr) bool
+	// Claimed and Starting tell of allocations and endpoints that a container may be getting, which Docker need not have yet.
+	Claimed  func(datastore.Allocation) bool
+	Starting func(endpointID string) bool
 	// ReleaseLeft releases what was left behind, unless that has changed since it was looked at.
 	ReleaseLeft func(ctx context.Context, left datastore.Allocation) error
 	Datastore   datastore.Patience
@@ -276,7 +277,7 @@ func (r *Reconciler) Look(ctx context.Context) (Differences, error) {
 		}
 	}
 	for _, id := range published {
-		if !has(docker, id) {
+		if !has(docker, id) && !r.Starting(id) {
 			found.Published[id] = true
 		}
 	}
@@ -309,7 +310,7 @@ func (r *Reconciler) compare(stored []libapi.WorkloadEndpoint, allocations []dat
 		ours := strings.HasPrefix(allocation.Handle, ipam.HandlePrefix)
 		switch {
 		case !ours || used[allocation.Address]:
-		case r.Pending(allocation.Address):
+		case r.Claimed(allocation):
 			found.Underway++
 		default:
 			found.Allocations[allocation.Address] = allocation
@@ -317,9 +318,10 @@ func (r *Reconciler) compare(stored []libapi.WorkloadEndpoint, allocations []dat
 	}
 	recorded := map[string]bool{}
 	for _, endpoint := range stored {
-		recorded[endpoint.Spec.Endpoint] = true
-		if !has(docker, endpoint.Spec.Endpoint) {
-			found.Endpoints[endpoint.Spec.Endpoint] = endpoint
+		id := endpoint.Spec.Endpoint
+		recorded[id] = true
+		if !has(docker, id) && !r.Starting(id) {
+			found.Endpoints[id] = endpoint
 		}
 	}
 	for id, endpoint := range docker {
@@ -329,7 +331,7 @@ func (r *Reconciler) compare(stored []libapi.WorkloadEndpoint, allocations []dat
 		}
 	}
 	for id, name := range links {
-		if !has(docker, id) {
+		if !has(docker, id) && !r.Starting(id) {
 			found.Links[id] = name
 		}
 	}
@@ -361,13 +363,13 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 		r.Log.Info("mended", "what", kind, "subject", subject)
 	}
 	for id := range found.Endpoints {
-		do("removed endpoint", id, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
+		do("removed endpoint", id, func(ctx context.Context) error { return r.remove(ctx, id) })
 	}
 	for id, name := range found.Links {
-		do("removed interface", name, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
+		do("removed interface", name, func(ctx context.Context) error { return r.remove(ctx, id) })
 	}
 	for id := range found.Published {
-		do("withdrew ports", id, func(ctx context.Context) error { return r.Network.Remove(ctx, id) })
+		do("withdrew ports", id, func(ctx context.Context) error { return r.remove(ctx, id) })
 	}
 	for address, allocation := range found.Allocations {
 		do("released address", address, func(ctx context.Context) error { return r.ReleaseLeft(ctx, allocation) })
@@ -386,16 +388,7 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 	for cidr := range found.Pools {
 		do("gave up pool", cidr, func(ctx context.Context) error { return r.Pools.LeavePool(ctx, cidr) })
 	}
-	for id, endpoint := range found.Unknown {
-		do(StoredAgain, id, func(ctx context.Context) error {
-			_, err := r.Network.CreateEndpoint(ctx, plugin.CreateEndpointRequest{
-				NetworkID: endpoint.NetworkID, EndpointID: id, Interface: &plugin.Interface{
-					Address: endpoint.IPv4Address, AddressIPv6: endpoint.IPv6Address, MacAddress: endpoint.MacAddress,
-				},
-			})
-			return err
-		})
-	}
+	// Before the endpoints, which are stored again only with addresses that are theirs.
 	for address := range found.Unallocated {
 		do("allocated address again", address, func(ctx context.Context) error {
 			handle := ipam.NewHandle()
@@ -410,7 +403,25 @@ func (r *Reconciler) mend(ctx context.Context, found Differences) (map[string]in
 			return err
 		})
 	}
+	for id, endpoint := range found.Unknown {
+		do(StoredAgain, id, func(ctx context.Context) error {
+			_, err := r.Network.CreateEndpoint(ctx, plugin.CreateEndpointRequest{
+				NetworkID: endpoint.NetworkID, EndpointID: id, Interface: &plugin.Interface{
+					Address: endpoint.IPv4Address, AddressIPv6: endpoint.IPv6Address, MacAddress: endpoint.MacAddress,
+				},
+			})
+			return err
+		})
+	}
 	return mended, failed
+}
+
+// remove removes what an endpoint has left, unless a container has come to be getting the endpoint since the looks.
+func (r *Reconciler) remove(ctx context.Context, endpointID string) error {
+	if r.Starting(endpointID) {
+		return fmt.Errorf("%w: a container is starting with endpoint %s", ipam.ErrStays, endpointID)
+	}
+	return r.Network.Remove(ctx, endpointID)
 }
 
 func addressesOf(endpoint engine.Endpoint) []netip.Addr {

@@ -1,5 +1,6 @@
 // Package store remembers, per host, what Docker tells a driver only once: which networks there are, on which pools,
-// with which options, and which ports are published for which endpoint. It owes durability: a record that Put
+// with which options, and which ports are published for which endpoint; and which addresses may be released by containers
+// that have lost them. It owes durability: a record that Put
 // returned for survives the loss of power.
 package store
 
@@ -59,6 +60,7 @@ func (p Port) Collides(other Port) bool {
 type state struct {
 	Networks  map[string]Network
 	Published map[string][]Port
+	Owed      map[netip.Addr]int `json:",omitempty"`
 }
 
 // Store is the file and what it holds. It is safe for concurrent use.
@@ -118,7 +120,8 @@ func (s *Store) PutNetwork(id string, network Network) (Network, error) {
 	} else {
 		network.Index = s.freeIndex()
 	}
-	next := state{Networks: maps.Clone(s.state.Networks), Published: s.state.Published}
+	next := s.state
+	next.Networks = maps.Clone(s.state.Networks)
 	next.Networks[id] = network
 	return network, s.replace(next)
 }
@@ -130,7 +133,8 @@ func (s *Store) DeleteNetwork(id string) error {
 	if _, known := s.state.Networks[id]; !known {
 		return nil
 	}
-	next := state{Networks: maps.Clone(s.state.Networks), Published: s.state.Published}
+	next := s.state
+	next.Networks = maps.Clone(s.state.Networks)
 	delete(next.Networks, id)
 	return s.replace(next)
 }
@@ -149,11 +153,34 @@ func (s *Store) SetPublished(endpoint string, ports []Port) error {
 	if _, known := s.state.Published[endpoint]; !known && len(ports) == 0 {
 		return nil
 	}
-	next := state{Networks: s.state.Networks, Published: maps.Clone(s.state.Published)}
+	next := s.state
+	next.Published = maps.Clone(s.state.Published)
 	if len(ports) == 0 {
 		delete(next.Published, endpoint)
 	} else {
 		next.Published[endpoint] = ports
+	}
+	return s.replace(next)
+}
+
+// Owed returns how many releases of the address are expected of containers that do not have it any more.
+func (s *Store) Owed(address netip.Addr) int {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	return s.state.Owed[address]
+}
+
+// SetOwed records that number; 0 forgets the address.
+func (s *Store) SetOwed(address netip.Addr, count int) error {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	next := s.state
+	next.Owed = maps.Clone(s.state.Owed)
+	if next.Owed == nil {
+		next.Owed = map[netip.Addr]int{}
+	}
+	if next.Owed[address] = count; count == 0 {
+		delete(next.Owed, address)
 	}
 	return s.replace(next)
 }

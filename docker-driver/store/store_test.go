@@ -110,3 +110,21 @@ func TestRecordThatCannotBeWritten(t *testing.T) {
 		t.Error("an older record is lost")
 	}
 }
+
+func TestOwedReleasesOutliveTheProcess(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "state")
+	address := netip.MustParseAddr("192.168.0.1")
+	for count := 2; count >= 0; count-- {
+		if err := open(t, folder).SetOwed(address, count); err != nil {
+			t.Fatal(err)
+		}
+		if got := open(t, folder).Owed(address); got != count {
+			t.Errorf("%d releases are owed, not %d", got, count)
+		}
+	}
+	put(t, open(t, folder), "n", store.Network{})
+	content, err := os.ReadFile(filepath.Join(folder, "state.json"))
+	if err != nil || strings.Contains(string(content), "Owed") {
+		t.Errorf("what is not owed any more is still on record: %v\n%s", err, content)
+	}
+}
