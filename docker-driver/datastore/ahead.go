@@ -83,8 +83,8 @@ func (a Addresses) AutoAssign(ctx context.Context, args ipam.AutoAssignArgs) (v4
 	return ipam.NewIPAMClient(ahead, known, reserved).AutoAssign(ctx, args)
 }
 
-// ahead is a backend that has been asked some questions already. Each answer is given once: who asks again wants to know
-// what has changed.
+// ahead is a read-through client with keys that were read in advance. Each such result is used once; a later read of the same
+// key goes to etcd, because whoever reads again wants to see what has changed.
 type ahead struct {
 	backend.Client
 	owned   model.BlockAffinityListOptions
@@ -123,7 +123,7 @@ func (a *ahead) put(key model.Key, asked *Asked[*model.KVPair]) {
 	a.asked[key.String()] = asked
 }
 
-// Get answers what was asked, the first time, and else asks.
+// Get returns the result that was read in advance, the first time, and else reads from etcd.
 func (a *ahead) Get(ctx context.Context, key model.Key, revision string) (*model.KVPair, error) {
 	a.guarded.Lock()
 	asked := a.asked[key.String()]
@@ -135,7 +135,7 @@ func (a *ahead) Get(ctx context.Context, key model.Key, revision string) (*model
 	return asked.Wait()
 }
 
-// List answers which blocks the host has, the first time, and else asks.
+// List returns the host's block affinities that were read in advance, the first time, and else reads from etcd.
 func (a *ahead) List(ctx context.Context, list model.ListInterface, revision string) (*model.KVPairList, error) {
 	if list != model.ListInterface(a.owned) || a.blocks == nil || revision != "" {
 		return a.Client.List(ctx, list, revision)

@@ -10,10 +10,10 @@ import (
 	"calico-lab/docker-driver/datastore"
 )
 
-// unwanted is how often a pool is handed out without a network coming of it. Of a pool that was not asked for by its CIDR,
-// engines compare the answer with this host's nameservers and routes (those of the 20.10 line with all routes, later ones
-// with those of scope link, the ones of today with none), and on an overlap they ask again, for ever. Which engine it is,
-// nobody tells the driver.
+// unwanted is the highest number of RequestPool calls for a pool without a CreateNetwork. Above it Docker is rejecting the
+// pool: of one that was not asked for by its CIDR, engines compare the answer with this host's nameservers and routes (those
+// of the 20.10 line with all routes, later ones with those of scope link, the ones of today with none), and ask again without
+// end when they overlap. No call tells the driver which engine it is.
 const unwanted = 20
 
 // promise notes that the pool is handed out, unless the engine keeps asking and does not take it.
