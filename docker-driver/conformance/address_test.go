@@ -1,0 +1,140 @@
+//go:build engine
+
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"calico-lab/docker-driver/plugin"
+)
+
+// longerThanStarting is longer than the engine usually takes from an address to its endpoint, with two looks of
+// reconciliation after it.
+const longerThanStarting = 25 * time.Second
+
+// plug speaks to the driver as the engine does.
+var plug = &http.Client{Transport: &http.Transport{
+	DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", "/run/docker/plugins/calico.sock")
+	},
+}}
+
+func call(name string, request, response any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	answer, err := plug.Post("http://driver/"+name, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	var text bytes.Buffer
+	if _, err := text.ReadFrom(answer.Body); err != nil {
+		return err
+	}
+	var refusal struct{ Err string }
+	if err := json.Unmarshal(text.Bytes(), &refusal); err != nil || refusal.Err != "" {
+		return errors.Join(err, fmt.Errorf("%s: %s", name, refusal.Err))
+	}
+	return json.Unmarshal(text.Bytes(), response)
+}
+
+// TestAnAddressWhoseContainerIsSlowStaysItsOwn is an engine that waits between the address and the endpoint, as for the
+// address of the other family while a member of etcd hangs. Containers come and go meanwhile.
+func TestAnAddressWhoseContainerIsSlowStaysItsOwn(t *testing.T) {
+	netv(t)
+	id := inspect(t, "{{.Id}}", "netv")
+	var slow plugin.RequestAddressResponse
+	must(t, call("IpamDriver.RequestAddress", plugin.RequestAddressRequest{PoolID: "192.168.0.0/16"}, &slow))
+	for deadline := time.Now().Add(longerThanStarting); time.Now().Before(deadline); time.Sleep(time.Second) {
+		// A refused call has the driver compare.
+		refused(t, "has no gateway address", "network", "create", "-d", "calico", "--ipam-driver", "calico-ipam",
+			"--subnet", "192.168.0.0/16", "--gateway", "192.168.0.1", "n")
+	}
+	own := netip.MustParsePrefix(slow.Address).Addr()
+	allocations, _, err := lab.blocks.Allocations(t.Context(), node, "")
+	must(t, err)
+	held := false
+	for _, each := range allocations {
+		held = held || each.Address == own
+	}
+	if !held {
+		t.Errorf("address %s was released before its endpoint came", own)
+	}
+	refused(t, "taken", "run", "--rm", "--network", "netv", "--ip", own.String(), "box", "true")
+	endpoint := plugin.EndpointRequest{NetworkID: id, EndpointID: strings.Repeat("5", 64)}
+	must(t, call("NetworkDriver.CreateEndpoint", plugin.CreateEndpointRequest{
+		NetworkID: id, EndpointID: endpoint.EndpointID, Interface: &plugin.Interface{Address: slow.Address},
+	}, &plugin.CreateEndpointResponse{}))
+	must(t, call("NetworkDriver.DeleteEndpoint", endpoint, &plugin.Empty{}))
+	must(t, call("IpamDriver.ReleaseAddress", plugin.ReleaseAddressRequest{
+		PoolID: "192.168.0.0/16", Address: own.String(),
+	}, &plugin.Empty{}))
+	consistent(t)
+}
+
+// TestEtcdHangsWhileContainersStart stops etcd for longer than an engine usually takes between two calls.
+func TestEtcdHangsWhileContainersStart(t *testing.T) {
+	netv(t)
+	var group sync.WaitGroup
+	failures := make(chan error, 8)
+	for i := range cap(failures) {
+		group.Go(func() {
+			time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+			_, err := lab.run("run", "-d", "--name", fmt.Sprintf("c%d", i), "--stop-signal", "KILL", "--network", "netv",
+				"box", "sleep", "100000")
+			failures <- err
+		})
+	}
+	time.Sleep(400 * time.Millisecond)
+	must(t, lab.etcd.signal(syscall.SIGSTOP))
+	time.Sleep(longerThanStarting)
+	must(t, lab.etcd.signal(syscall.SIGCONT))
+	group.Wait()
+	close(failures)
+	for err := range failures {
+		if err != nil {
+			t.Errorf("a container that was started meanwhile: %v", err)
+		}
+	}
+	holders := map[netip.Addr]string{}
+	for i := range cap(failures) {
+		name := fmt.Sprintf("c%d", i)
+		own := address(t, name, "netv")
+		if holders[own] != "" {
+			t.Errorf("%s and %s have address %s", holders[own], name, own)
+		}
+		holders[own] = name
+	}
+	consistent(t)
+}
+
+// TestEtcdHangsForLongerThanAStartWaits says what is wrong, and leaves nothing behind.
+func TestEtcdHangsForLongerThanAStartWaits(t *testing.T) {
+	netv(t)
+	must(t, lab.etcd.signal(syscall.SIGSTOP))
+	_, complaint, err := attempt("run", "-d", "--name", "c1", "--network", "netv", "box", "sleep", "100000")
+	must(t, lab.etcd.signal(syscall.SIGCONT))
+	for _, part := range []string{"etcd (" + etcdURL + ") gave no answer within", "look at the members' health"} {
+		if err == nil || !strings.Contains(complaint, part) {
+			t.Errorf("%v, %q, not: %s", err, complaint, part)
+		}
+	}
+	docker(t, "rm", "-f", "c1")
+	container(t, "c1", "--network", "netv")
+	consistent(t)
+}
