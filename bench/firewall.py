@@ -21,9 +21,11 @@ from bench import bare, path, tables
 from bench.lifecycle import BenchError
 from bench.path import Path
 from bench.turns import Series, rotated
+from components.config import flows
 from components.firewall import FirewallConfig, Lab, lab_of
 from components.firewall.compile import compile_policies
 from components.firewall.host_firewall import HostFirewallProvider, inputs
+from components.firewall.reach import Probes, probes_of
 from components.firewall.resolve import resolve
 from lab import remote
 from lab.stack import Outputs
@@ -65,7 +67,7 @@ class Costs:
         }
 
 
-def properties(kind: str, host: str, lab: Lab, ssh_config: str) -> dict[str, Any]:
+def properties(kind: str, host: str, lab: Lab, probes: Probes, ssh_config: str) -> dict[str, Any]:
     """The properties of a host's firewall that has the sources in one of the two ways."""
     policy = {"hosts": [host], "rules": RULES[kind]}
     config = FirewallConfig.model_validate({"sets": {"many": ADDRESSES}, "policies": {"bench": policy}})
@@ -76,6 +78,8 @@ def properties(kind: str, host: str, lab: Lab, ssh_config: str) -> dict[str, Any
         ssh_config=ssh_config,
         compiled=compile_policies(resolve(config, lab)[host]),
         operator=[str(address) for address in lab.operator],
+        probes=probes,
+        addresses={other: machine.address for other, machine in lab.hosts.items()},
         undo_seconds=config.undo_seconds,
         allow_lockout=False,
     )
@@ -95,7 +99,8 @@ def measure(name: str, outputs: Outputs) -> Costs:
     ssh_config = shlex.split(outputs.ssh[host])[2]
     client, server = partial(bare.on_host, outputs.ssh[sender]), partial(bare.on_host, outputs.ssh[host])
     way = Path(client, server, outputs.hosts[host])
-    loads = {kind: properties(kind, host, lab, ssh_config) for kind in (SET, FLAT)}
+    probes = probes_of(host, lab, flows(config, lab))
+    loads = {kind: properties(kind, host, lab, probes, ssh_config) for kind in (SET, FLAT)}
     applied: dict[str, list[float]] = {kind: [] for kind in loads}
     rates: dict[str, list[float]] = {kind: [] for kind in RULES}
     connections: dict[str, list[float]] = {kind: [] for kind in RULES}

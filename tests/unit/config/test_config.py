@@ -25,9 +25,10 @@ CPUS, MEMORY = 4, 8192
 
 @pytest.fixture(autouse=True)
 def controller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same controller wherever the tests run."""
+    """The same controller wherever the tests run; its ssh-agent has a key."""
     monkeypatch.setattr("components.config.os.cpu_count", lambda: CPUS)
     monkeypatch.setattr("components.config.total_memory", lambda _: MEMORY)
+    monkeypatch.setattr("components.hosts.config.unusable_agent", lambda: None)
 
 
 def changed(changes: Mapping[str, Any]) -> dict[str, Any]:
