@@ -95,7 +95,6 @@ type simulated struct {
 	name, id, wanted string
 	// running is its address; invalid while it does not run.
 	running netip.Addr
-	started bool
 	ended   bool
 	gone    chan struct{}
 	remove  chan struct{}
