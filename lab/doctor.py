@@ -28,7 +28,7 @@ from components.firewall.resolve import OPERATOR
 from components.hosts import DockerHosts, ExistingHosts
 from components.hosts.known import host_key
 from components.hosts.machine import interface_in
-from components.hosts.ssh import render_config, render_known_hosts
+from components.hosts.ssh import write_access
 from lab import remote, status
 from lab.facts import HostFacts, by_name
 from lab.stack import PROJECT, Outputs
@@ -173,8 +173,7 @@ def _access(hosts: ExistingHosts, folder: Path) -> dict[str, str | RunError]:
                 "host_key": key,
             }
         )
-    (folder / "config").write_text(render_config(folder, reached, hosts.identity))
-    (folder / "known_hosts").write_text(render_known_hosts(reached))
+    write_access(folder, reached, hosts.identity)
     return found
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pulumi import ResourceOptions, dynamic
@@ -24,6 +25,7 @@ from pulumi import ResourceOptions, dynamic
 from components.calico.config import CalicoConfig
 from components.hosts import Host
 from components.hosts.shell import HostError, messages_without_traceback, run
+from components.hosts.ssh import write_access
 from components.provider import differ, is_known, tell
 
 _SCRIPT = Path(__file__).with_name("check-mode.sh")
@@ -114,8 +116,8 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
 
     Args:
         config: The network's section.
-        hosts: The `address` of each host on it, the `ssh` command that reaches it, and whether the lab has
-            `made` it.
+        hosts: The `address` of each host on it, the `ssh` command that reaches it, whether the lab has `made`
+            it and, if not, what it is reached by while the command is not known.
     """
     return {
         "pool": config.pool,
@@ -133,10 +135,18 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
 def _refusal(
     host: str, reached: Mapping[str, Any], variables: Mapping[str, str], seconds: float
 ) -> Refusal | None:
-    if not is_known(reached):
-        return Refusal(host, "", f"{host}: how it is reached is not known yet")
     own = {"HOST": host, "ADDRESS": str(reached["address"])}
-    answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {**own, **variables}, seconds)
+    exists = reached.get("exists")
+    if is_known(reached):
+        answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {**own, **variables}, seconds)
+    elif exists and is_known(exists):
+        # The first preview: the stack has no SSH access yet.
+        with TemporaryDirectory() as folder:
+            write_access(Path(folder), [exists], Path(exists["identity"]) if exists["identity"] else None)
+            ssh = f"ssh -F {folder}/config {host}"
+            answer = run(ssh, _SCRIPT.read_text(), {**own, **variables}, seconds)
+    else:
+        return Refusal(host, "", f"{host}: how it is reached is not known yet")
     if answer.status == 0:
         return None
     if answer.status == _CANNOT:
@@ -304,7 +314,12 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
             opts: More resource options, usually the parent.
         """
         reached = {
-            host.name: {"address": host.address, "ssh": host.ssh, "made": host.machine is not None}
+            host.name: {
+                "address": host.address,
+                "ssh": host.ssh,
+                "made": host.machine is not None,
+                "exists": host.exists,
+            }
             for host in hosts
         }
         props = described(config, reached)

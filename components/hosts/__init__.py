@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pulumi import ComponentResource, CustomResource, Input, Output, Resource, ResourceOptions, RunError
 from pulumi_command import remote
@@ -84,6 +85,9 @@ class Host:
     """What the machine is made by, where the lab makes it: it is made anew when this changes."""
     lost: bool = False
     """Whether it is gone for good: what is on it leaves the stack without being removed there."""
+    exists: Mapping[str, Input[Any]] | None = None
+    """What it is reached by before the stack has SSH access, as `Endpoint.reached_by` has it; None where the
+    lab makes the host."""
 
     @property
     def place(self) -> str:
@@ -351,6 +355,7 @@ class Hosts(ComponentResource):
             machine=machine,
             plan=self._plans.get(endpoint.alias, ""),
             lost=endpoint.lost,
+            exists=None if machine else endpoint.reached_by(login),
         )
         role = "the visitor, outside the lab" if endpoint.alias == "visitor" else "a host of the lab"
         prepared = reachable.run(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi import Output, ResourceOptions, dynamic
+from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.hosts.shell import PROJECT, run
 from components.provider import differ
@@ -48,6 +48,17 @@ class Endpoint:
     def url(self) -> str:
         """The destination for ssh(1) and for Docker."""
         return f"ssh://{self.user}@{self.address}:{self.port}"
+
+    def reached_by(self, login: "Login") -> dict[str, Input[str | int]]:
+        """What `write_access` needs of a host, and `identity`: the path of the private key, or nothing."""
+        return {
+            "alias": self.alias,
+            "address": self.address,
+            "port": self.port,
+            "user": self.user,
+            "host_key": self.host_key,
+            "identity": str(login.identity or ""),
+        }
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,18 @@ def render_known_hosts(hosts: Sequence[Mapping[str, Any]]) -> str:
         + f" {host['host_key']}\n"
         for host in hosts
     )
+
+
+def write_access(folder: Path, hosts: Sequence[Mapping[str, Any]], identity: Path | None) -> None:
+    """Write what ssh needs to reach hosts that exist, for as long as the stack's own files are not there.
+
+    Args:
+        folder: Where `config` and `known_hosts` are written.
+        hosts: The hosts, each with an alias.
+        identity: The private key; None for those of the ssh-agent.
+    """
+    (folder / "config").write_text(render_config(folder, hosts, identity))
+    (folder / "known_hosts").write_text(render_known_hosts(hosts))
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:

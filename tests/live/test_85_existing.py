@@ -16,6 +16,7 @@ from tests.live.apart import Apart
 from tests.live.bare import BASE, Machine, given_back, machines
 from tests.live.here import run
 from tests.live.waiting import eventually
+from tests.previews import ProgramError
 
 STACK = "vms"
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5rG9rLdOryGwdj"
@@ -110,6 +111,11 @@ def test_a_network_that_holds_the_operator_cuts_nobody_off(machine: Machine, tmp
     [(_, refused)] = checked(holds)
     assert refused.startswith("network.cidr 172.30.97.0/29 contains 172.30.97.1 (gateway, ")
     assert "operator" in refused
+    # A preview of a lab that does not exist yet refuses it, too.
+    apart = Apart(tmp_path, STACK)
+    apart.make()
+    with pytest.raises(ProgramError, match="network.cidr 172.30.97.0/29 contains 172.30.97.1 "):
+        apart.preview(holds)
     # Nobody asks beforehand: the route takes the way to the controller from the machine, until it undoes it.
     hosts = load(holds, "Pulumi.vms.yaml").hosts
     assert isinstance(hosts, ExistingHosts)
@@ -126,6 +132,7 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
     lab = Apart(tmp_path, STACK)
     lab.make()
     before = machine.look()
+    assert set(lab.preview(config(machine, "iptables")).operations) == {"create"}
     lab.up(config(machine, "iptables"), seconds=420)
     assert checked(config(machine, "iptables")) == [], "a lab that is there does not stand in its own way"
     outputs = lab.outputs()

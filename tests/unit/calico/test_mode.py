@@ -170,6 +170,29 @@ def test_a_host_whose_address_is_not_known_yet_is_not_asked(hosts: Answers) -> N
     assert hosts.asked == []
 
 
+def test_a_host_that_exists_is_asked_at_the_first_preview(hosts: Answers) -> None:
+    hosts.status, hosts.text = 3, "cidr a0: network.cidr 192.168.0.0/16 contains 192.168.1.20 (operator)\n"
+    reached_by = {
+        "alias": "a0",
+        "address": "10.0.0.11",
+        "port": 22,
+        "user": "ops",
+        "host_key": "ssh-ed25519 A",
+    }
+    there = {
+        "a0": {
+            "address": "10.0.0.11",
+            "ssh": UNKNOWN,
+            "made": False,
+            "exists": {**reached_by, "identity": ""},
+        }
+    }
+    [(key, reason)] = check({}, {**MODE, "hosts": there})
+    assert key == "cidr"
+    assert "contains 192.168.1.20 (operator)" in reason
+    assert hosts.asked == ["a0"]
+
+
 @pytest.mark.parametrize("status", [255, -1])
 def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answers, status: int) -> None:
     hosts.status, hosts.text = status, "a0: no route to host"
