@@ -72,9 +72,10 @@ def preview(
     return Preview(
         {str(operation): count for operation, count in result.change_summary.items()},
         [
-            Change(str(step.op), step.type, step.urn.rpartition("::")[2])
+            Change(automation.OpType(step.op).value, step.type, step.urn.rpartition("::")[2])
             for step in steps
-            if step.op != automation.OpType.SAME
+            # The engine adds default providers to its events as they are needed, and counts none of them.
+            if step.op != automation.OpType.SAME and not step.urn.endswith("::default")
         ],
         "\n".join(printed),
     )
