@@ -54,6 +54,13 @@ const (
 // soon bounds every wait for something that must come by itself.
 const soon = 45 * time.Second
 
+// patience is how long the driver waits for etcd in a call.
+const patience = 30 * time.Second
+
+// unclaimed bounds the wait until nothing is left of a container that did not start: the driver keeps its address for
+// patience and the 30 s in which an engine repeats a call, and then looks again.
+const unclaimed = patience + 30*time.Second + soon
+
 func TestMain(m *testing.M) {
 	folder := os.Getenv(inside)
 	var code int
@@ -194,7 +201,8 @@ func start(folder string) (*host, error) {
 	}}
 	h.driver = &process{name: "the driver", output: filepath.Join(folder, "driver.log"), command: func() *exec.Cmd {
 		command := exec.Command(filepath.Join(folder, "calico-docker-driver"),
-			"--state-dir", filepath.Join(folder, "state"), "--settle", "2s", "--mtu-file", filepath.Join(folder, "mtu"))
+			"--state-dir", filepath.Join(folder, "state"), "--settle", "2s", "--patience", patience.String(),
+			"--mtu-file", filepath.Join(folder, "mtu"))
 		command.Env = append(os.Environ(), "DATASTORE_TYPE=etcdv3", "ETCD_ENDPOINTS="+etcdURL, "NODENAME="+node)
 		return command
 	}}
@@ -503,7 +511,7 @@ func (h *host) problems() error {
 // consistent waits until nothing is wrong.
 func consistent(t *testing.T) {
 	t.Helper()
-	if err := until(lab.problems); err != nil {
+	if err := untilLimit(unclaimed, lab.problems); err != nil {
 		t.Error(err)
 	}
 }
@@ -515,8 +523,11 @@ func inspect(t *testing.T, template, name string) string {
 }
 
 // until tries until there is no error, for a bounded time.
-func until(try func() error) error {
-	deadline := time.Now().Add(soon)
+func until(try func() error) error { return untilLimit(soon, try) }
+
+// untilLimit tries until there is no error, for as long as the limit.
+func untilLimit(limit time.Duration, try func() error) error {
+	deadline := time.Now().Add(limit)
 	for {
 		err := try()
 		if err == nil || time.Now().After(deadline) {

@@ -114,7 +114,7 @@ def test_a_network_that_holds_the_operator_cuts_nobody_off(machine: Machine, tmp
     # A preview of a lab that does not exist yet refuses it, too.
     apart = Apart(tmp_path, STACK)
     apart.make()
-    with pytest.raises(ProgramError, match="network.cidr 172.30.97.0/29 contains 172.30.97.1 "):
+    with pytest.raises(ProgramError, match=r"network\.cidr 172\.30\.97\.0/29 contains 172\.30\.97\.1 "):
         apart.preview(holds)
     # Nobody asks beforehand: the route takes the way to the controller from the machine, until it undoes it.
     hosts = load(holds, "Pulumi.vms.yaml").hosts
