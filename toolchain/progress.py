@@ -182,16 +182,19 @@ def side_by_side(*lanes: Callable[[], None]) -> None:
         finally:
             end.set()
 
-    for work in zip(lanes, ends, strict=True):
-        threading.Thread(target=do, args=work, daemon=True).start()
+    threads = [threading.Thread(target=do, args=work, daemon=True) for work in zip(lanes, ends, strict=True)]
     try:
+        for thread in threads:
+            thread.start()
         for end in ends:
             while not end.wait(MOMENT):
                 pass
     except BaseException:
         STOP.set()
-        for end in ends:
-            end.wait(GRACE)
+        for thread, end in zip(threads, ends, strict=True):
+            # An interrupt may come while they are being started.
+            if thread.ident:
+                end.wait(GRACE)
         raise
     if failures:
         raise failures[0]
