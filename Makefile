@@ -13,7 +13,7 @@ help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
 setup: ## prerequisites, toolchain, Python environment, stack
-	@$(PYTHON) -m toolchain setup --stack $(STACK)
+	@$(PYTHON) -m workspace setup --stack $(STACK)
 
 up: setup ## show what changes and bring the lab up, from nothing if need be
 	@$(PULUMI) up --stack $(STACK) --yes $(QUIET)
@@ -36,7 +36,7 @@ unit: setup ## the tests that need no lab
 	@. ./env.sh && pytest tests/unit tests/preview
 
 engine: setup ## previews of labs that do not exist yet, by the real Pulumi engine
-	@python3 -m toolchain ebpf
+	@python3 -m workspace ebpf
 	@. ./env.sh && pytest tests/engine
 
 conformance: setup ## the Docker driver on Debian's engine and on a current one
@@ -44,12 +44,12 @@ conformance: setup ## the Docker driver on Debian's engine and on a current one
 	@tests/conformance.sh
 
 live: up ## the live tests on a running lab
-	@$(PYTHON) -m toolchain ebpf
-	@$(PYTHON) -m toolchain current-engine
+	@$(PYTHON) -m workspace ebpf
+	@$(PYTHON) -m workspace current-engine
 	@. ./env.sh && pytest tests/live
 
 vms: setup ## the lab on two virtual machines: WireGuard, another kernel, real reboots
-	@$(PYTHON) -m toolchain ebpf
+	@$(PYTHON) -m workspace ebpf
 	@. ./env.sh && pytest tests/vms
 
 bench: setup ## measure the lab beside its references
@@ -57,10 +57,10 @@ bench: setup ## measure the lab beside its references
 	@. ./env.sh && python -m bench
 
 docs: setup ## write the parts of docs/ that come from the code
-	@. ./env.sh && python -m components.reference
+	@. ./env.sh && python -m config.reference
 
 lock: setup ## pin the newest versions that requirements.in allows
-	@$(PYTHON) -m toolchain lock
+	@$(PYTHON) -m workspace lock
 
 clean: ## take the lab down and remove what setup made here (the shared cache stays)
-	@$(PYTHON) -m toolchain clean --stack $(STACK)
+	@$(PYTHON) -m workspace clean --stack $(STACK)

@@ -6,16 +6,18 @@ import pulumi
 from pulumi import Output
 from pulumi.runtime.config import CONFIG
 
-from components import config as sections
-from components.calico import CalicoNetwork
-from components.etcd import EtcdCluster
-from components.firewall import FirewallPolicy, lab_of
-from components.hosts import Host, Hosts
-from components.images import ServiceImage
-from components.notebook import NotebookService
-from components.proxy import HttpProxy
-from components.secrets import CertificateAuthority
-from components.sshbox import SshBox
+from components.calico.component import CalicoNetwork
+from components.etcd.component import EtcdCluster
+from components.firewall.component import FirewallPolicy
+from components.firewall.rules.lab import lab_of
+from components.hosts.component import Hosts
+from components.hosts.host import Host
+from components.services.image import ServiceImage
+from components.services.notebook import NotebookService
+from components.services.proxy import HttpProxy
+from components.services.ssh_box import SshBox
+from components.shared.secrets import CertificateAuthority
+from config import model as sections
 
 stack = pulumi.get_stack()
 config = sections.load(CONFIG.get(), f"Pulumi.{stack}.yaml")

@@ -20,7 +20,7 @@ from bench.bare import BareError
 from bench.guests import GuestError
 from bench.lifecycle import Part, Run
 from bench.mode import Mode
-from lab import stack
+from workspace import outputs as stack
 
 UNCHANGED_RUNS = 3
 OTHERS = (Mode(dataplane="ebpf"), Mode(encapsulation="vxlan"))

@@ -12,8 +12,8 @@ from rich.table import Table
 from bench import tables, turns
 from bench.guests import GuestError
 from bench.turns import Series
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 TURNS = 3
 CONNECTIONS = 4

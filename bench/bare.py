@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 NETWORK = "calico-lab"
 IMAGE = "calico-lab/host:latest"

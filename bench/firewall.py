@@ -21,15 +21,16 @@ from bench import bare, path, tables
 from bench.lifecycle import BenchError
 from bench.path import Path
 from bench.turns import Series, rotated
-from components.config import flows
-from components.firewall import FirewallConfig, Lab, lab_of
-from components.firewall.compile import compile_policies
 from components.firewall.host_firewall import HostFirewallProvider, inputs
-from components.firewall.reach import Probes, probes_of
-from components.firewall.resolve import resolve
-from lab import remote
-from lab.stack import Outputs
+from components.firewall.rules.compile import compile_policies
+from components.firewall.rules.config import FirewallConfig
+from components.firewall.rules.lab import Lab, lab_of
+from components.firewall.rules.resolve import resolve
+from components.hosts import remote
+from config.model import flows
+from diagnosis.reachability import Probes, probes_of
 from lab.why import read_config
+from workspace.outputs import Outputs
 
 TURNS = 5
 SOURCES = 10_000

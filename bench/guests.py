@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 _START = Path(__file__).with_name("guest.sh")
 _REMOVE = 'docker rm --force "$NAME" >/dev/null && docker rmi calico-lab-guest >/dev/null 2>&1 || true'

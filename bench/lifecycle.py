@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import stack, web
-from lab.stack import PROJECT
+from diagnosis import web
+from workspace import outputs as stack
+from workspace.outputs import PROJECT
 
 COMPONENT = "calico-lab:index:"
 UP_SECONDS = 900

@@ -12,7 +12,7 @@ import yaml
 
 from bench import lifecycle
 from bench.lifecycle import BenchError
-from lab.stack import PROJECT
+from workspace.outputs import PROJECT
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from bench.bare import Shell
 from bench.guests import Guest, guests
 from bench.mode import Mode
 from bench.turns import Series
-from lab.stack import Outputs
+from workspace.outputs import Outputs
 
 TURNS = 5
 SECONDS = 3

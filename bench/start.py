@@ -18,8 +18,8 @@ from bench import tables
 from bench.guests import GuestError, guests
 from bench.lifecycle import BenchError
 from bench.turns import Series
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
+from workspace.outputs import PROJECT, Outputs
 
 TURNS = 12
 REFERENCE = "bridge"

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 import click
 from rich.console import Console, RenderableType
 
-from components.config import ConfigError
-from lab import doctor, drift, graph, stack, status, tables, welcome, why
-from lab.trace import ends, hops, told, walk
-from lab.trace.loss import loss
+from config.model import ConfigError
+from diagnosis import status
+from diagnosis.trace import ends, hops, told, walk
+from diagnosis.trace.loss import loss
+from lab import doctor, drift, graph, tables, welcome, why
+from workspace import outputs as stack
 
 PIPE_WIDTH = 240
 

@@ -20,22 +20,24 @@ from typing import Any, NamedTuple
 
 from pulumi import RunError
 
-from components import ports
-from components.calico import mode
-from components.config import LabConfig, flows, services
-from components.firewall import Flow, lab_of
-from components.firewall.resolve import OPERATOR
-from components.hosts import DockerHosts, ExistingHosts
+from components.calico import settings as mode
+from components.firewall.rules.guard import Flow
+from components.firewall.rules.lab import lab_of
+from components.firewall.rules.resolve import OPERATOR
+from components.hosts import remote
+from components.hosts.config import DockerHosts, ExistingHosts
+from components.hosts.container import interface_in
 from components.hosts.known import host_key
-from components.hosts.machine import interface_in
 from components.hosts.ssh import write_access
-from lab import remote, status
-from lab.facts import HostFacts, by_name
-from lab.stack import PROJECT, Outputs
-from lab.status import CONTROLLER, GIB, MAKE_ROOM, MORE_MEMORY, Finding, size
+from config import ports
+from config.model import LabConfig, flows, services
+from diagnosis import status
+from diagnosis.facts import HostFacts, by_name
+from diagnosis.status import CONTROLLER, GIB, MAKE_ROOM, MORE_MEMORY, Finding, size
+from workspace.outputs import PROJECT, Outputs
 
-PROBE = Path(__file__).with_name("doctor.sh")
-PREPARE = PROJECT / "components" / "hosts" / "prepare.sh"
+PROBE = Path(__file__).with_name("scripts") / "doctor.sh"
+PREPARE = PROJECT / "components" / "hosts" / "scripts" / "prepare.sh"
 MIB = 1 << 20
 MEMORY = 1 * GIB
 DISK = 3 * GIB

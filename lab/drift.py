@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.firewall.host_firewall import SCRIPT, drift_of_host
-from components.firewall.why import Counter, path_of, read_counters
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
+from diagnosis.explanation import Counter, path_of, read_counters
+from workspace.outputs import PROJECT, Outputs
 
-_FIREWALL = PROJECT / "components" / "firewall"
+_COUNTERS = PROJECT / "diagnosis" / "scripts" / "counters.sh"
 # A change that is being applied holds the lock for some time.
 SECONDS = 90
 
@@ -45,9 +45,7 @@ def look(outputs: Outputs, applied: Sequence[Mapping[str, Any]]) -> list[HostRul
         outputs: The stack's outputs.
         applied: The outputs of the stack's HostFirewall resources.
     """
-    script = "\n".join(
-        ["set -- show", (_FIREWALL / SCRIPT).read_text(), (_FIREWALL / "counters.sh").read_text()]
-    )
+    script = "\n".join(["set -- show", SCRIPT.read_text(), _COUNTERS.read_text()])
     ssh = {host: outputs.ssh[host] for host in outputs.hosts}
     return read(remote.ask(ssh, script, {}, SECONDS), applied)
 

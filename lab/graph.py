@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from lab.status import Status, container_is_well, ready
+from diagnosis.status import Status, container_is_well, ready
 
 RED = "#c0392b"
 PROXY, NOTEBOOK = "calico-lab-proxy", "calico-lab-notebook"

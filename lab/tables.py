@@ -8,10 +8,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from components.secrets import RENEW_DAYS
+from components.shared.secrets import RENEW_DAYS
+from diagnosis.facts import HostFacts
+from diagnosis.status import DISK_LEFT, MEMORY_LEFT, Finding, Status, ready, size
 from lab.doctor import Checkup
-from lab.facts import HostFacts
-from lab.status import DISK_LEFT, MEMORY_LEFT, Finding, Status, ready, size
 
 
 def tables(

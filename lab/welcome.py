@@ -1,6 +1,6 @@
 """The first words to somebody whose lab has just come up."""
 
-from lab.stack import Outputs
+from workspace.outputs import Outputs
 
 
 def text(outputs: Outputs, stack: str) -> str:

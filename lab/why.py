@@ -13,14 +13,15 @@ from typing import Any
 
 import yaml
 
-from components.config import LabConfig, load
-from components.firewall import lab_of, trace
-from components.firewall.resolve import OPERATOR, resolve
-from components.firewall.why import Counter, Explanation, Step, end_of, explain, read_counters, read_trace
-from lab import remote
-from lab.stack import PROJECT, Outputs, StackError
+from components.firewall.rules.lab import lab_of
+from components.firewall.rules.resolve import OPERATOR, resolve
+from components.hosts import remote
+from config.model import LabConfig, load
+from diagnosis import packet_trace as trace
+from diagnosis.explanation import Counter, Explanation, Step, end_of, explain, read_counters, read_trace
+from workspace.outputs import PROJECT, Outputs, StackError
 
-COUNTERS = PROJECT / "components" / "firewall" / "counters.sh"
+COUNTERS = PROJECT / "diagnosis" / "scripts" / "counters.sh"
 # How much longer than the trace a host may need, its answer included.
 GRACE_SECONDS = 20
 # The operator is here. bash takes the script from standard input and leaves its argument alone.

@@ -11,7 +11,7 @@ mypy .
 # As the toolchain builds: so what it has compiled is used again, and nothing outside go.sum is wanted.
 CGO_ENABLED=0 GOFLAGS=$(python3 -c 'from toolchain import golang; print(*golang.FLAGS)')
 export CGO_ENABLED GOFLAGS
-git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init 'components/*/*ctl' | xargs -0 shellcheck
+git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init 'components/*/scripts/*ctl' | xargs -0 shellcheck
 for module in docker-driver toolchain/docker-plugin; do
     (
         cd "$module"

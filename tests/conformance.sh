@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=env.sh
 . ./env.sh
 PATH=$PATH:/usr/sbin:/sbin
-python3 -m toolchain current-engine
+python3 -m workspace current-engine
 suite=$(mktemp -d)
 trap 'rm -rf "$suite"' EXIT
 # As the toolchain builds: so the suite tests the driver that hosts get, and compiles no second time.

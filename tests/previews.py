@@ -13,7 +13,7 @@ from pathlib import Path
 from pulumi import automation
 from pulumi.automation.events import EngineEvent
 
-from lab.stack import PROJECT
+from workspace.outputs import PROJECT
 
 
 class ProgramError(Exception):

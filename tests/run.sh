@@ -11,8 +11,8 @@ finish() {
     [ -z "${conformance-}" ] || kill -- "-$conformance" 2>/dev/null || true
     rm -f "${log-}"
     pulumi destroy --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true >/dev/null 2>&1 ||
-        python3 -m toolchain sweep --stack lab
-    python3 -m toolchain stop-engine
+        python3 -m workspace sweep --stack lab
+    python3 -m workspace stop-engine
     exit "$status"
 }
 trap finish EXIT INT TERM
@@ -24,7 +24,7 @@ setsid tests/conformance.sh >"$log" 2>&1 &
 conformance=$!
 tests/check.sh
 # The first time it takes minutes, which no test is given.
-python3 -m toolchain ebpf
+python3 -m workspace ebpf
 pytest tests/unit tests/preview tests/engine
 passed=0
 wait "$conformance" || passed=$?

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from components.calico.policy import Policy, PolicyName
-from components.section import NO_TRUTH_VALUE, HostName, Network, Section, Whole, listed, problem_at
+from components.shared.section import NO_TRUTH_VALUE, HostName, Network, Section, Whole, listed, problem_at
 
 VXLAN_OVERHEAD = 50
 """Bytes of the headers around a packet: Ethernet, IPv4, UDP, VXLAN (RFC 7348, section 5)."""

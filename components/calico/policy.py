@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
 
 from components.calico import selector
-from components.section import Section, Whole
+from components.shared.section import Section, Whole
 
 PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 NAME = re.compile(r"[a-z][A-Za-z0-9-]{0,61}")

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from pulumi import ResourceOptions, dynamic
 
-from components.hosts.shell import PROJECT, run
+from components.hosts.remote import PROJECT, run
 from components.hosts.ssh import access_folder
-from components.provider import differ, is_known, tell
+from components.shared.provider import differ, is_known, tell
 
 LOOK_SECONDS = 5
 """What is waited for a host that may not be there."""

@@ -29,20 +29,20 @@ from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
-from components.firewall.compile import Chains, Compiled, ipset_name, restore_document
-from components.firewall.obstacle import End, obstacle
-from components.firewall.reach import Key, Probes, only, reach
-from components.firewall.resolve import OPERATOR
-from components.hosts.shell import PROJECT, HostError, messages_without_traceback
-from components.provider import differ, is_known
+from components.firewall.rules.compile import Chains, Compiled, ipset_name, restore_document
+from components.firewall.rules.resolve import OPERATOR
+from components.hosts.remote import PROJECT, HostError, messages_without_traceback
+from components.shared.provider import differ, is_known
+from diagnosis.obstacle import End, obstacle
+from diagnosis.reachability import Key, Probes, only, reach
 
-_HERE = Path(__file__).parent
-SCRIPT = "firewall.sh"
+SCRIPT = Path(__file__).with_name("scripts") / "firewall.sh"
 UNITS = (
     "calico-lab-firewall.service",
     "calico-lab-firewall-jumps.service",
     "calico-lab-firewall-jumps.timer",
 )
+FILES = (SCRIPT, *(Path(__file__).with_name("units") / unit for unit in UNITS))
 FAMILIES = {"ipv4": "iptables", "ipv6": "ip6tables"}
 # What a step may take, with ten thousand addresses to load and a slow host.
 STEP_SECONDS = 60
@@ -60,7 +60,7 @@ PATIENCE_PART = 5
 
 def program_digest() -> str:
     """A digest of what this component installs on a host, so that a newer version of it is an update."""
-    content = b"\0".join((_HERE / name).read_bytes() for name in (SCRIPT, *UNITS))
+    content = b"\0".join(file.read_bytes() for file in FILES)
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -152,7 +152,7 @@ class _Connection:
         """
         script = shlex.quote(
             "umask 077; directory=$(mktemp -d) && trap 'rm -rf \"$directory\"' EXIT && "
-            f'tar -xC "$directory" && sh "$directory/{SCRIPT}" {shlex.join([verb, *arguments])}'
+            f'tar -xC "$directory" && sh "$directory/{SCRIPT.name}" {shlex.join([verb, *arguments])}'
         )
         remote = f'if [ "$(id -u)" -eq 0 ]; then sh -c {script}; else sudo -n sh -c {script}; fi'
         return self._ssh(verb, remote, _archive(files or {}), seconds)
@@ -188,8 +188,8 @@ def _archive(files: Mapping[str, str]) -> bytes:
     """Pack the program and some text files for `tar -x`."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in (SCRIPT, *UNITS):
-            archive.add(_HERE / name, arcname=name, filter=_as_root)
+        for file in FILES:
+            archive.add(file, arcname=file.name, filter=_as_root)
         for name, text in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(text.encode())

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from components.section import (
+from components.shared.section import (
     Address,
     ExpandedPath,
     HostName,

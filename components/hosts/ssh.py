@@ -20,8 +20,8 @@ from typing import Any
 import pulumi
 from pulumi import Input, Output, ResourceOptions, dynamic
 
-from components.hosts.shell import PROJECT, run
-from components.provider import differ
+from components.hosts.remote import PROJECT, run
+from components.shared.provider import differ
 
 LOOK_SECONDS = 10
 """What is waited for a host that leaves the lab."""

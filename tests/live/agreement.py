@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 FACTS = Path(__file__).with_name("agreement.sh").read_text()
 ENDPOINTS = "/calico/resources/v3/projectcalico.org/workloadendpoints/"

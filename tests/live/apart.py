@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from lab import stack
-from lab.stack import PROJECT, Outputs
 from tests.live.program import QUIET
 from tests.previews import Preview, preview
+from workspace import outputs as stack
+from workspace.outputs import PROJECT, Outputs
 
 _PASSPHRASE = "of this test alone"
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.hosts.machine import CAPABILITIES, DEVICE_RULES
+from components.hosts.container import CAPABILITIES, DEVICE_RULES
 from tests.live.here import run
 from tests.live.waiting import eventually
 

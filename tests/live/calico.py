@@ -4,8 +4,8 @@ from typing import Any
 
 import yaml
 
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 SCRIPT = """\
 set -eu; set -a; . /etc/calico-lab/calico/calico.env; set +a

@@ -4,8 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from lab.stack import PROJECT
 from tests.live.program import Program
+from workspace.outputs import PROJECT
 
 CHAPTERS = sorted((PROJECT / "docs" / "network").glob("*.md"))
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)

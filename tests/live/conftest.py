@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.guests import Guest, guests
-from lab import stack
-from lab.stack import Outputs
 from tests.live.program import Program
+from workspace import outputs as stack
+from workspace.outputs import Outputs
 
 # No single question takes longer; the module that brings the lab up again says so itself.
 TEST_SECONDS = 120

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from bench.guests import Guest
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
 from tests.live.waiting import eventually
+from workspace.outputs import Outputs
 
 CONNECTION = Path(__file__).with_name("connection.sh").read_text()
 _ECHO = "mkfifo /tmp/echo; setsid sh -c 'nc -l {} 5007 </tmp/echo | cat >/tmp/echo' >/dev/null 2>&1 &"

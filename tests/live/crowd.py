@@ -7,8 +7,8 @@ from itertools import permutations, product
 from pathlib import Path
 
 from bench.guests import GuestError
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
+from workspace.outputs import PROJECT, Outputs
 
 HERE = Path(__file__).parent
 GUEST = (PROJECT / "bench" / "guest.sh").read_text()

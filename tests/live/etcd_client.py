@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab.stack import PROJECT
+from workspace.outputs import PROJECT
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from lab.stack import PROJECT
+from workspace.outputs import PROJECT
 
 
 def run(*command: str, stdin: str | None = None, seconds: float = 60) -> str:

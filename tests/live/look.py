@@ -1,8 +1,10 @@
 """A look at the whole lab."""
 
-from lab import remote, stack, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live.program import Program
+from workspace import outputs as stack
+from workspace.outputs import Outputs
 
 CONTAINERS = "docker ps --no-trunc --format '{{.ID}} {{.Names}}'"
 """Lists the containers that run on a host: another one of the same name has another ID."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from lab.stack import PROJECT
 from tests import previews
 from tests.previews import Change, ProgramError
+from workspace.outputs import PROJECT
 
 QUIET = ("--non-interactive", "--suppress-permalink=true", "--color", "never")
 

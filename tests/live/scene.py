@@ -8,8 +8,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 HERE = Path(__file__).parent
 EXERCISES: dict[str, dict[str, dict[str, str]]] = json.loads((HERE / "exercises.json").read_text())

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
 from tests.live import etcd_client
 from tests.live.etcd_client import Credentials
+from workspace.outputs import Outputs
 
 KEY = "/calico-lab-test/live"
 PKI = "/etc/calico-lab/pki"

@@ -4,10 +4,11 @@ import itertools
 import re
 
 from bench.guests import Guest
-from lab import remote, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live.program import Program
 from tests.live.wire import on_the_wire
+from workspace.outputs import Outputs
 
 
 def test_bgp_is_established_on_all_pairs(outputs: Outputs, program: Program) -> None:

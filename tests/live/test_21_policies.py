@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from lab import remote, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live import calico
 from tests.live.crowd import Crowd, crowd
 from tests.live.policies import BY_HAND, POLICIES, SWITCHED, allowed, reaches
 from tests.live.program import Program
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
+from workspace.outputs import Outputs
 
 NOTEBOOK, SSHBOX = "192.168.0.100/8888", "192.168.0.101/22"
 

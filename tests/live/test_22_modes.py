@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bench.guests import Guest, guests
-from lab import remote, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live import calico
 from tests.live.crowd import Crowd, crowd
 from tests.live.look import CONTAINERS, everywhere, healthy
@@ -21,6 +21,7 @@ from tests.live.program import Program
 from tests.live.waiting import eventually
 from tests.live.wire import encrypted, in_a_tunnel, on_the_wire
 from tests.previews import ProgramError
+from workspace.outputs import Outputs
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.guests import Guest, guests
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
 from tests.live import calico, chapters, connections, scene
 from tests.live.crowd import Crowd, crowd
 from tests.live.look import CONTAINERS, everywhere, healthy
@@ -22,6 +21,7 @@ from tests.live.program import Program
 from tests.live.tracing import facts, finds_the_policy_that_drops, lab_trace, name, way
 from tests.live.waiting import eventually
 from tests.live.wire import in_a_tunnel
+from workspace.outputs import PROJECT, Outputs
 
 EBPF = {"network.dataplane": "ebpf"}
 BPF = "/opt/calico-lab/calico/bin/calico-node -bpf"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bench.guests import Guest
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
 from tests.live import calico
 from tests.live.look import healthy
 from tests.live.program import Program
 from tests.live.waiting import eventually
+from workspace.outputs import Outputs
 
 NAME = "calico-lab-test"
 PORT = 1790

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import stack, status
-from lab.stack import Outputs
+from diagnosis import status
 from tests.live import scene
 from tests.live.program import Program
 from tests.live.scene import EXERCISES, OPEN, SENDERS, TARGET, all_open, kernel_rules, seen
 from tests.live.waiting import eventually
+from workspace import outputs as stack
+from workspace.outputs import Outputs
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from lab import remote, stack
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
 from tests.live.program import QUIET, Program
 from tests.live.scene import TARGET, kernel_rules
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
+from workspace import outputs as stack
+from workspace.outputs import PROJECT, Outputs
 
 MACHINE = f"calico-lab-{TARGET}"
 BRIDGE = "br-calico-lab"

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from lab import remote, stack, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live import scene
 from tests.live.program import Program
 from tests.live.scene import OPEN, SENDERS, TARGET, everything, seen
 from tests.live.waiting import eventually
+from workspace import outputs as stack
+from workspace.outputs import Outputs
 
 PUBLISHED = 8081
 POLICY = "published"

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import remote, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live.program import QUIET, Program
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
+from workspace.outputs import Outputs
 
 HOST = "a1"
 SERVICES = "calico-lab-etcd calico-lab-bird"

@@ -20,15 +20,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.guests import Guest
-from components import etcd
 from components.calico import rendering as calico
-from components.secrets import AUTHORITY_DAYS, CERTIFICATE_DAYS
-from lab import remote, status
-from lab.stack import Outputs
+from components.etcd import rendering as etcd
+from components.hosts import remote
+from components.shared.secrets import AUTHORITY_DAYS, CERTIFICATE_DAYS
+from diagnosis import status
 from tests.live import connections
 from tests.live.program import Program
 from tests.live.test_60_status import lab
 from tests.live.waiting import eventually
+from workspace.outputs import Outputs
 
 UNIT = "calico-lab-etcd.service"
 DAYS = 30

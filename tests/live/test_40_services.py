@@ -8,10 +8,10 @@ import pytest
 import requests
 
 from bench.guests import Guest
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
 from tests.live import kernel
 from tests.live.program import Program
+from workspace.outputs import PROJECT, Outputs
 
 FLOWS = Path(__file__).with_name("flows.sh").read_text()
 API_PORT = 8001

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
 from tests.live.program import Program
+from workspace.outputs import PROJECT, Outputs
 
-# The classes of components/secrets.py, and which of their properties are secret.
+# The classes of components/shared/secrets.py, and which of their properties are secret.
 SECRETS = {"Token": "value", "SshKey": "private_key", "CertificateAuthority": "private_key",
            "Certificate": "private_key"}  # fmt: skip
 PLAINTEXT = "plaintext"

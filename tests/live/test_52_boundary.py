@@ -3,11 +3,11 @@
 import subprocess
 from pathlib import Path
 
-from components.hosts.machine import DEVICE_RULES
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
+from components.hosts.container import DEVICE_RULES
 from tests.live.look import everywhere
 from tests.live.program import Program
+from workspace.outputs import PROJECT, Outputs
 
 WAYS_OUT = Path(__file__).with_name("ways-out.sh")
 SETTINGS = ("core_pattern", "modprobe", "hotplug", "poweroff_cmd", "sysrq")

@@ -4,10 +4,10 @@ import json
 import subprocess
 from typing import Any
 
-from lab import remote
-from lab.stack import PROJECT, Outputs
+from components.hosts import remote
 from tests.live.program import Program
 from tests.live.waiting import eventually
+from workspace.outputs import PROJECT, Outputs
 
 KEYS = {
     *("stack", "healthy", "findings", "warnings", "hosts", "etcd", "calico", "bgp", "containers"),

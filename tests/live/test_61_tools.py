@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from lab.stack import PROJECT, Outputs
 from tests.live.look import everywhere
+from workspace.outputs import PROJECT, Outputs
 
 TOOLS = {
     "calicoctl get nodes": "a0",

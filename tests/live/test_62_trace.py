@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from bench.guests import Guest
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
 from tests.live.program import Program
 from tests.live.tracing import facts, finds_the_policy_that_drops, lab_trace, name, way
 from tests.live.waiting import eventually
+from workspace.outputs import Outputs
 
 BIRDC = "birdc -s /run/calico/bird.ctl"
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.stack import Outputs
 from tests.live import chapters
 from tests.live.chapters import CHAPTERS
 from tests.live.program import Program
+from workspace.outputs import Outputs
 
 # That one is about a lab with another dataplane, which test_23_ebpf.py has.
 HERE = [chapter for chapter in CHAPTERS if chapter.stem != "ebpf"]

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.stack import Outputs
 from tests.live import here
 from tests.live.program import Program
 from tests.preview.program import config_with
 from tests.previews import ProgramError, preview
+from workspace.outputs import Outputs
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("previews.yaml").read_text())
 

@@ -16,13 +16,14 @@ from random import Random
 import pytest
 
 from bench.guests import Guest
-from lab import remote, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import status
 from tests.live import agreement, churn, connections
 from tests.live.agreement import History, HostFacts
 from tests.live.churn import DRIVER, ENGINE, ETCD, Done, Trouble
 from tests.live.program import Program
 from tests.live.waiting import eventually
+from workspace.outputs import Outputs
 
 CONTAINERS = int(os.environ.get("CALICO_LAB_CHURN_CONTAINERS") or 100)
 """On each host."""
@@ -36,8 +37,8 @@ STEADY_ADDRESSES = {0: "192.168.78.10", 1: "192.168.78.11", 2: "192.168.78.12"}
 """In one block, so that two of the hosts have an address out of another's block."""
 SECONDS_WITHOUT_QUORUM = 8
 MEND_SECONDS = 75 + 30 + 45
-"""The driver keeps the address of a container that did not start for its patience with etcd (75 s) and for the 30 s
-in which an engine repeats a call. After that, reconciliation looks twice, 10 s apart, and releases it."""
+"""The driver keeps the address of a container that did not start for 75 s, its patience with etcd, and for
+30 s, in which an engine repeats a call. Then reconciliation looks twice, 10 s apart, and releases it."""
 
 pytestmark = pytest.mark.timeout(CHURN_SECONDS + 120)
 

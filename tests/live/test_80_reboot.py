@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from bench.guests import guests
-from lab import facts, remote, status
-from lab.stack import Outputs
+from components.hosts import remote
+from diagnosis import facts, status
 from tests.live import agreement
 from tests.live.program import Program
 from tests.live.waiting import eventually
+from workspace.outputs import Outputs
 
 ADDRESS = "192.168.79.10"
 STEADY = Path(__file__).with_name("steady.sh").read_text()

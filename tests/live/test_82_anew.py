@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from components.notebook import WORK
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from components.services.notebook import WORK
 from tests.live import agreement
 from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.program import Program
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
+from workspace.outputs import Outputs
 
 NOTEBOOK = "calico-lab-notebook"
 SAVED = f"{WORK}/kept-by-a-live-test"

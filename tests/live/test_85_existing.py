@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from bench.guests import guests
-from components.calico import mode
-from components.config import load
-from components.hosts import ExistingHosts
-from lab import doctor, status
-from lab.stack import PROJECT
+from components.calico import settings as mode
+from components.hosts.config import ExistingHosts
+from config.model import load
+from diagnosis import status
+from lab import doctor
 from tests.live.apart import Apart
 from tests.live.bare import BASE, Machine, given_back, machines
 from tests.live.here import run
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
+from workspace.outputs import PROJECT
 
 STACK = "vms"
 STRANGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKrKFrPX9dBSwBkVq8IZimqzXzO1ht5rG9rLdOryGwdj"

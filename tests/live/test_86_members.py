@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lab import status
+from diagnosis import status
 from tests.live.apart import Apart
 from tests.live.bare import Machine, given_back, machines
 from tests.live.here import run

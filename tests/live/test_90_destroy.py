@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from lab import stack, status
-from lab.stack import PROJECT, Outputs
+from diagnosis import status
 from tests.live.here import run
 from tests.live.program import QUIET, Program
+from workspace import outputs as stack
+from workspace.outputs import PROJECT, Outputs
 
 BRIDGE = "br-calico-lab"
 NETWORK = "172.16.6."

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.guests import Guest
-from lab.stack import PROJECT, Outputs
 from tests.live import calico
 from tests.live.program import Program
 from tests.live.waiting import eventually
+from workspace.outputs import PROJECT, Outputs
 
 # Three probes of all hosts and two of the ends, one after the other, on a machine that may be busy.
 _SECONDS = 100

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from bench.guests import Guest
-from lab import remote
-from lab.stack import Outputs
+from components.hosts import remote
+from workspace.outputs import Outputs
 
 WIRE = Path(__file__).with_name("wire.sh").read_text()
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from components import gate
-from components.firewall.obstacle import End
-from components.hosts.shell import Answer, HostError
+from components.hosts.remote import Answer, HostError
+from components.readiness import gate
+from diagnosis.obstacle import End
 
 PROPS: dict[str, Any] = {
     "end": {"host": "a1", "address": "172.16.6.218", "ssh": "ssh a1"},

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.config import ConfigError, load
-from components.lines import line_of
+from config.model import ConfigError, load
+from config.positions import line_of
 
 PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "Pulumi.lab.yaml").read_text()

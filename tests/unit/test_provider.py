@@ -12,14 +12,14 @@ from pulumi import dynamic
 from pulumi.output import UNKNOWN
 from pulumi.runtime import rpc
 
-from components.calico.mode import _ModeProvider
+from components.calico.settings import _ModeProvider
 from components.etcd.membership import _MembershipProvider
 from components.firewall.host_firewall import HostFirewallProvider
-from components.gate import _GateProvider
 from components.hosts.ssh import _SshAccessProvider
-from components.images.place import _PlaceProvider
-from components.provider import is_known
-from components.secrets import _CertificateProvider, issue_certificate, make_authority
+from components.readiness.gate import _GateProvider
+from components.services.placement import _PlaceProvider
+from components.shared.provider import is_known
+from components.shared.secrets import _CertificateProvider, issue_certificate, make_authority
 from tests.unit.calico.test_mode import MODE
 from tests.unit.firewall.test_host_firewall import PROPS as FIREWALL
 

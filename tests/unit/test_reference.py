@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from components import reference
-from components.config import LabConfig
+from config import reference
+from config.model import LabConfig
 
 
 def test_the_file_is_current() -> None:

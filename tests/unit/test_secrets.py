@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components import secrets
-from components.secrets import (
+from components.shared import secrets
+from components.shared.secrets import (
     AUTHORITY_DAYS,
     CERTIFICATE_DAYS,
     RENEW_DAYS,

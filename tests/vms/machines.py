@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.hosts.shell import Answer
-from lab import remote
+from components.hosts import remote
+from components.hosts.remote import Answer
 from tests.live.here import run
 
 _HERE = Path(__file__).parent

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from bench.guests import guests
-from lab import status
-from lab.stack import Outputs
-from lab.trace import hops, walk
-from lab.trace.loss import loss
+from diagnosis import status
+from diagnosis.trace import hops, walk
+from diagnosis.trace.loss import loss
 from tests.live import connections
 from tests.live.apart import Apart
 from tests.live.look import everywhere
 from tests.live.waiting import eventually
 from tests.live.wire import encrypted
 from tests.vms.machines import Machine, machines
+from workspace.outputs import Outputs
 
 NAMES = ("v0", "v1")
 # An emulated processor is some thirty times slower.

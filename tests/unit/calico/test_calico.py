@@ -10,11 +10,12 @@ import yaml
 from pulumi import RunError
 from pydantic import ValidationError
 
-from components import calico
-from components.calico import CalicoConfig, archive_digest
+from components.calico import component as calico
+from components.calico.component import archive_digest
+from components.calico.config import CalicoConfig
 from components.calico.rendering import render_confd, render_datastore, render_environment
 
-HERE = Path(calico.__file__).parent
+HERE = Path(calico.__file__).with_name("scripts")
 CASES = Path(__file__).parent / "cases"
 RENDERED = sorted((CASES / "rendered").glob("*.json"))
 
@@ -91,7 +92,7 @@ def test_felix_is_told_the_same_datastore_as_the_others(case: Path) -> None:
 def test_confd_writes_what_bird_reads() -> None:
     resources = {Path(path).stem: tomllib.loads(text)["template"] for path, text in render_confd().items()}
     assert set(resources) == {"bird", "bird_aggr", "bird_ipam"}
-    unit = (HERE / "calico-lab-bird.service").read_text()
+    unit = (HERE.with_name("units") / "calico-lab-bird.service").read_text()
     for name, resource in resources.items():
         assert resource["src"] == f"{name}.cfg.template"
         assert resource["dest"] == f"/var/lib/calico-lab/calico/bird/{name}.cfg"
@@ -103,7 +104,7 @@ def test_confd_writes_what_bird_reads() -> None:
 def unit_of(name: str) -> dict[str, list[str]]:
     """A unit file's settings; one that is given several times has several values."""
     settings: dict[str, list[str]] = {}
-    for line in (HERE / name).read_text().splitlines():
+    for line in (HERE.with_name("units") / name).read_text().splitlines():
         if line and line[0] not in "#[":
             key, _, value = line.partition("=")
             settings.setdefault(key, []).append(value)
@@ -111,7 +112,7 @@ def unit_of(name: str) -> dict[str, list[str]]:
 
 
 def test_every_unit_is_placed_and_enabled() -> None:
-    there = {path.name for path in HERE.iterdir() if path.suffix in (".service", ".target")}
+    there = {path.name for path in HERE.with_name("units").iterdir()}
     assert {*calico.UNITS, calico.EBPF_UNIT} == there
 
 

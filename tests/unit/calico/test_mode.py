@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pulumi.output import UNKNOWN
 
-from components import calico
-from components.calico import mode
-from components.calico.mode import consequences
-from components.hosts.shell import HostError
+from components.calico import component as calico
+from components.calico import settings as mode
+from components.calico.settings import consequences
+from components.hosts.remote import HostError
 from tests.unit.pretend_host import PretendHost
 
-SCRIPT = Path(calico.__file__).parent / "check-mode.sh"
+SCRIPT = Path(calico.__file__).with_name("scripts") / "check-mode.sh"
 MODE: dict[str, Any] = {
     "pool": "netv: 192.168.0.0/16 in blocks of /26",
     "cidr": "192.168.0.0/16",

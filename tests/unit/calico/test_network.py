@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from components import calico
+from components.calico import component as calico
 from tests.preview.program import Program, config_of, run
 
 HOSTS = ("a0", "a1", "a2")

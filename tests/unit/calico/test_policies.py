@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.calico import CalicoConfig
+from components.calico.config import CalicoConfig
 from components.calico.policies import Connection, Names, NetworkPolicyError, cut_off, render_policies
 from components.calico.policy import Policy
 

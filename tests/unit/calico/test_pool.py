@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from components import calico
-from components.calico import mode
-from components.hosts.shell import Answer
+from components.calico import component as calico
+from components.calico import settings as mode
+from components.hosts.remote import Answer
 from tests.unit.pretend_host import PretendHost
 
-HERE = Path(calico.__file__).parent
+HERE = Path(calico.__file__).with_name("scripts")
 CIDR = "192.168.0.0/16"
 HOST = """
 link add eth0 type bridge
@@ -292,8 +292,8 @@ def try_route(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> str:
     """Try a route on a host; a wait of half a second takes ten."""
     now = iter(range(0, 10000, 10))
     monkeypatch.setattr(mode, "run", answers.run)
-    monkeypatch.setattr("components.calico.mode.time.monotonic", lambda: next(now))
-    monkeypatch.setattr("components.calico.mode.time.sleep", lambda _: None)
+    monkeypatch.setattr("components.calico.settings.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("components.calico.settings.time.sleep", lambda _: None)
     refusal = mode.try_route("a0", "ssh a0", CIDR)
     return str(refusal) if refusal else ""
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import calico
+from components.calico import component as calico
 from tests.unit.pretend_host import FOLDERS, PretendHost
 
-HERE = Path(calico.__file__).parent
+HERE = Path(calico.__file__).with_name("scripts")
 CASES = Path(__file__).parent / "cases"
 PROGRAMS = "/opt/calico-lab/calico"
 CALICOCTL = f"{PROGRAMS}/bin/calicoctl"

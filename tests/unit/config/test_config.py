@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pulumi import RunError
 
-from components.config import ConfigError, LabConfig, load
-from components.hosts import machine
-from components.messages import MESSAGE
-from components.section import Section
+from components.hosts import container as machine
+from components.shared.section import Section
+from config.messages import MESSAGE
+from config.model import ConfigError, LabConfig, load
 from tests.preview.program import config_of
 
 HERE = Path(__file__).parent
@@ -26,8 +26,8 @@ CPUS, MEMORY = 4, 8192
 @pytest.fixture(autouse=True)
 def controller(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same controller wherever the tests run; its ssh-agent has a key."""
-    monkeypatch.setattr("components.config.os.cpu_count", lambda: CPUS)
-    monkeypatch.setattr("components.config.total_memory", lambda _: MEMORY)
+    monkeypatch.setattr("config.model.os.cpu_count", lambda: CPUS)
+    monkeypatch.setattr("config.model.total_memory", lambda _: MEMORY)
     monkeypatch.setattr("components.hosts.config.unusable_agent", lambda: None)
 
 

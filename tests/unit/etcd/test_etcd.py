@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components import etcd
-from components.etcd import EtcdConfig, client_url, render_client, render_settings
+from components.etcd import rendering as etcd
+from components.etcd.config import EtcdConfig
 from components.etcd.membership import refusals
+from components.etcd.rendering import client_url, render_client, render_settings
 
 CASES = Path(__file__).parent / "cases"
 SETTINGS = sorted((CASES / "settings").glob("*.json"))

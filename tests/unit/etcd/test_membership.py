@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.etcd import membership
-from components.hosts.shell import Answer
+from components.hosts.remote import Answer
 
 OLDS = {
     "token": "one",

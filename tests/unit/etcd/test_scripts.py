@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components import etcd
+from components.etcd import rendering as etcd
 from tests.unit.pretend_host import PretendHost
 
-HERE = Path(etcd.__file__).parent
+HERE = Path(etcd.__file__).with_name("scripts")
 MEMBER = {"HOST": "a1", "ENDPOINT": "https://10.0.0.2:2379", "CONFIG": "new"}
 STARTED_WITH = "/var/lib/calico-lab/etcd.config"
 HEALTHY = "is healthy: successfully committed proposal"
@@ -264,7 +264,7 @@ def test_a_member_that_has_not_joined_yet_goes_on_joining_after_a_reboot(host: P
 
 
 def test_what_a_joining_member_is_told_counts_more_than_its_settings() -> None:
-    unit = (HERE / etcd.UNIT).read_text().splitlines()
+    unit = (HERE.with_name("units") / etcd.UNIT).read_text().splitlines()
     read = [line.partition("=")[2] for line in unit if line.startswith("EnvironmentFile=")]
     assert read == [etcd.SETTINGS_FILE, f"-{JOINING}"], "of two files the later one counts (systemd.exec(5))"
 

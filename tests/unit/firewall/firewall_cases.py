@@ -5,7 +5,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from components.firewall import FirewallConfig, Lab, Machine
+from components.firewall.rules.config import FirewallConfig
+from components.firewall.rules.lab import Lab, Machine
 
 CASES = Path(__file__).parent / "cases"
 LAB = Lab(

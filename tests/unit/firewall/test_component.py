@@ -9,8 +9,10 @@ from pulumi.runtime import Mocks
 from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs
 from pulumi_command import remote
 
-from components.firewall import FirewallConfig, FirewallPolicy, Need, lab_flows
-from components.hosts import Host
+from components.firewall.component import FirewallPolicy
+from components.firewall.rules.config import FirewallConfig
+from components.firewall.rules.guard import Need, lab_flows
+from components.hosts.host import Host
 from tests.unit.firewall.firewall_cases import LAB
 
 DROP_80 = {"action": "drop", "protocol": "tcp", "ports": 80}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from components.firewall import host_firewall
-from components.firewall.compile import ipset_name
 from components.firewall.host_firewall import (
     HostFirewallProvider,
     drift_of_rules,
@@ -18,8 +17,9 @@ from components.firewall.host_firewall import (
     program_digest,
     restore_sets,
 )
-from components.firewall.obstacle import End
-from components.hosts.shell import HostError
+from components.firewall.rules.compile import ipset_name
+from components.hosts.remote import HostError
+from diagnosis.obstacle import End
 
 RULE = '-s 172.16.6.66/32 -m comment --comment "p/1" -j DROP'
 LISTING = f"-A INPUT -j CALICO-LAB-INPUT\n-N CALICO-LAB-INPUT\n-A CALICO-LAB-INPUT {RULE}"

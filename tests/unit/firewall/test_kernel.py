@@ -15,12 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.firewall import FirewallConfig, PolicyError
-from components.firewall.compile import UNITS, compile_policies, restore_document
-from components.firewall.evaluate import Packet, State, decide, doubts
 from components.firewall.host_firewall import restore_sets
-from components.firewall.policy import ICMP_TYPES, RATE_TOLERANCE, RateLimit
-from components.firewall.resolve import ResolvedPolicy, resolve
+from components.firewall.rules.compile import UNITS, compile_policies, restore_document
+from components.firewall.rules.config import ICMP_TYPES, RATE_TOLERANCE, FirewallConfig, RateLimit
+from components.firewall.rules.evaluate import Packet, State, decide, doubts
+from components.firewall.rules.resolve import PolicyError, ResolvedPolicy, resolve
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
 from tests.unit.firewall.kernel import HOST_ADDRESSES, LINK_LOCAL
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.firewall.obstacle import judge
-from components.hosts.shell import Answer
+from components.hosts.remote import Answer
+from diagnosis.obstacle import judge
 from tests.unit.firewall.firewall_cases import CASES
 
 TABLE: dict[str, Any] = json.loads((CASES / "obstacle.json").read_text())

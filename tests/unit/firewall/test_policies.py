@@ -3,13 +3,14 @@
 import pytest
 from pydantic import ValidationError
 
-from components import calico, etcd
-from components.calico import CalicoConfig
-from components.etcd import EtcdConfig
-from components.firewall import FirewallConfig, PolicyError, guarded, lab_flows
-from components.firewall.compile import Compiled, compile_policies, restore_document
-from components.firewall.policy import Policy, RateLimit, Rule
-from components.firewall.resolve import resolve
+from components.calico.config import CalicoConfig
+from components.calico.flows import needs as calico_needs
+from components.etcd.config import EtcdConfig
+from components.etcd.rendering import needs as etcd_needs
+from components.firewall.rules.compile import Compiled, compile_policies, restore_document
+from components.firewall.rules.config import FirewallConfig, Policy, RateLimit, Rule
+from components.firewall.rules.guard import guarded, lab_flows
+from components.firewall.rules.resolve import PolicyError, resolve
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
 
 
@@ -46,7 +47,7 @@ def test_guard(name: str) -> None:
     hosts = list(LAB.hosts)
     members = EtcdConfig.model_validate({"members": ["a0", "a1"], **document.get("etcd", {})})
     network = CalicoConfig.model_validate(document.get("network", {}))
-    needs = [*etcd.needs(members, network.hosts or hosts), *calico.needs(network, hosts)]
+    needs = [*etcd_needs(members, network.hosts or hosts), *calico_needs(network, hosts)]
     flows = lab_flows(LAB, needs, proxy=("a2", 8888))
     advice = " or set allowLockout: true on the policy to apply it all the same"
     try:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.firewall import Flow
-from components.firewall.reach import only, probes_of, reach
-from components.hosts.shell import Answer
+from components.firewall.rules.guard import Flow
+from components.hosts.remote import Answer
+from diagnosis.reachability import only, probes_of, reach
 from tests.unit.firewall.firewall_cases import LAB
 
 HOST = """\
@@ -77,7 +77,7 @@ def test_a_host_that_does_not_answer_is_asked_again_and_has_no_flows(
         calls.append(ssh)
         return Answer(status, "", "gone")
 
-    monkeypatch.setattr("components.firewall.reach.run", run)
+    monkeypatch.setattr("diagnosis.reachability.run", run)
     assert reach({"a1": "ssh a1"}, ADDRESSES, {"a1": {"a0:2380": "etcd's peers"}}) == {}
     assert calls == ["ssh a1"] * asked
 

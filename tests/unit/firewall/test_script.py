@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from components.firewall import FirewallConfig
-from components.firewall.compile import compile_policies, restore_document
-from components.firewall.host_firewall import SCRIPT, UNITS, restore_sets
-from components.firewall.resolve import resolve
+from components.firewall.host_firewall import FILES, SCRIPT, restore_sets
+from components.firewall.rules.compile import compile_policies, restore_document
+from components.firewall.rules.config import FirewallConfig
+from components.firewall.rules.resolve import resolve
 from tests.unit.firewall.firewall_cases import LAB
 
-COMPONENT = Path(__file__).parents[3] / "components" / "firewall"
 ETC = "/etc/calico-lab/firewall"
 DROP_80 = {"action": "drop", "protocol": "tcp", "ports": 80}
 DROP_81 = {"action": "drop", "protocol": "tcp", "ports": 81}
@@ -96,16 +95,16 @@ class Host:
         """Load documents; return what went wrong."""
         payload = self.folder / change
         payload.mkdir()
-        for name in (SCRIPT, *UNITS):
-            shutil.copy(COMPONENT / name, payload)
+        for file in FILES:
+            shutil.copy(file, payload)
         files = {"rules.v4": ipv4, "rules.v6": ipv6, "sets": sets, "change": f"{change}\n"}
         for name, text in files.items():
             (payload / name).write_text(text)
-        return self.try_run("sh", str(payload / SCRIPT), "apply", "15").stderr
+        return self.try_run("sh", str(payload / SCRIPT.name), "apply", "15").stderr
 
     def firewall(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a verb of the script."""
-        return self.try_run("sh", str(COMPONENT / SCRIPT), *arguments)
+        return self.try_run("sh", str(SCRIPT), *arguments)
 
     def rules(self, program: str = "iptables") -> list[str]:
         """What the kernel has, all of it."""
@@ -389,4 +388,4 @@ def test_an_unknown_verb_is_refused(host: Host) -> None:
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
-    subprocess.run(["shellcheck", COMPONENT / SCRIPT], check=True)
+    subprocess.run(["shellcheck", SCRIPT], check=True)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.firewall import FirewallConfig
-from components.firewall.compile import compile_policies
-from components.firewall.resolve import resolve
+from components.firewall.rules.compile import compile_policies
+from components.firewall.rules.config import FirewallConfig
+from components.firewall.rules.resolve import resolve
 from tests.unit.firewall.firewall_cases import LAB
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from components.firewall.resolve import resolve
-from components.firewall.why import explain, path_of, read_counters, read_trace
+from components.firewall.rules.resolve import resolve
+from diagnosis.explanation import explain, path_of, read_counters, read_trace
 from tests.unit.firewall.firewall_cases import CASES, LAB, config
 
 DOCUMENT: dict[str, Any] = json.loads((CASES / "why.json").read_text())

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from components import hosts
+from components.hosts import component as hosts
 from tests.unit.pretend_host import PretendHost
 
-HERE = Path(hosts.__file__).parent
+HERE = Path(hosts.__file__).with_name("scripts")
 SETTINGS = "/etc/docker/daemon.json"
 VARIABLES = {"HOST": "a0", "LOGIN": "root"}
 KEEPS = '{"live-restore": true}\n'

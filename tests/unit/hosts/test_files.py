@@ -11,8 +11,8 @@ from components.hosts import files
 from components.hosts.files import HEADING, digest, render
 from tests.unit.pretend_host import PretendHost
 
-PLACE = Path(files.__file__).with_name("place-files.sh")
-REMOVE = Path(files.__file__).with_name("remove-files.sh")
+PLACE = Path(files.__file__).with_name("scripts") / "place-files.sh"
+REMOVE = Path(files.__file__).with_name("scripts") / "remove-files.sh"
 VARIABLES = {"HOST": "a0", "NAME": "etcd-settings", "MODE": "0640", "OWNER": "etcd:etcd"}
 RECORD = "/var/lib/calico-lab/files/etcd-settings"
 

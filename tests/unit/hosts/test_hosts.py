@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pulumi import RunError
 from pydantic import TypeAdapter, ValidationError
 
-from components.hosts import HostsConfig, as_root, machine, with_variables
+from components.hosts import container as machine
+from components.hosts.config import HostsConfig
+from components.hosts.container import interface_in
+from components.hosts.host import as_root, with_variables
 from components.hosts.known import pinned_key
-from components.hosts.machine import interface_in
 from components.hosts.ssh import render_config, render_known_hosts
 
 CASES = Path(__file__).parent / "cases"

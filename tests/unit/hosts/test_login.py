@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from components.hosts import ExistingHosts
+from components.hosts.config import ExistingHosts
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from components import hosts
+from components.hosts import component as hosts
 from tests.unit.pretend_host import PretendHost
 
-HERE = Path(hosts.__file__).parent
+HERE = Path(hosts.__file__).with_name("scripts")
 RECORDS = "/var/lib/calico-lab/packages"
 ENGINE = "engine.io|engined engine-cli|engine"
 INSTALLED = {"dpkg": "", "libelf1t64": "libelf1 (= 0.192-4), libelf1-of-old"}

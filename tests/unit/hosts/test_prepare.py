@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from components import hosts
+from components.hosts import component as hosts
 from tests.unit.pretend_host import PretendHost
 
-SCRIPT = Path(hosts.__file__).parent / "prepare.sh"
+SCRIPT = Path(hosts.__file__).with_name("scripts") / "prepare.sh"
 DATA = "/var/lib/docker"
 VOLUME = f"{DATA}/volumes/calico-lab-notebook-work/_data/saved.ipynb"
 CONTAINER = f"{DATA}/containers/0123/config.v2.json"

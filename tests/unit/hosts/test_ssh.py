@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.hosts import ssh
-from components.hosts.shell import Answer
+from components.hosts.remote import Answer
 
 
 def host(alias: str, last: int, **other: Any) -> dict[str, Any]:  # noqa: ANN401 - keys of an endpoint

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components import calico, etcd
+from components.calico import component as calico
+from components.etcd import rendering as etcd
 from tests.unit.pretend_host import FOLDERS, PretendHost
 
-ETCDCTL = Path(etcd.__file__).with_name("etcdctl")
-CALICOCTL = Path(calico.__file__).with_name("calicoctl")
+ETCDCTL = Path(etcd.__file__).with_name("scripts") / "etcdctl"
+CALICOCTL = Path(calico.__file__).with_name("scripts") / "calicoctl"
 MEMBER = "/etc/calico-lab/etcd/etcdctl.env"
 CLIENT = "/etc/calico-lab/calico/etcdctl.env"
 SHOW_ETCDCTL = "printenv | grep ^ETCDCTL_ | sort"

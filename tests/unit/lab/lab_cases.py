@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab import facts, stack, web
-from lab.remote import Answer
-from lab.status import Status
+from components.hosts.remote import Answer
+from diagnosis import facts, web
+from diagnosis.status import Status
+from workspace import outputs as stack
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "cases").glob("*.json"))

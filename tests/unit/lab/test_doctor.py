@@ -10,12 +10,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.calico import mode
-from components.config import LabConfig, load
+from components.calico import settings as mode
 from components.hosts import config as hosts_config
+from components.hosts import remote
+from config.model import LabConfig, load
+from diagnosis import status
 from lab import __main__ as command
-from lab import doctor, remote, stack, status, why
+from lab import doctor, why
 from tests.unit.lab import lab_cases
+from workspace import outputs as stack
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "doctor.json").read_text())
 CONFIG: dict[str, Any] = json.loads((Path(__file__).parent / "config.json").read_text())["config"]

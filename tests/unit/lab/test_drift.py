@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from components.hosts import remote
 from lab import __main__ as command
-from lab import remote, stack
 from tests.unit.lab import lab_cases
+from workspace import outputs as stack
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "drift.json").read_text())
 RULE = '-m set --match-set cl4-few-6f6ca033 src -m comment --comment "p/1" -j DROP'

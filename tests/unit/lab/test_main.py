@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from diagnosis import status
 from lab import __main__ as command
-from lab import stack, status
 from tests.unit.lab import lab_cases
+from workspace import outputs as stack
 
 
 def run(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], *arguments: str) -> tuple[int, str]:

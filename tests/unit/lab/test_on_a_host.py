@@ -12,17 +12,19 @@ from dataclasses import replace
 
 import pytest
 
-from components.firewall import FirewallConfig, trace
-from components.firewall.compile import compile_policies, restore_document
-from components.firewall.obstacle import End, obstacle
-from components.firewall.resolve import resolve
-from components.firewall.why import Explanation, explain
-from lab import doctor, drift, remote, why
-from lab.stack import Outputs
-from lab.trace import side, walk
+from components.firewall.rules.compile import compile_policies, restore_document
+from components.firewall.rules.config import FirewallConfig
+from components.firewall.rules.resolve import resolve
+from components.hosts import remote
+from diagnosis import packet_trace as trace
+from diagnosis.explanation import Explanation, explain
+from diagnosis.obstacle import End, obstacle
+from diagnosis.trace import side, walk
+from lab import doctor, drift, why
 from tests.live.waiting import eventually
 from tests.unit.firewall.firewall_cases import LAB
 from tests.unit.lab.lab_cases import outputs
+from workspace.outputs import Outputs
 
 HOST = """
 mount -t tmpfs none /run

@@ -2,8 +2,8 @@
 
 import time
 
-from lab import remote
-from lab.status import PROBE
+from components.hosts import remote
+from diagnosis.status import PROBE
 
 HERE_BY_SHELL = "sh -c"
 

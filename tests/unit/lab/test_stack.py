@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import stack
 from tests.unit.lab.lab_cases import outputs
+from workspace import outputs as stack
 
 
 def test_members_are_found_by_address() -> None:

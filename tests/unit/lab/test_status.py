@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from components.secrets import CERTIFICATE_DAYS, RENEW_DAYS
-from lab.status import document, findings, warnings
+from components.shared.secrets import CERTIFICATE_DAYS, RENEW_DAYS
+from diagnosis.status import document, findings, warnings
 from lab.tables import tables
 from tests.unit.lab.lab_cases import CASES, status
 

@@ -16,13 +16,14 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.firewall import trace as firewall_trace
-from components.firewall.why import Step
+from components.hosts import remote
+from diagnosis import packet_trace as firewall_trace
+from diagnosis.explanation import Step
+from diagnosis.trace import felix, packets, programs, side, taps, walk
 from lab import __main__ as command
-from lab import remote, stack
-from lab.trace import felix, packets, programs, side, taps, walk
 from tests.unit.lab import lab_cases
 from tests.unit.pretend_host import PretendHost
+from workspace import outputs as stack
 
 HERE = Path(__file__).parent
 CASES = sorted((HERE / "trace").iterdir())

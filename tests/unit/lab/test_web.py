@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab import web
+from diagnosis import web
 
 
 @contextmanager

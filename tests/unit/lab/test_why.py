@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from components.firewall import trace
+from components.hosts import remote
+from diagnosis import packet_trace as trace
 from lab import __main__ as command
-from lab import remote, stack, why
+from lab import why
 from tests.unit.lab import lab_cases
+from workspace import outputs as stack
 
 HERE = Path(__file__).parent
 CASES: dict[str, Any] = json.loads((HERE / "why.json").read_text())

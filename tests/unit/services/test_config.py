@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.notebook import NotebookConfig
-from components.proxy import ProxyConfig
-from components.section import Section
-from components.sshbox import SshBoxConfig
+from components.services.config import NotebookConfig, ProxyConfig, SshBoxConfig
+from components.shared.section import Section
 
 
 def test_the_defaults_are_those_of_the_original_lab() -> None:

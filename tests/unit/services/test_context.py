@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.context import context_digest
+from components.shared.build_context import context_digest
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from components import notebook, proxy
+from components.services import notebook, proxy
 
 PROJECT = Path(__file__).resolve().parents[3]
 IMAGES = PROJECT / "images"
 SERVICES = ("notebook", "proxy", "sshbox")
 WRITTEN = sorted(path for path in IMAGES.rglob("*") if path.is_file() and "lock" not in path.name)
-COMPONENTS = sorted(path.parent.name for path in (PROJECT / "components").glob("*/__init__.py"))
+COMPONENTS = sorted(path.parent.name for path in (PROJECT / "components").glob("*/component.py"))
 
 
 def instructions(image: str) -> list[str]:
@@ -71,7 +71,7 @@ def test_a_service_runs_as_the_user_that_its_files_belong_to() -> None:
 
 
 def test_a_host_has_the_packages_and_masks_that_components_ask_for() -> None:
-    declared = {name: import_module(f"components.{name}") for name in COMPONENTS}
+    declared = {name: import_module(f"components.{name}.component") for name in COMPONENTS}
     packages = {package for module in declared.values() for package in getattr(module, "PACKAGES", ())}
     masks = {unit for module in declared.values() for unit in getattr(module, "MASKED_UNITS", ())}
     assert {"docker.io|dockerd", "etcd-server", "bird2"} <= packages

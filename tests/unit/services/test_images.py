@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import components.images
-from components.images import build_arguments
+import components.services.image
+from components.services.image import build_arguments
 
-HERE = Path(components.images.__file__).parent
+HERE = Path(components.services.image.__file__).with_name("scripts")
 IMAGE_ID = "sha256:" + "a" * 64
 OTHER_ID = "sha256:" + "b" * 64
 

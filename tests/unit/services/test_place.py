@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.images.place import _PlaceProvider
+from components.services.placement import _PlaceProvider
 
 PLACE = {"container": "calico-lab-notebook", "host": "a1", "folder": "/home/notebook/work"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.images import service
+from components.services import service
 
-SCRIPT = Path(service.__file__).with_name("ready.sh")
+SCRIPT = Path(service.__file__).with_name("scripts") / "ready.sh"
 
 # Fails the health check as often as the file says, and then passes it.
 DOCKER = """#!/bin/bash

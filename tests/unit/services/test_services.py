@@ -12,12 +12,13 @@ import pytest
 from pulumi.runtime import mocks
 from pulumi_command import remote
 
-from components.hosts import Host
 from components.hosts.files import render
-from components.images import PROXIES, REGISTRIES, ServiceImage
-from components.notebook import NotebookConfig, NotebookService
-from components.proxy import HttpProxy, ProxyConfig
-from components.sshbox import SshBox, SshBoxConfig
+from components.hosts.host import Host
+from components.services.config import NotebookConfig, ProxyConfig, SshBoxConfig
+from components.services.image import PROXIES, REGISTRIES, ServiceImage
+from components.services.notebook import NotebookService
+from components.services.proxy import HttpProxy
+from components.services.ssh_box import SshBox
 
 BUILT = "sha256:built"
 ARRIVED = "sha256:arrived"

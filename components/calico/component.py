@@ -1,0 +1,391 @@
+"""CalicoNetwork: one routed network for the containers of every host, by Calico without Kubernetes.
+
+On each host Felix programs routes and policy, BIRD tells the other hosts over BGP which blocks of addresses
+lie there, confd writes BIRD's configuration from etcd, and the lab's Docker driver gives each container its
+interface and address. All are systemd services that come back with the host, before Docker. What Felix
+decides on packets with, rules or programs in the kernel, is the network's dataplane.
+
+Owes: the Docker network is there only when the host's Felix is ready and its BGP sessions are established; a
+host that does not get there says what is missing; deletion leaves no interface, route, rule, set or file of
+Calico behind. Network policies are in force exactly while the config says so.
+
+The way of a network policy: `policy.py` is the language in the config, `selector.py` reads Calico's
+selectors, `policies.py` turns names into what Calico knows and refuses what cuts the proxy off, and here
+they are resources.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import ComponentResource, Output, Resource, ResourceOptions, RunError
+from pulumi_command import remote
+
+from components.calico.config import CalicoConfig
+from components.calico.flows import BGP_PORT, peers_of
+from components.calico.policies import HOST_LABEL, Names, render_policies
+from components.calico.rendering import (
+    AUTHORITY_FILE,
+    CERTIFICATE_FILE,
+    CLUSTER_ID,
+    ENVIRONMENT_FILE,
+    ETCDCTL_FILE,
+    FOLDER,
+    KEY_FILE,
+    REFLECTOR_LABEL,
+    REFLECTORS,
+    RESERVATION,
+    render_confd,
+    render_datastore,
+    render_environment,
+)
+from components.calico.settings import Mode
+from components.etcd.component import EtcdCluster
+from components.etcd.rendering import etcdctl, render_client
+from components.hosts.files import digest
+from components.hosts.host import Host
+from components.readiness.gate import Gate
+from components.shared.secrets import Certificate, CertificateAuthority
+
+PACKAGES = ["bird2", "nftables", "conntrack", "procps"]
+EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g", "tcpdump"]
+"""The libraries of a Felix that loads programs into the kernel, and what sees packets there (`lab trace`)."""
+EBPF_UNIT = "calico-lab-bpffs.service"
+"""What such a Felix needs before it starts, and pulls in itself."""
+ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}
+"""Calico's programs by dataplane, as the toolchain packs them."""
+SECONDS_UNTIL_READY = 90
+MASKED_UNITS = ["bird.service"]
+REMOTE_ARCHIVE = "/var/lib/calico-lab/upload/calico.tar.gz"
+UNITS = [
+    "calico-lab-calico.target",
+    "calico-lab-calico-startup.service",
+    "calico-lab-felix.service",
+    "calico-lab-confd.service",
+    "calico-lab-bird.service",
+    "calico-lab-docker-driver.service",
+]
+OPTION_MTU = "com.docker.network.driver.mtu"
+POOL_LABEL = "calico-lab.pool"
+"""Label of the Docker network; it says what the network's containers have to be made anew for."""
+_SCRIPTS = Path(__file__).with_name("scripts")
+_UNITS = Path(__file__).with_name("units")
+
+
+@dataclass(frozen=True)
+class _Installed:
+    """What has been brought to a host before anything of Calico runs there."""
+
+    resources: Sequence[Resource]
+    digest: Output[str]
+    """Changes when the running programs would have to be started anew."""
+
+
+def archive_digest(archive: Path) -> str:
+    """SHA-256 of the archive of programs, as hex digits.
+
+    Raises:
+        RunError: The toolchain has not made it yet.
+    """
+    if not archive.is_file():
+        raise RunError(f"{archive}: Calico's programs are not there; 'make setup' makes them")
+    with archive.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(commands: Iterable[remote.Command]) -> Output[str]:
+    """What changes when one of some commands runs anew."""
+    return Output.all(*[command.create for command in commands]).apply(
+        lambda texts: digest([str(text) for text in texts])
+    )
+
+
+class CalicoNetwork(ComponentResource):
+    """A Docker network of one name on every host, its containers reachable from all of them."""
+
+    name: Output[str]
+    """The network's name, once it is there on every host."""
+    cidr: Output[str]
+    """The containers' addresses."""
+    networks: dict[str, docker.Network]
+    """The Docker network by host: what a container on that host is attached to."""
+    network_ids: Output[dict[str, str]]
+    """Docker's ID of the network by host."""
+    told: Output[dict[str, Any]]
+    """What the stack tells of the network: its name and addresses, its dataplane, and the hosts that are
+    route reflectors."""
+
+    def __init__(
+        self,
+        name: str,
+        config: CalicoConfig,
+        hosts: Mapping[str, Host],
+        etcd: EtcdCluster,
+        *,
+        authority: CertificateAuthority,
+        dist: Path,
+        reserved: Sequence[str] = (),
+        names: Names,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Make the network.
+
+        Args:
+            name: The component's name.
+            config: Its section.
+            hosts: The lab's hosts, of which the config may choose.
+            etcd: Calico's datastore.
+            authority: What etcd trusts.
+            dist: The folder with the archives of Calico's programs and the Docker driver, as the toolchain
+                makes it.
+            reserved: Addresses that nobody gets who does not ask for them.
+            names: What names in network policies stand for.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:CalicoNetwork", name, None, opts)
+        self._config = config
+        self._etcd = etcd
+        self._authority = authority
+        self._archive = dist / ARCHIVES[config.dataplane]
+        self._archive_digest = archive_digest(self._archive)
+        self._child = ResourceOptions(parent=self)
+        members = [hosts[host] for host in config.hosts or hosts]
+        mode = Mode(f"{name}-mode", config, members, opts=self._child)
+        installed = {host.name: self._install(host, mode) for host in members}
+        datastore = self._fill_datastore(members, installed, mode, reserved)
+        started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
+        gates = {host.name: self._gate(host, members, started) for host in members}
+        self.networks = {host.name: self._network(host, gates[host.name], datastore) for host in members}
+        self._apply_policies(list(hosts.values()), members[0], started, gates, datastore, names=names)
+        self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
+        self.name = self.network_ids.apply(lambda _: config.name)
+        self.cidr = Output.from_input(str(config.cidr))
+        self.told = Output.all(
+            name=self.name,
+            cidr=self.cidr,
+            dataplane=config.dataplane,
+            routeReflectors=list(config.route_reflectors),
+        )
+        self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
+
+    def _install(self, host: Host, mode: Resource) -> _Installed:
+        """Bring programs, credentials and settings to a host; nothing runs yet."""
+        ebpf = self._config.dataplane == "ebpf"
+        names = [*PACKAGES, *(EBPF_PACKAGES if ebpf else [])]
+        packages = host.packages("calico-packages", names, mask=MASKED_UNITS, opts=self._child)
+        archive = remote.CopyToRemote(
+            f"{host.name}-calico-archive",
+            connection=host.connection,
+            source=pulumi.FileAsset(str(self._archive)),
+            remote_path=REMOTE_ARCHIVE,
+            opts=host.options(ResourceOptions(parent=self, replacement_trigger=host.anew)),
+        )
+        programs = host.run(
+            "calico-programs",
+            _SCRIPTS / "unpack.sh",
+            delete=_SCRIPTS / "remove-programs.sh",
+            variables={"HOST": host.name, "ARCHIVE": REMOTE_ARCHIVE, "DIGEST": self._archive_digest},
+            opts=ResourceOptions(parent=self, depends_on=[archive]),
+        )
+        certificate = Certificate(
+            f"{host.name}-calico-certificate",
+            self._authority,
+            f"calico-{host.name}",
+            usages=["client"],
+            opts=self._child,
+        )
+        credentials = {
+            AUTHORITY_FILE: self._authority.certificate,
+            CERTIFICATE_FILE: certificate.certificate,
+            KEY_FILE: certificate.private_key,
+        }
+        pki = host.files("calico-pki", credentials, mode="0600", opts=self._child)
+        files = {
+            ENVIRONMENT_FILE: render_environment(
+                self._config, host.name, host.address, self._etcd.client_urls
+            ),
+            **render_confd(),
+            **{
+                f"{FOLDER}/{script}": (_SCRIPTS / script).read_text()
+                for script in ("detach-programs.sh", "remove-ebpf.sh")
+            },
+            **{
+                f"/etc/systemd/system/{unit}": (_UNITS / unit).read_text()
+                for unit in [*UNITS, *([EBPF_UNIT] if ebpf else [])]
+            },
+        }
+        # What the operator types is no reason to start services anew.
+        tools = {
+            ETCDCTL_FILE: render_client(self._etcd.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
+            **etcdctl(),
+            "/usr/local/bin/calicoctl": (_SCRIPTS / "calicoctl").read_text(),
+        }
+        settings = host.files(
+            "calico-settings", {**files, **tools}, opts=ResourceOptions(parent=self, depends_on=[mode])
+        )
+        # An end of a tunnel takes its address, and gives it back, when services start.
+        started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
+        running = [*files.values(), *started_for, self._archive_digest, certificate.certificate]
+        return _Installed([packages, programs, pki, settings], Output.all(*running).apply(digest))
+
+    def _fill_datastore(
+        self,
+        members: Sequence[Host],
+        installed: Mapping[str, _Installed],
+        mode: Resource,
+        reserved: Sequence[str],
+    ) -> remote.Command:
+        """Write the pool and the settings of all hosts into etcd, from the first of them."""
+        first = members[0]
+        return first.run(
+            "calico-datastore",
+            _SCRIPTS / "datastore.sh",
+            delete=_SCRIPTS / "remove-datastore.sh",
+            variables={
+                "HOST": first.name,
+                "POOL": self._config.name,
+                "NODES": " ".join(host.name for host in members),
+                "REFLECTORS": " ".join(self._config.route_reflectors),
+                "REFLECTOR_LABEL": REFLECTOR_LABEL,
+                "CLUSTER_ID": CLUSTER_ID,
+                "PEERING": REFLECTORS,
+                "RESERVATION": RESERVATION,
+                "ABSENT": "" if self._config.route_reflectors else f"bgppeer/{REFLECTORS}",
+            },
+            stdin=render_datastore(self._config, reserved),
+            # The addresses of a pool cannot be changed: it is given up and made anew.
+            triggers=[self._config.name, str(self._config.cidr), self._config.block_size],
+            once=True,
+            opts=ResourceOptions(
+                parent=self,
+                depends_on=[mode, *installed[first.name].resources, *self._etcd.ready],
+                delete_before_replace=True,
+            ),
+        )
+
+    def _start(self, host: Host, installed: _Installed, datastore: Resource) -> remote.Command:
+        """Start a host's services, or start them anew with what has changed.
+
+        What removes them is a resource of its own, which is there before: the engine forgets one whose
+        creation was cut off or failed, and services of such a start would go on from files that are removed.
+        """
+        variables = {
+            "HOST": host.name,
+            "UNITS": " ".join(UNITS),
+            "CIDR": str(self._config.cidr),
+            "DATAPLANE": self._config.dataplane,
+        }
+        before = [*installed.resources, datastore]
+        removal = host.run(
+            "calico-removal",
+            None,
+            delete=_SCRIPTS / "remove-services.sh",
+            variables=variables,
+            opts=ResourceOptions(parent=self, depends_on=before),
+        )
+        return host.run(
+            "calico",
+            _SCRIPTS / "services.sh",
+            variables={**variables, "CONFIG": installed.digest},
+            opts=ResourceOptions(parent=self, depends_on=[*before, removal]),
+        )
+
+    def _gate(self, host: Host, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Gate:
+        """Wait until a host is ready and has heard from its peers; all have been started by then."""
+        names = peers_of(host.name, [member.name for member in members], self._config.route_reflectors)
+        peers = [member for member in members if member.name in names]
+        return Gate(
+            "calico-ready",
+            host,
+            _SCRIPTS / "ready.sh",
+            peers=peers,
+            port=BGP_PORT,
+            seconds=SECONDS_UNTIL_READY,
+            variables={
+                "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
+                "WIREGUARD": "yes" if self._config.wireguard else "",
+                # So the sessions of the mesh are not taken for those that take their place, or the other way.
+                "SESSION": "Node" if self._config.route_reflectors else "Mesh",
+            },
+            # Services that were started anew have to show that they are ready anew.
+            triggers=[digest_of([started[host.name]])],
+            opts=ResourceOptions(parent=self, depends_on=list(started.values())),
+        )
+
+    def _network(self, host: Host, gate: Resource, datastore: remote.Command) -> docker.Network:
+        """Make the Docker network on a host; its driver has local scope, so each host is told of it.
+
+        A pool that is made anew must find no container with an address of the old one. So the network takes
+        something from the datastore that only a new pool changes: then Pulumi removes the containers first,
+        the network next and the pool last, and makes them in the other order.
+        """
+        network = docker.Network(
+            f"{host.name}-{self._config.name}",
+            name=self._config.name,
+            driver="calico",
+            ipam_driver="calico-ipam",
+            ipam_configs=[docker.NetworkIpamConfigArgs(subnet=str(self._config.cidr))],
+            options={OPTION_MTU: str(self._config.mtu)} if self._config.mtu else None,
+            labels=[
+                docker.NetworkLabelArgs(
+                    label=POOL_LABEL, value=datastore.id.apply(lambda _: self._config.pool)
+                )
+            ],
+            opts=host.docker_options(
+                ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True)
+            ),
+        )
+        # Docker only says that the network has active endpoints, and the provider that it waited in vain.
+        host.run(
+            "calico-attached",
+            None,
+            delete=_SCRIPTS / "attached.sh",
+            variables={"HOST": host.name, "NETWORK": self._config.name},
+            opts=ResourceOptions(parent=self, depends_on=[network]),
+        )
+        return network
+
+    def _apply_policies(
+        self,
+        hosts: Sequence[Host],
+        first: Host,
+        started: Mapping[str, remote.Command],
+        gates: Mapping[str, Resource],
+        datastore: Resource,
+        *,
+        names: Names,
+    ) -> None:
+        """Write the enabled network policies into the datastore, from the first host; each is a resource."""
+        documents = render_policies(self._config.policies, names)
+        if not documents:
+            return
+        told = first.run(
+            "calico-hosts",
+            _SCRIPTS / "hosts.sh",
+            delete=_SCRIPTS / "remove-hosts.sh",
+            variables={
+                "HOST": first.name,
+                "HOSTS": " ".join(f"{host.name}={host.address}" for host in hosts),
+                "HOST_LABEL": HOST_LABEL,
+                # Services that were started anew may have other ends of tunnels. (A trigger would do as well,
+                # but for the old resource, which would take away at last what the new one has written.)
+                "SERVICES": digest_of(started.values()),
+            },
+            once=True,
+            # A host whose gate is open has its ends of tunnels.
+            opts=ResourceOptions(parent=self, depends_on=list(gates.values())),
+        )
+        for policy, document in documents.items():
+            first.run(
+                f"network-policy-{policy}",
+                _SCRIPTS / "policy.sh",
+                delete=_SCRIPTS / "remove-policy.sh",
+                variables={"HOST": first.name, "POLICY": policy},
+                stdin=document,
+                once=True,
+                opts=ResourceOptions(parent=self, depends_on=[datastore, told]),
+            )

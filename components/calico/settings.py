@@ -1,0 +1,327 @@
+"""The mode of the network, kept so that a change of it is told, and refused where a host cannot have it.
+
+Owes: a mode that a host's kernel or link cannot have, addresses of which a host needs some for others, and
+what would take the network from under containers that are not the lab's, are refused before anything changes,
+and in the preview already where the hosts are there to be asked; a preview says what a change does to
+containers that run.
+
+The network makes all of its addresses unreachable from a host but for those of containers
+(`calico-lab-calico-startup.service`). An operator whose address is one of them is cut off. So a host that has
+no such route yet tries it first, with a rollback timer, and a new SSH connection has to confirm it
+(`try-route.sh`). The network's files come to a host only after that, and so does the route that a boot
+installs.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pulumi import ResourceOptions, dynamic
+
+from components.calico.config import CalicoConfig
+from components.hosts.host import Host
+from components.hosts.remote import HostError, messages_without_traceback, run
+from components.hosts.ssh import write_access
+from components.shared.provider import differ, is_known, tell
+
+_SCRIPT = Path(__file__).with_name("scripts") / "check-mode.sh"
+_CANNOT = 3
+"""The status of check-mode.sh on a host that cannot have the mode."""
+_TRIAL = Path(__file__).with_name("scripts") / "try-route.sh"
+_UNDONE = 3
+"""The status of try-route.sh on a host that has removed the route already."""
+LOOK_SECONDS = 5
+"""What a preview waits for a host that may not be there."""
+ASK_SECONDS = 30
+TRIAL_SECONDS = 15
+"""How long a host waits for the confirmation of a route before it removes it."""
+CONFIRM_SECONDS = 5
+"""What one attempt to confirm may take."""
+GRACE_SECONDS = 10
+"""How much longer than its timer a host may need to say that it has removed the route."""
+
+COMPARED = (
+    *("pool", "mtu", "dataplane", "encapsulation", "wireguard", "overhead", "reflectors"),
+    # One that comes to the network has to have its mode.
+    "hosts",
+)
+REMAKING = {"pool": "the pool", "mtu": "the containers' MTU"}
+"""What of a mode cannot change without the Docker network being made anew, and the containers on it."""
+
+
+def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """Say what a change of the mode does to containers that run, a sentence each."""
+    told = []
+    for key, what in REMAKING.items():
+        if olds[key] != news[key]:
+            before, after = (_value(props[key]) for props in (olds, news))
+            told.append(
+                f"{what} changes from {before} to {after}: the network and the lab's containers on it are "
+                "made anew"
+            )
+    if not told and any(olds[key] != news[key] for key in ("encapsulation", "wireguard")):
+        told.append(
+            f"the mode changes from {_mode(olds)} to {_mode(news)}: containers keep running, with their "
+            "addresses. Connections between hosts pause for some seconds; an interface has its new MTU only "
+            "when its container is started anew"
+        )
+    # A lab of an earlier program has none in its state.
+    before = olds.get("dataplane", "iptables")
+    if before != news["dataplane"]:
+        told.append(
+            f"the dataplane changes from {before} to {news['dataplane']}: containers keep running, "
+            "with their addresses. Connections pause for some seconds while Felix puts the one in the "
+            "place of the other"
+        )
+    if olds["reflectors"] != news["reflectors"]:
+        told.append(
+            f"BGP changes from {_topology(olds)} to {_topology(news)}: containers keep running. Connections "
+            "between hosts pause for some seconds while the sessions are made anew"
+        )
+    return told
+
+
+def _value(value: str | float) -> str:
+    # A number of a resource comes back as one with a fraction.
+    return value if isinstance(value, str) else str(int(value) or "that of the link")
+
+
+def _mode(props: Mapping[str, Any]) -> str:
+    return f"{props['encapsulation']}{' with WireGuard' if props['wireguard'] else ''}"
+
+
+def _topology(props: Mapping[str, Any]) -> str:
+    return f"route reflectors on {', '.join(props['reflectors'])}" if props["reflectors"] else "a full mesh"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a host cannot have a mode."""
+
+    host: str
+    key: str
+    """What of the mode; empty where the host could not be asked."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"network: {self.why}. Nothing was changed"
+
+
+def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What makes the mode of a network.
+
+    Args:
+        config: The network's section.
+        hosts: The `address` of each host on it, the `ssh` command that reaches it, whether the lab has `made`
+            it and, if not, what it is reached by while the command is not known.
+    """
+    return {
+        "pool": config.pool,
+        "cidr": str(config.cidr),
+        "mtu": config.mtu or 0,
+        "dataplane": config.dataplane,
+        "encapsulation": config.encapsulation,
+        "wireguard": config.wireguard,
+        "overhead": config.overhead,
+        "reflectors": list(config.route_reflectors),
+        "hosts": hosts,
+    }
+
+
+def _refusal(
+    host: str, reached: Mapping[str, Any], variables: Mapping[str, str], seconds: float
+) -> Refusal | None:
+    own = {"HOST": host, "ADDRESS": str(reached["address"])}
+    exists = reached.get("exists")
+    if is_known(reached):
+        answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {**own, **variables}, seconds)
+    elif exists and is_known(exists):
+        # The first preview: the stack has no SSH access yet.
+        with TemporaryDirectory() as folder:
+            write_access(Path(folder), [exists], Path(exists["identity"]) if exists["identity"] else None)
+            ssh = f"ssh -F {folder}/config {host}"
+            answer = run(ssh, _SCRIPT.read_text(), {**own, **variables}, seconds)
+    else:
+        return Refusal(host, "", f"{host}: how it is reached is not known yet")
+    if answer.status == 0:
+        return None
+    if answer.status == _CANNOT:
+        key, _, why = answer.error.partition(" ")
+        return Refusal(host, key, why)
+    said = answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}"
+    return Refusal(host, "", said)
+
+
+def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
+    """Ask what hosts have against a mode, those that it asks something of.
+
+    Args:
+        olds: The mode before, as `described` has it; nothing where there was none.
+        news: The mode, likewise.
+        seconds: How long a host may take.
+    """
+    anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
+    plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
+    same = plain and not news["wireguard"] and not news["mtu"] and not anew
+    before = olds.get("hosts", {})
+    # A host that exists already is another one at another address, and the one before leaves.
+    stay = {
+        host
+        for host, reached in before.items()
+        if host in news["hosts"] and (reached["made"] or reached["address"] == news["hosts"][host]["address"])
+    }
+    new = _without_route(olds, news)
+    network = str(olds["pool"]).partition(":")[0] if "pool" in olds else ""
+    kinds = ["vxlan"] if news["encapsulation"] != "none" else []
+    mode = {
+        "KINDS": " ".join([*kinds, *(["wireguard"] if news["wireguard"] else [])]),
+        "DATAPLANE": str(news["dataplane"]),
+        "MTU": str(int(news["mtu"]) or ""),
+        "OVERHEAD": str(int(news["overhead"])),
+        "REMADE": network if anew else "",
+        "LEAVES": "",
+    }
+    # With a host's node in the datastore go the addresses of all that runs there.
+    leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "REMADE": network, "LEAVES": "yes", "CIDR": ""}
+
+    def ask(host: str) -> Refusal | None:
+        cidr = str(news["cidr"]) if host in new else ""
+        return _refusal(host, news["hosts"][host], {**mode, "CIDR": cidr}, seconds)
+
+    def ask_leaving(host: str) -> Refusal | None:
+        refusal = _refusal(host, before[host], leaving, seconds)
+        # One that is dead may leave; nothing runs there.
+        return refusal if refusal and refusal.key else None
+
+    asked = [(ask, host) for host in news["hosts"] if not same or host in new]
+    asked += [(ask_leaving, host) for host in before if host not in stay]
+    with ThreadPoolExecutor(max_workers=len(asked) or 1) as pool:
+        answers = pool.map(lambda question: question[0](question[1]), asked)
+        return [refusal for refusal in answers if refusal]
+
+
+def _without_route(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """The hosts of a network that do not have the route yet that makes its addresses unreachable."""
+    before = olds.get("hosts", {}) if olds.get("pool") == news["pool"] else {}
+    return [
+        host
+        for host, reached in news["hosts"].items()
+        if host not in before or before[host]["address"] != reached["address"]
+    ]
+
+
+def try_route(host: str, ssh: str, cidr: str) -> Refusal | None:
+    """Install the network's route on a host with a rollback timer, and confirm it over a new SSH connection.
+
+    A confirmed route goes as well: the network installs its own.
+
+    Args:
+        host: The host.
+        ssh: The ssh command that reaches it.
+        cidr: The network's addresses.
+    """
+    script, variables = _TRIAL.read_text(), {"CIDR": cidr, "SECONDS_ALLOWED": str(TRIAL_SECONDS)}
+    installed = run(ssh, script, {**variables, "STEP": "install"}, TRIAL_SECONDS)
+    if installed.reached and installed.status:
+        return Refusal(host, "", f"{host}: the route to {cidr} cannot be tried: {installed.error}")
+    # Where the route cuts off the session that installs it, there is no answer; the host knows the outcome.
+    end = time.monotonic() + TRIAL_SECONDS + GRACE_SECONDS
+    causes: list[str] = [] if installed.reached else [installed.error]
+    while True:
+        answer = run(ssh, script, {**variables, "STEP": "confirm"}, CONFIRM_SECONDS)
+        if answer.status == 0:
+            return None
+        undone = answer.status == _UNDONE
+        if not undone:
+            causes.append(answer.error)
+        if undone or time.monotonic() >= end:
+            break
+        time.sleep(0.5)
+    why = causes[0] if causes else f"none within {TRIAL_SECONDS} s"
+    seen = "the host has removed the route again (seen)" if undone else "look at it from its console"
+    return Refusal(
+        host,
+        "cidr",
+        f"{host}: with network.cidr {cidr} made unreachable, as the network does, no new SSH connection came "
+        f"through ({why}); {seen}. Where you reach it from lies in network.cidr: give network.cidr, and the "
+        "addresses in it, another private network",
+    )
+
+
+def _try_routes(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Refusal]:
+    hosts = _without_route(olds, news)
+    with ThreadPoolExecutor(max_workers=len(hosts) or 1) as pool:
+        tried = pool.map(lambda host: try_route(host, news["hosts"][host]["ssh"], news["cidr"]), hosts)
+        return [refusal for refusal in tried if refusal]
+
+
+def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
+    with messages_without_traceback():
+        for refusal in refusals(olds, news, ASK_SECONDS) or _try_routes(olds, news):
+            raise HostError(str(refusal))
+
+
+def _are_named(hosts: object) -> bool:
+    """Whether it is known which hosts there are, though perhaps not how each is reached."""
+    return isinstance(hosts, Mapping) and all(isinstance(reached, Mapping) for reached in hosts.values())
+
+
+class _ModeProvider(dynamic.ResourceProvider):
+    def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
+        # Of the hosts, each is asked that can be reached already; the update asks them all.
+        if not is_known({**news, "hosts": None}) or not _are_named(news["hosts"]):
+            return dynamic.CheckResult(dict(news), [])
+        changed = any(olds.get(key) != news[key] for key in news)
+        refused = refusals(olds, news, LOOK_SECONDS) if changed else []
+        # A host that does not answer may not be there yet; the update asks again.
+        failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refused if refusal.key]
+        if "pool" in olds and not failures:
+            tell(f"network: {sentence}" for sentence in consequences(olds, news))
+        return dynamic.CheckResult(dict(news), failures)
+
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        _require({}, props)
+        return dynamic.CreateResult("mode", dict(props))
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
+
+    def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        _require(olds, news)
+        return dynamic.UpdateResult(dict(news))
+
+
+class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
+    """How the network carries packets between the hosts."""
+
+    def __init__(
+        self,
+        name: str,
+        config: CalicoConfig,
+        hosts: Sequence[Host],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Remember the mode.
+
+        Args:
+            name: The resource's name.
+            config: The network's section.
+            hosts: The hosts on the network.
+            opts: More resource options, usually the parent.
+        """
+        reached = {
+            host.name: {
+                "address": host.address,
+                "ssh": host.ssh,
+                "made": host.machine is not None,
+                "exists": host.exists,
+            }
+            for host in hosts
+        }
+        props = described(config, reached)
+        ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])
+        super().__init__(_ModeProvider(), name, props, ResourceOptions.merge(ready, opts))

@@ -1,0 +1,160 @@
+"""EtcdCluster: etcd with mutual TLS on some of the hosts, as a systemd service on each.
+
+Members find each other by static bootstrap: every member is given the whole list and waits for the others.
+Debian's etcd 3.4 is used, from its own packages and with units of the lab's own.
+
+Owes: the component's outputs resolve only when every member is healthy with a quorum behind it; a member that
+is not is named, with what it sees of its peers; a restart happens only when a member's configuration has
+changed, and then to one member at a time; the list of members of a running cluster is never changed by
+accident; a member that has lost its data takes its place again, and the lab itself never takes the data of so
+many that there is no quorum.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pulumi
+from pulumi import ComponentResource, Output, ResourceOptions
+from pulumi_command import remote
+
+from components.etcd.config import EtcdConfig
+from components.etcd.membership import Membership
+from components.etcd.rendering import (
+    AUTHORITY_FILE,
+    CERTIFICATE_FILE,
+    CLIENT_FILE,
+    KEY_FILE,
+    PEER_NAME,
+    SETTINGS_FILE,
+    UNIT,
+    UNIT_FILE,
+    client_url,
+    etcdctl,
+    peer_url,
+    render_client,
+    render_settings,
+)
+from components.hosts.files import digest
+from components.hosts.host import Host
+from components.readiness.gate import Gate
+from components.shared.secrets import Certificate, CertificateAuthority
+
+PACKAGES = ["etcd-server", "etcd-client"]
+MASKED_UNITS = ["etcd.service"]
+SECONDS_UNTIL_HEALTHY = 60
+_SCRIPTS = Path(__file__).with_name("scripts")
+_UNITS = Path(__file__).with_name("units")
+
+
+class EtcdCluster(ComponentResource):
+    """An etcd cluster with mutual TLS, healthy when its outputs are known."""
+
+    members: dict[str, Host]
+    """The hosts that are members, by name."""
+    client_urls: list[str]
+    """Where each member answers clients; known before the cluster is."""
+    ready: list[Gate]
+    """The gates: done when each member is healthy."""
+    endpoints: Output[list[str]]
+    """The client URLs, once every member is healthy."""
+    authority: Output[str]
+    """Certificate of the authority that servers and clients trust, PEM."""
+
+    def __init__(
+        self,
+        name: str,
+        config: EtcdConfig,
+        hosts: Mapping[str, Host],
+        authority: CertificateAuthority,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("calico-lab:index:EtcdCluster", name, None, opts)
+        for warning in config.warnings():
+            pulumi.log.warn(warning, self)
+        self._config = config
+        self._authority = authority
+        self._child = ResourceOptions(parent=self)
+        self.members = {member: hosts[member] for member in config.members}
+        addresses = {member: host.address for member, host in self.members.items()}
+        self.client_urls = [client_url(config, address) for address in addresses.values()]
+        membership = Membership(
+            f"{name}-membership",
+            config.token,
+            {member: peer_url(config, address) for member, address in addresses.items()},
+            {host.name: host.plan for host in hosts.values() if host.plan},
+            opts=self._child,
+        )
+        started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}
+        self.ready = [self._gate(host, started) for host in self.members.values()]
+        self.endpoints = Output.all(*[gate.id for gate in self.ready]).apply(lambda _: self.client_urls)
+        self.authority = authority.certificate
+        self.register_outputs({"endpoints": self.endpoints})
+
+    def _member(self, host: Host, addresses: Mapping[str, str], membership: Membership) -> remote.Command:
+        """Configure and start one member, without waiting for the others."""
+        packages = host.packages("etcd-packages", PACKAGES, mask=MASKED_UNITS, opts=self._child)
+        certificate = Certificate(
+            f"{host.name}-etcd-certificate",
+            self._authority,
+            PEER_NAME,
+            names=[host.name, host.address, "localhost", "127.0.0.1"],
+            opts=self._child,
+        )
+        pki = host.files(
+            "etcd-pki",
+            {
+                AUTHORITY_FILE: self._authority.certificate,
+                CERTIFICATE_FILE: certificate.certificate,
+                KEY_FILE: certificate.private_key,
+            },
+            mode="0600",
+            owner="etcd:etcd",
+            opts=ResourceOptions(parent=self, depends_on=[packages]),
+        )
+        files = {
+            SETTINGS_FILE: render_settings(self._config, host.name, addresses),
+            CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
+            UNIT_FILE: (_UNITS / UNIT).read_text(),
+        }
+        # What the operator types is no reason to restart a member.
+        settings = host.files("etcd-settings", {**files, **etcdctl()}, opts=self._child)
+        before = [packages, pki, settings, membership]
+        # What removes it is there before it: the engine forgets a resource whose creation was cut off or
+        # failed, and a member that was started all the same would go on from files that are removed.
+        removal = host.run(
+            "etcd-removal",
+            None,
+            delete=_SCRIPTS / "remove-member.sh",
+            variables={"HOST": host.name},
+            opts=ResourceOptions(parent=self, depends_on=before),
+        )
+        return host.run(
+            "etcd",
+            _SCRIPTS / "member.sh",
+            variables={
+                "HOST": host.name,
+                "ENDPOINT": client_url(self._config, host.address),
+                "CONFIG": Output.all(*files.values(), certificate.certificate).apply(digest),
+            },
+            opts=ResourceOptions(parent=self, depends_on=[*before, removal]),
+        )
+
+    def _gate(self, host: Host, started: Mapping[str, remote.Command]) -> Gate:
+        """Wait until one member is healthy; every member has been started by then."""
+        peers = [peer for peer in self.members.values() if peer.name != host.name]
+        return Gate(
+            "etcd-health",
+            host,
+            _SCRIPTS / "health.sh",
+            peers=peers,
+            port=self._config.peer_port,
+            seconds=SECONDS_UNTIL_HEALTHY,
+            variables={
+                "ENDPOINT": client_url(self._config, host.address),
+                "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
+                "PEER_PORT": str(self._config.peer_port),
+            },
+            # A member that was started anew has to show its health anew.
+            triggers=[started[host.name].create.apply(lambda command: digest([str(command)]))],
+            opts=ResourceOptions(parent=self, depends_on=list(started.values())),
+        )

@@ -1,0 +1,1 @@
+"""The policy language and what follows from it: addresses, documents, verdicts, guard. Pure."""

@@ -1,0 +1,199 @@
+"""Hosts: the machines of the lab, and the one way to reach each of them.
+
+`provider: docker` makes the machines as systemd containers on the controller's Docker engine, with fixed
+addresses, and optionally a visitor: a plain machine on the same network that belongs to no cluster.
+`provider: existing` takes machines that the operator has. After that both are the same: a `Host` with an SSH
+connection whose host key is pinned, and a Docker provider that goes through the same SSH.
+
+Owes: a `Host` is usable by others only once it has answered SSH, is a supported release and runs Docker; an
+unreachable host is an error after a bounded wait; deleting puts an existing machine back as it was. A machine
+that is made anew under its name gets everything anew that was on it.
+"""
+
+from pathlib import Path
+
+from pulumi import ComponentResource, CustomResource, Output, ResourceOptions, RunError
+from pulumi_command import remote
+from pulumi_docker import Provider as DockerProvider
+
+from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
+from components.hosts.container import Machine, MachineNetwork, interface_in, plan
+from components.hosts.host import Host
+from components.hosts.known import host_key
+from components.hosts.ssh import Endpoint, Login, SshAccess
+from components.shared.secrets import SshKey
+
+# An engine that a machine has, that of docker-ce for example, is taken as it is. From Debian 13 on, docker.io
+# has no client. It only recommends apparmor, and starts nothing without it where the kernel has AppArmor.
+# ping sends the echo-requests of `lab trace` and `lab why`, in whatever package it came.
+PACKAGES = [
+    *("docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"),
+    *("iproute2", "iputils-ping|ping"),
+]
+_SCRIPTS = Path(__file__).with_name("scripts")
+
+
+def _require_free(config: DockerHosts) -> None:
+    in_use = interface_in(config.network, Path("/proc/net/route").read_text())
+    if in_use:
+        raise RunError(
+            f"hosts.network {config.network} is in use on this machine by {in_use}; "
+            "give hosts.network, and the addresses in it, another private network"
+        )
+
+
+class Hosts(ComponentResource):
+    """The lab's machines, ready to be used."""
+
+    members: dict[str, Host]
+    """The machines of the lab by name, in the order of the config."""
+    visitor: Host | None
+    """The machine outside the lab, from which firewall policies are tried."""
+    controller: DockerProvider
+    """The controller's own Docker engine, on which images are built, and machines live that are made."""
+    ssh_config: Output[str]
+    """Path, from the project's folder, of an ssh_config(5) with an alias for every machine."""
+    addresses: Output[dict[str, str]]
+    """Address by host name."""
+    ssh: Output[dict[str, str]]
+    """A ready ssh command by machine, the visitor's too; it is run in the project's folder."""
+
+    def __init__(self, name: str, config: HostsConfig, opts: ResourceOptions | None = None) -> None:
+        if isinstance(config, DockerHosts):
+            _require_free(config)
+        super().__init__("calico-lab:index:Hosts", name, None, opts)
+        self._child = ResourceOptions(parent=self)
+        self._plans: dict[str, str] = {}
+        self.controller = DockerProvider("controller", opts=self._child)
+        if isinstance(config, DockerHosts):
+            endpoints, machines, login = self._make(config)
+            self._plans = {
+                name: plan(config.network, config.release, str(member.address), member.mac)
+                for name, member in config.members.items()
+            }
+        else:
+            endpoints, machines, login = self._take(config)
+        access = SshAccess("ssh-access", endpoints, login, opts=self._child)
+        self.ssh_config = access.config
+        hosts = {
+            endpoint.alias: self._host(endpoint, login, machines.get(endpoint.alias), access)
+            for endpoint in endpoints
+        }
+        self.members = {member: hosts[member] for member in config.members}
+        self.visitor = hosts.get("visitor")
+        self.addresses = Output.from_input({member: host.address for member, host in self.members.items()})
+        self.ssh = access.config.apply(lambda path: {alias: f"ssh -F {path} {alias}" for alias in hosts})
+        self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
+
+    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
+        """Make the machines as containers of the controller's Docker engine."""
+        on_controller = ResourceOptions(parent=self, provider=self.controller)
+        operator = SshKey("operator", opts=self._child)
+        network = MachineNetwork(config.network, config.release, operator, on_controller)
+        endpoints: list[Endpoint] = []
+        machines: dict[str, CustomResource] = {}
+        visitor = {"visitor": config.visitor} if config.visitor else {}
+        for alias, asked in {**config.members, **visitor}.items():
+            address = str(asked.address)
+            key = SshKey(f"{alias}-host-key", opts=self._child)
+            machine = Machine(
+                alias,
+                network=network,
+                address=address,
+                mac=asked.mac,
+                host_key=key,
+                operator=operator,
+                docker_engine=alias != "visitor",
+                opts=on_controller,
+            )
+            machines[alias] = machine.container
+            endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
+        return endpoints, machines, Login(operator.private_key)
+
+    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
+        """Take the machines that the operator has."""
+        endpoints = [
+            Endpoint(
+                alias,
+                str(member.address),
+                member.port,
+                member.user,
+                Output.from_input(host_key(member, config.known_hosts)),
+                lost=member.lost,
+            )
+            for alias, member in config.members.items()
+        ]
+        identity = config.identity
+        return endpoints, {}, Login(Output.secret(identity.read_text()) if identity else None, identity)
+
+    def _host(
+        self, endpoint: Endpoint, login: Login, machine: CustomResource | None, access: SshAccess
+    ) -> Host:
+        reachable = Host(
+            name=endpoint.alias,
+            address=endpoint.address,
+            user=endpoint.user,
+            connection=remote.ConnectionArgs(
+                host=endpoint.address,
+                port=endpoint.port,
+                user=endpoint.user,
+                # Without one the plugin asks the ssh-agent at SSH_AUTH_SOCK. That path is not given here,
+                # because it changes with each session of the operator.
+                private_key=login.private_key,
+                host_key=endpoint.host_key,
+                # A container answers within seconds; a machine that is down is reported within a minute.
+                dial_error_limit=20,
+                per_dial_timeout=3,
+            ),
+            ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.url}"),
+            url=endpoint.url,
+            ready=[machine] if machine else [],
+            machine=machine,
+            plan=self._plans.get(endpoint.alias, ""),
+            lost=endpoint.lost,
+            exists=None if machine else endpoint.reached_by(login),
+        )
+        role = "the visitor, outside the lab" if endpoint.alias == "visitor" else "a host of the lab"
+        prepared = reachable.run(
+            "prepare",
+            _SCRIPTS / "prepare.sh",
+            delete=_SCRIPTS / "unprepare.sh",
+            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user, "ROLE": role},
+            opts=self._child,
+        )
+        if endpoint.alias == "visitor":
+            return Host(**{**reachable.__dict__, "ready": [prepared, access]})
+        packages = reachable.packages(
+            "docker", PACKAGES, opts=ResourceOptions(parent=self, depends_on=[prepared])
+        )
+        variables = {"HOST": endpoint.alias, "LOGIN": endpoint.user}
+        # Made before it, as with packages: an engine may have been changed, and yet not answer in time.
+        removal = reachable.run(
+            "engine-removal",
+            None,
+            delete=_SCRIPTS / "remove-engine.sh",
+            variables=variables,
+            opts=ResourceOptions(parent=self, depends_on=[packages]),
+        )
+        engine = reachable.run(
+            "engine",
+            _SCRIPTS / "engine.sh",
+            variables=variables,
+            opts=ResourceOptions(parent=self, depends_on=[packages, removal]),
+        )
+        provider = DockerProvider(
+            f"{endpoint.alias}-docker",
+            # Known once there is access: a preview of a lab that is not there must not try to reach it. (That
+            # the engine runs would be too much to ask: of a provider that is not known the engine of Pulumi
+            # cannot preview what replaces with what, and fails.)
+            host=access.config.apply(lambda _: endpoint.url),
+            ssh_opts=access.config.apply(lambda path: ["-F", path]),
+            disable_docker_daemon_check=True,
+            # As an update it would remove from the new host what is on the one before.
+            opts=ResourceOptions(
+                parent=self,
+                depends_on=[access, engine],
+                replacement_trigger=None if machine else endpoint.address,
+            ),
+        )
+        return Host(**{**reachable.__dict__, "ready": [prepared, access, engine], "docker": provider})

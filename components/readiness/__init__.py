@@ -1,0 +1,1 @@
+"""Readiness gates: waits for a condition on a host after a change."""

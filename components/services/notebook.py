@@ -1,0 +1,67 @@
+"""NotebookService: JupyterLab in a container on the lab's network, open to whoever has its token.
+
+Owes: `url` resolves when the notebook answers; what is saved in its work folder outlives its container; the
+token is nowhere in the clear but in a file that the notebook's user alone can read.
+"""
+
+import pulumi_docker as docker
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+
+from components.hosts.host import Host
+from components.services.config import NOTEBOOK_PORT, NotebookConfig
+from components.services.service import Service, ServiceFile, ServiceVolume
+from components.shared.secrets import Token
+
+USER = 8888
+"""The id of the image's user."""
+WORK = "/home/notebook/work"
+"""What of its files is kept when it is made anew."""
+
+
+class NotebookService(ComponentResource):
+    """A Jupyter notebook at a fixed address of the container network."""
+
+    target: str
+    """Where it will answer on the container network; known before it does."""
+    url: Output[str]
+    """Where it answers on the container network, once it does."""
+    token: Output[str]
+    """What opens it (secret)."""
+
+    def __init__(
+        self,
+        name: str,
+        config: NotebookConfig,
+        host: Host,
+        *,
+        image: Input[str],
+        network: Input[str],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Run the notebook.
+
+        Args:
+            name: The component's name, and part of its container's.
+            config: Its section.
+            host: The host that the section names.
+            image: The image's id on that host.
+            network: The Docker network's name on that host.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:NotebookService", name, None, opts)
+        token = Token(f"{name}-token", opts=ResourceOptions(parent=self))
+        service = Service(
+            name,
+            config,
+            host,
+            image=image,
+            parent=self,
+            files=[ServiceFile("token", token.value, USER)],
+            volume=ServiceVolume("work", WORK),
+            networks=[docker.ContainerNetworksAdvancedArgs(name=network, ipv4_address=str(config.address))],
+            policy_name="notebook",
+        )
+        self.target = f"http://{config.address}:{NOTEBOOK_PORT}"
+        self.url = service.ready.stdout.apply(lambda _: self.target)
+        self.token = token.value
+        self.register_outputs({"url": self.url, "token": self.token})

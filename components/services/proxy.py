@@ -1,0 +1,66 @@
+"""HttpProxy: configurable-http-proxy on a host's own address, in front of one target.
+
+Owes: `url` resolves when the proxy answers, whether or not its target does; its API listens on the loopback
+interface alone and asks for a generated token; while the target does not answer, a page says what to check.
+"""
+
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+
+from components.hosts.host import Host
+from components.services.config import ProxyConfig
+from components.services.service import Service, ServiceFile
+from components.shared.secrets import Token
+
+USER = 8001
+"""The id of the image's user."""
+
+
+class HttpProxy(ComponentResource):
+    """An HTTP proxy, websockets included, from a host's address to one target."""
+
+    url: Output[str]
+    """Where it answers, once it does."""
+    api_token: Output[str]
+    """What opens its API (secret)."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ProxyConfig,
+        host: Host,
+        *,
+        image: Input[str],
+        target: str,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Run the proxy.
+
+        Args:
+            name: The component's name, and part of its container's.
+            config: Its section.
+            host: The host that the section names.
+            image: The image's id on that host.
+            target: The URL that all requests go to.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:HttpProxy", name, None, opts)
+        token = Token(f"{name}-api-token", opts=ResourceOptions(parent=self))
+        service = Service(
+            name,
+            config,
+            host,
+            image=image,
+            parent=self,
+            files=[ServiceFile("api-token", token.value, USER)],
+            environment={
+                "PROXY_ADDRESS": host.address,
+                "PROXY_PORT": str(config.port),
+                "PROXY_API_PORT": str(config.api_port),
+                "PROXY_TARGET": target,
+            },
+            network_mode="host",
+            read_only=True,
+        )
+        self.url = service.ready.stdout.apply(lambda _: f"http://{host.address}:{config.port}")
+        self.api_token = token.value
+        self.register_outputs({"url": self.url, "apiToken": self.api_token})

@@ -1,0 +1,201 @@
+"""A service of the lab: a container of one of its images on one host, with what it reads and where it writes.
+
+Owes: what depends on `ready` begins only when the container is healthy; one that is not is reported with its
+last lines; a service is made anew when its image, its host, its address or its files change; its secrets are
+in files that it alone can read, and neither in its environment nor in its arguments.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import Input, Output, Resource, ResourceOptions
+from pulumi_command import remote
+
+from components.calico.policies import SERVICE_LABEL
+from components.hosts.host import Host
+from components.services.config import ServiceConfig
+from components.services.placement import Place
+
+FILES = "/run/secrets"
+"""Where a service finds its files."""
+SECONDS_ALLOWED = 60
+STACK_LABEL = "calico-lab.stack"
+ENDPOINT_LABEL = f"org.projectcalico.label.{SERVICE_LABEL}"
+"""It becomes a label of the service's endpoint, by which network policies know it."""
+HOST_LABEL = "calico-lab.host"
+"""A container of the same name on another host is another one. To Pulumi it would be the same, because a
+change of the provider alone replaces nothing; a change of a label does."""
+FILES_LABEL = "calico-lab.files"
+"""Its value changes with the contents of the service's files."""
+_SCRIPTS = Path(__file__).with_name("scripts")
+
+
+@dataclass(frozen=True)
+class ServiceFile:
+    """A file that a service reads."""
+
+    name: str
+    content: Input[str]
+    owner: int
+    """The id, in the image, of the user and group that it belongs to."""
+    mode: str = "0400"
+
+
+@dataclass(frozen=True)
+class ServiceVolume:
+    """A folder of a service that outlives its container."""
+
+    name: str
+    path: str
+
+
+class Service:
+    """One container, the files and the volume that it uses, and the gate that waits for its health."""
+
+    container: docker.Container
+    ready: remote.Command
+    """Done when the container passes its health check."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ServiceConfig,
+        host: Host,
+        *,
+        image: Input[str],
+        parent: Resource,
+        files: Sequence[ServiceFile],
+        volume: ServiceVolume | None = None,
+        environment: Mapping[str, str] | None = None,
+        capabilities: Sequence[str] = (),
+        networks: Sequence[docker.ContainerNetworksAdvancedArgs] | None = None,
+        network_mode: str | None = None,
+        policy_name: str | None = None,
+        read_only: bool = False,
+    ) -> None:
+        """Run the service.
+
+        Args:
+            name: The container is called `calico-lab-<name>`.
+            config: Its section.
+            host: The host that runs it.
+            image: The image's id on that host.
+            parent: The component that it is a part of.
+            files: What it finds under `/run/secrets`.
+            volume: What is kept when it is replaced.
+            environment: Its settings; never secret.
+            capabilities: What it needs of root's powers; it has no others.
+            networks: The Docker networks that it is attached to.
+            network_mode: `host`, for a service without a network of its own.
+            policy_name: What network policies call it; None for one that is not on the lab's network.
+            read_only: Whether its image is all that there is to its file system.
+        """
+        self._name = name
+        self._host = host
+        self._parent = parent
+        placed = [self._place(file) for file in files]
+        self.container = docker.Container(
+            name,
+            name=self._container_name,
+            hostname=name,
+            image=image,
+            # Orphans of what runs inside are reaped, and signals arrive.
+            init=True,
+            envs=[f"{key}={value}" for key, value in (environment or {}).items()],
+            networks_advanced=networks,
+            network_mode=network_mode,
+            mounts=[
+                *(self._file_mount(file) for file in files),
+                *([self._volume_mount(volume)] if volume else []),
+            ],
+            read_only=read_only,
+            memory=config.memory,
+            # Docker would add as much swap again, which the provider takes for a change of somebody else's.
+            memory_swap=config.memory,
+            cpus=str(config.cpus),
+            capabilities=docker.ContainerCapabilitiesArgs(
+                drops=["ALL"], adds=[f"CAP_{capability}" for capability in capabilities]
+            ),
+            # A program that takes capabilities from its file, such as ping, could not be started with it.
+            security_opts=None if capabilities else ["no-new-privileges"],
+            log_driver="json-file",
+            log_opts={"max-size": "10m", "max-file": "2"},
+            restart="unless-stopped",
+            destroy_grace_seconds=5,
+            labels=[
+                docker.ContainerLabelArgs(label=STACK_LABEL, value=pulumi.get_stack()),
+                docker.ContainerLabelArgs(label=HOST_LABEL, value=host.name),
+                docker.ContainerLabelArgs(label=FILES_LABEL, value=_digest(files)),
+                *(
+                    [docker.ContainerLabelArgs(label=ENDPOINT_LABEL, value=policy_name)]
+                    if policy_name
+                    else []
+                ),
+            ],
+            # Its name and its address are fixed: the old one has to go first.
+            opts=host.docker_options(
+                ResourceOptions(parent=parent, depends_on=placed, delete_before_replace=True)
+            ),
+        )
+        self.ready = host.run(
+            f"{name}-ready",
+            _SCRIPTS / "ready.sh",
+            variables={
+                "HOST": host.name,
+                "CONTAINER": self._container_name,
+                "SECONDS_ALLOWED": str(SECONDS_ALLOWED),
+            },
+            triggers=[self.container.id],
+            opts=ResourceOptions(parent=parent),
+        )
+
+    @property
+    def _container_name(self) -> str:
+        return f"calico-lab-{self._name}"
+
+    def _path(self, file: ServiceFile) -> str:
+        return f"/etc/calico-lab/{self._name}/{file.name}"
+
+    def _place(self, file: ServiceFile) -> Resource:
+        return self._host.files(
+            f"{self._name}-{file.name}",
+            {self._path(file): file.content},
+            mode=file.mode,
+            owner=f"{file.owner}:{file.owner}",
+            opts=ResourceOptions(parent=self._parent),
+        )
+
+    def _file_mount(self, file: ServiceFile) -> docker.ContainerMountArgs:
+        return docker.ContainerMountArgs(
+            type="bind", source=self._path(file), target=f"{FILES}/{file.name}", read_only=True
+        )
+
+    def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
+        child = ResourceOptions(parent=self._parent)
+        Place(f"{self._name}-place", self._container_name, self._host.place, volume.path, opts=child)
+        # By a trigger, and not by a label as with the container: the volume of a lab that an earlier program
+        # has made has neither, and what is saved in it must not be lost because it gets one.
+        moved = ResourceOptions(replacement_trigger=self._host.place)
+        made = docker.Volume(
+            f"{self._name}-{volume.name}",
+            name=f"{self._container_name}-{volume.name}",
+            labels=[docker.VolumeLabelArgs(label=STACK_LABEL, value=pulumi.get_stack())],
+            opts=self._host.docker_options(ResourceOptions.merge(child, moved)),
+        )
+        return docker.ContainerMountArgs(type="volume", source=made.name, target=volume.path)
+
+
+def _digest(files: Sequence[ServiceFile]) -> Output[str]:
+    """Tell one set of contents from another.
+
+    A service reads its files when it starts, so it is replaced when they change. The contents are random keys
+    of 256 bits: their digest gives nothing away.
+    """
+    contents = Output.all(*[file.content for file in files])
+    return Output.unsecret(
+        contents.apply(lambda texts: hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16])
+    )

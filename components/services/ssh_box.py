@@ -1,0 +1,87 @@
+"""SshBox: an SSH server in a container on the lab's network, for the user `admin` and by key alone.
+
+Owes: `address` resolves when the server listens; its host key is known before the first connection; both keys
+are made for the lab, and the private ones are secrets.
+"""
+
+import pulumi_docker as docker
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+
+from components.hosts.host import Host
+from components.services.config import SshBoxConfig
+from components.services.service import Service, ServiceFile, ServiceVolume
+from components.shared.secrets import SshKey
+
+ROOT = 0
+CAPABILITIES = (
+    # sshd(8) becomes the user, in a root of its own before that, and tells the audit log.
+    *("SETUID", "SETGID", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+    # The terminal becomes the user's.
+    "CHOWN",
+    # ping(8) has it from its file.
+    "NET_RAW",
+)
+
+
+class SshBox(ComponentResource):
+    """An SSH server on the container network."""
+
+    address: Output[str]
+    """Where it listens on the container network, once it does."""
+    private_key: Output[str]
+    """The key of its user `admin`, OpenSSH PEM (secret)."""
+    host_key: Output[str]
+    """Its public host key: `ssh-ed25519 AAAA...`."""
+
+    def __init__(
+        self,
+        name: str,
+        config: SshBoxConfig,
+        host: Host,
+        *,
+        image: Input[str],
+        network: Input[str],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Run the SSH server.
+
+        Args:
+            name: The component's name, and part of its container's.
+            config: Its section.
+            host: The host that the section names.
+            image: The image's id on that host.
+            network: The Docker network's name on that host.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:SshBox", name, None, opts)
+        host_key = SshKey(f"{name}-host-key", opts=ResourceOptions(parent=self))
+        user_key = SshKey(f"{name}-admin-key", opts=ResourceOptions(parent=self))
+        service = Service(
+            name,
+            config,
+            host,
+            image=image,
+            parent=self,
+            files=[
+                ServiceFile("host_key", host_key.private_key, ROOT),
+                # sshd reads it as the user.
+                ServiceFile("authorized_keys", user_key.public_key, ROOT, mode="0444"),
+            ],
+            volume=ServiceVolume("home", "/home/admin"),
+            capabilities=CAPABILITIES,
+            networks=[
+                docker.ContainerNetworksAdvancedArgs(
+                    name=network, ipv4_address=str(config.address) if config.address else None
+                )
+            ],
+            policy_name="sshBox",
+        )
+        given = service.container.network_datas.apply(lambda attached: str(attached[0].ip_address))
+        self.address = Output.all(
+            service.ready.stdout, str(config.address) if config.address else given
+        ).apply(lambda known: str(known[1]))
+        self.private_key = user_key.private_key
+        self.host_key = host_key.public_key
+        self.register_outputs(
+            {"address": self.address, "privateKey": self.private_key, "hostKey": self.host_key}
+        )
