@@ -11,8 +11,6 @@ from components.etcd.component import EtcdCluster
 from components.firewall.component import FirewallPolicy
 from components.firewall.rules.lab import lab_of
 from components.hosts.component import Hosts
-from components.hosts.host import Host
-from components.services.image import ServiceImage
 from components.services.notebook import NotebookService
 from components.services.proxy import HttpProxy
 from components.services.ssh_box import SshBox
@@ -22,7 +20,7 @@ from config import model as sections
 stack = pulumi.get_stack()
 config = sections.load(CONFIG.get(), f"Pulumi.{stack}.yaml")
 
-hosts = Hosts("hosts", config.hosts)
+hosts = Hosts("hosts", config.hosts, sections.components(config))
 authority = CertificateAuthority("authority", f"calico-lab {stack}")
 
 etcd = EtcdCluster("etcd", config.etcd, hosts.members, authority)
@@ -49,20 +47,12 @@ network = CalicoNetwork(
 )
 
 
-def image(name: str, host: Host) -> Output[str]:
-    """The id of one of the lab's images, on the host that runs it."""
-    built = ServiceImage(
-        name, f"images/{name}", [host], ssh_config=hosts.ssh_config, controller=hosts.controller
-    )
-    return built.image_ids[host.name]
-
-
 notebook_host = hosts.members[config.notebook.host]
 notebook = NotebookService(
     "notebook",
     config.notebook,
     notebook_host,
-    image=image("notebook", notebook_host),
+    ssh_config=hosts.ssh_config,
     network=network.networks[notebook_host.name].name,
 )
 
@@ -71,12 +61,12 @@ ssh_box = SshBox(
     "sshbox",
     config.ssh_box,
     ssh_host,
-    image=image("sshbox", ssh_host),
+    ssh_config=hosts.ssh_config,
     network=network.networks[ssh_host.name].name,
 )
 
 proxy_host = hosts.members[config.proxy.host]
-proxy = HttpProxy("proxy", config.proxy, proxy_host, image=image("proxy", proxy_host), target=notebook.target)
+proxy = HttpProxy("proxy", config.proxy, proxy_host, ssh_config=hosts.ssh_config, target=notebook.target)
 
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)

@@ -119,6 +119,20 @@ def services(config: LabConfig) -> dict[str, ServiceConfig]:
     return {"notebook": config.notebook, "sshBox": config.ssh_box, "proxy": config.proxy}
 
 
+def components(config: LabConfig) -> dict[str, list[str]]:
+    """The components that each host has, as `Host.install` calls them."""
+    on_network = config.network.hosts or tuple(config.hosts.members)
+    named = {
+        "etcd": config.etcd.members,
+        "calico-programs": on_network,
+        "calico": on_network,
+        "notebook": [config.notebook.host],
+        "sshbox": [config.ssh_box.host],
+        "proxy": [config.proxy.host],
+    }
+    return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}
+
+
 def reserved(config: LabConfig) -> list[str]:
     """The addresses of the network that the lab's services have."""
     fixed = (config.notebook.address, config.ssh_box.address)

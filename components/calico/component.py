@@ -48,7 +48,7 @@ from components.etcd.component import EtcdCluster
 from components.etcd.rendering import etcdctl, render_client
 from components.hosts.files import digest
 from components.hosts.host import Host
-from components.readiness.gate import Gate
+from components.readiness.gate import Check, Gate
 from components.shared.secrets import Certificate, CertificateAuthority
 
 PACKAGES = ["bird2", "nftables", "conntrack", "procps"]
@@ -80,7 +80,7 @@ _UNITS = Path(__file__).with_name("units")
 class _Installed:
     """What has been brought to a host before anything of Calico runs there."""
 
-    resources: Sequence[Resource]
+    programs: Resource
     digest: Output[str]
     """Changes when the running programs would have to be started anew."""
 
@@ -158,9 +158,9 @@ class CalicoNetwork(ComponentResource):
         installed = {host.name: self._install(host, mode) for host in members}
         datastore = self._fill_datastore(members, installed, mode, reserved)
         started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
-        gates = {host.name: self._gate(host, members, started) for host in members}
-        self.networks = {host.name: self._network(host, gates[host.name], datastore) for host in members}
-        self._apply_policies(list(hosts.values()), members[0], started, gates, datastore, names=names)
+        gate = self._gate(members, started)
+        self.networks = {host.name: self._network(host, gate, datastore) for host in members}
+        self._apply_policies(list(hosts.values()), members[0], started, gate, datastore, names=names)
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
         self.cidr = Output.from_input(str(config.cidr))
@@ -176,20 +176,12 @@ class CalicoNetwork(ComponentResource):
         """Bring programs, credentials and settings to a host; nothing runs yet."""
         ebpf = self._config.dataplane == "ebpf"
         names = [*PACKAGES, *(EBPF_PACKAGES if ebpf else [])]
-        packages = host.packages("calico-packages", names, mask=MASKED_UNITS, opts=self._child)
         archive = remote.CopyToRemote(
             f"{host.name}-calico-archive",
             connection=host.connection,
             source=pulumi.FileAsset(str(self._archive)),
             remote_path=REMOTE_ARCHIVE,
             opts=host.options(ResourceOptions(parent=self, replacement_trigger=host.anew)),
-        )
-        programs = host.run(
-            "calico-programs",
-            _SCRIPTS / "unpack.sh",
-            delete=_SCRIPTS / "remove-programs.sh",
-            variables={"HOST": host.name, "ARCHIVE": REMOTE_ARCHIVE, "DIGEST": self._archive_digest},
-            opts=ResourceOptions(parent=self, depends_on=[archive]),
         )
         certificate = Certificate(
             f"{host.name}-calico-certificate",
@@ -198,12 +190,6 @@ class CalicoNetwork(ComponentResource):
             usages=["client"],
             opts=self._child,
         )
-        credentials = {
-            AUTHORITY_FILE: self._authority.certificate,
-            CERTIFICATE_FILE: certificate.certificate,
-            KEY_FILE: certificate.private_key,
-        }
-        pki = host.files("calico-pki", credentials, mode="0600", opts=self._child)
         files = {
             ENVIRONMENT_FILE: render_environment(
                 self._config, host.name, host.address, self._etcd.client_urls
@@ -224,13 +210,25 @@ class CalicoNetwork(ComponentResource):
             **etcdctl(),
             "/usr/local/bin/calicoctl": (_SCRIPTS / "calicoctl").read_text(),
         }
-        settings = host.files(
-            "calico-settings", {**files, **tools}, opts=ResourceOptions(parent=self, depends_on=[mode])
+        programs = host.install(
+            "calico-programs",
+            packages=names,
+            mask=MASKED_UNITS,
+            files={**files, **tools},
+            secrets={
+                AUTHORITY_FILE: self._authority.certificate,
+                CERTIFICATE_FILE: certificate.certificate,
+                KEY_FILE: certificate.private_key,
+            },
+            start=_SCRIPTS / "unpack.sh",
+            stop=_SCRIPTS / "remove-programs.sh",
+            variables={"ARCHIVE": REMOTE_ARCHIVE, "DIGEST": self._archive_digest},
+            opts=ResourceOptions(parent=self, depends_on=[archive, mode]),
         )
         # An end of a tunnel takes its address, and gives it back, when services start.
         started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
         running = [*files.values(), *started_for, self._archive_digest, certificate.certificate]
-        return _Installed([packages, programs, pki, settings], Output.all(*running).apply(digest))
+        return _Installed(programs, Output.all(*running).apply(digest))
 
     def _fill_datastore(
         self,
@@ -262,57 +260,49 @@ class CalicoNetwork(ComponentResource):
             once=True,
             opts=ResourceOptions(
                 parent=self,
-                depends_on=[mode, *installed[first.name].resources, *self._etcd.ready],
+                depends_on=[mode, installed[first.name].programs, self._etcd.ready],
                 delete_before_replace=True,
             ),
         )
 
     def _start(self, host: Host, installed: _Installed, datastore: Resource) -> remote.Command:
-        """Start a host's services, or start them anew with what has changed.
-
-        What removes them is a resource of its own, which is there before: the engine forgets one whose
-        creation was cut off or failed, and services of such a start would go on from files that are removed.
-        """
-        variables = {
-            "HOST": host.name,
-            "UNITS": " ".join(UNITS),
-            "CIDR": str(self._config.cidr),
-            "DATAPLANE": self._config.dataplane,
-        }
-        before = [*installed.resources, datastore]
-        removal = host.run(
-            "calico-removal",
-            None,
-            delete=_SCRIPTS / "remove-services.sh",
-            variables=variables,
-            opts=ResourceOptions(parent=self, depends_on=before),
-        )
-        return host.run(
+        """Start a host's services, or restart them when their configuration has changed."""
+        return host.install(
             "calico",
-            _SCRIPTS / "services.sh",
-            variables={**variables, "CONFIG": installed.digest},
-            opts=ResourceOptions(parent=self, depends_on=[*before, removal]),
+            start=_SCRIPTS / "services.sh",
+            stop=_SCRIPTS / "remove-services.sh",
+            unit="calico-lab-calico.target",
+            config=installed.digest,
+            variables={
+                "UNITS": " ".join(UNITS),
+                "CIDR": str(self._config.cidr),
+                "DATAPLANE": self._config.dataplane,
+            },
+            opts=ResourceOptions(parent=self, depends_on=[installed.programs, datastore]),
         )
 
-    def _gate(self, host: Host, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Gate:
-        """Wait until a host is ready and has heard from its peers; all have been started by then."""
-        names = peers_of(host.name, [member.name for member in members], self._config.route_reflectors)
-        peers = [member for member in members if member.name in names]
+    def _gate(self, members: Sequence[Host], started: Mapping[str, remote.Command]) -> Gate:
+        """Wait until every host is ready and has a session with its peers; all have been started by then."""
+
+        def check(host: Host) -> Check:
+            names = peers_of(host.name, [member.name for member in members], self._config.route_reflectors)
+            peers = [member for member in members if member.name in names]
+            said = " ".join(f"{peer.name}={peer.address}" for peer in peers)
+            return Check(host, {"PEERS": said}, peers)
+
         return Gate(
             "calico-ready",
-            host,
             _SCRIPTS / "ready.sh",
-            peers=peers,
+            [check(host) for host in members],
             port=BGP_PORT,
             seconds=SECONDS_UNTIL_READY,
             variables={
-                "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
                 "WIREGUARD": "yes" if self._config.wireguard else "",
                 # So the sessions of the mesh are not taken for those that take their place, or the other way.
                 "SESSION": "Node" if self._config.route_reflectors else "Mesh",
             },
-            # Services that were started anew have to show that they are ready anew.
-            triggers=[digest_of([started[host.name]])],
+            # Services that were restarted have to be ready again.
+            triggers=[digest_of(started.values())],
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )
 
@@ -354,7 +344,7 @@ class CalicoNetwork(ComponentResource):
         hosts: Sequence[Host],
         first: Host,
         started: Mapping[str, remote.Command],
-        gates: Mapping[str, Resource],
+        gate: Resource,
         datastore: Resource,
         *,
         names: Names,
@@ -377,7 +367,7 @@ class CalicoNetwork(ComponentResource):
             },
             once=True,
             # A host whose gate is open has its ends of tunnels.
-            opts=ResourceOptions(parent=self, depends_on=list(gates.values())),
+            opts=ResourceOptions(parent=self, depends_on=[gate]),
         )
         for policy, document in documents.items():
             first.run(

@@ -36,7 +36,7 @@ from components.etcd.rendering import (
 )
 from components.hosts.files import digest
 from components.hosts.host import Host
-from components.readiness.gate import Gate
+from components.readiness.gate import Check, Gate
 from components.shared.secrets import Certificate, CertificateAuthority
 
 PACKAGES = ["etcd-server", "etcd-client"]
@@ -53,8 +53,8 @@ class EtcdCluster(ComponentResource):
     """The hosts that are members, by name."""
     client_urls: list[str]
     """Where each member answers clients; known before the cluster is."""
-    ready: list[Gate]
-    """The gates: done when each member is healthy."""
+    ready: Gate
+    """Done when each member is healthy."""
     endpoints: Output[list[str]]
     """The client URLs, once every member is healthy."""
     authority: Output[str]
@@ -85,14 +85,13 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
         started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}
-        self.ready = [self._gate(host, started) for host in self.members.values()]
-        self.endpoints = Output.all(*[gate.id for gate in self.ready]).apply(lambda _: self.client_urls)
+        self.ready = self._gate(started)
+        self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
 
     def _member(self, host: Host, addresses: Mapping[str, str], membership: Membership) -> remote.Command:
         """Configure and start one member, without waiting for the others."""
-        packages = host.packages("etcd-packages", PACKAGES, mask=MASKED_UNITS, opts=self._child)
         certificate = Certificate(
             f"{host.name}-etcd-certificate",
             self._authority,
@@ -100,61 +99,51 @@ class EtcdCluster(ComponentResource):
             names=[host.name, host.address, "localhost", "127.0.0.1"],
             opts=self._child,
         )
-        pki = host.files(
-            "etcd-pki",
-            {
-                AUTHORITY_FILE: self._authority.certificate,
-                CERTIFICATE_FILE: certificate.certificate,
-                KEY_FILE: certificate.private_key,
-            },
-            mode="0600",
-            owner="etcd:etcd",
-            opts=ResourceOptions(parent=self, depends_on=[packages]),
-        )
         files = {
             SETTINGS_FILE: render_settings(self._config, host.name, addresses),
             CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
             UNIT_FILE: (_UNITS / UNIT).read_text(),
         }
-        # What the operator types is no reason to restart a member.
-        settings = host.files("etcd-settings", {**files, **etcdctl()}, opts=self._child)
-        before = [packages, pki, settings, membership]
-        # What removes it is there before it: the engine forgets a resource whose creation was cut off or
-        # failed, and a member that was started all the same would go on from files that are removed.
-        removal = host.run(
-            "etcd-removal",
-            None,
-            delete=_SCRIPTS / "remove-member.sh",
-            variables={"HOST": host.name},
-            opts=ResourceOptions(parent=self, depends_on=before),
-        )
-        return host.run(
+        return host.install(
             "etcd",
-            _SCRIPTS / "member.sh",
-            variables={
-                "HOST": host.name,
-                "ENDPOINT": client_url(self._config, host.address),
-                "CONFIG": Output.all(*files.values(), certificate.certificate).apply(digest),
+            packages=PACKAGES,
+            mask=MASKED_UNITS,
+            # What the operator types is no reason to restart a member.
+            files={**files, **etcdctl()},
+            secrets={
+                AUTHORITY_FILE: self._authority.certificate,
+                CERTIFICATE_FILE: certificate.certificate,
+                KEY_FILE: certificate.private_key,
             },
-            opts=ResourceOptions(parent=self, depends_on=[*before, removal]),
+            owner="etcd:etcd",
+            start=_SCRIPTS / "member.sh",
+            stop=_SCRIPTS / "remove-member.sh",
+            unit=UNIT,
+            config=Output.all(*files.values(), certificate.certificate).apply(digest),
+            variables={"ENDPOINT": client_url(self._config, host.address)},
+            opts=ResourceOptions(parent=self, depends_on=[membership]),
         )
 
-    def _gate(self, host: Host, started: Mapping[str, remote.Command]) -> Gate:
-        """Wait until one member is healthy; every member has been started by then."""
-        peers = [peer for peer in self.members.values() if peer.name != host.name]
+    def _gate(self, started: Mapping[str, remote.Command]) -> Gate:
+        """Wait until every member is healthy; all have been started by then."""
+        hosts = list(self.members.values())
+        checks = [
+            Check(
+                host,
+                {"ENDPOINT": client_url(self._config, host.address)},
+                peers=[peer for peer in hosts if peer != host],
+            )
+            for host in hosts
+        ]
         return Gate(
             "etcd-health",
-            host,
             _SCRIPTS / "health.sh",
-            peers=peers,
+            checks,
             port=self._config.peer_port,
             seconds=SECONDS_UNTIL_HEALTHY,
-            variables={
-                "ENDPOINT": client_url(self._config, host.address),
-                "PEERS": " ".join(f"{peer.name}={peer.address}" for peer in peers),
-                "PEER_PORT": str(self._config.peer_port),
-            },
-            # A member that was started anew has to show its health anew.
-            triggers=[started[host.name].create.apply(lambda command: digest([str(command)]))],
+            # A member that was restarted has to be healthy again.
+            triggers=[
+                started[host.name].create.apply(lambda command: digest([str(command)])) for host in hosts
+            ],
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )

@@ -10,6 +10,8 @@ unreachable host is an error after a bounded wait; deleting puts an existing mac
 that is made anew under its name gets everything anew that was on it.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pulumi import ComponentResource, CustomResource, Output, ResourceOptions, RunError
@@ -18,6 +20,7 @@ from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
 from components.hosts.container import Machine, MachineNetwork, interface_in, plan
+from components.hosts.files import render
 from components.hosts.host import Host
 from components.hosts.known import host_key
 from components.hosts.ssh import Endpoint, Login, SshAccess
@@ -30,6 +33,8 @@ PACKAGES = [
     *("docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"),
     *("iproute2", "iputils-ping|ping"),
 ]
+TOOLS = ("packages.sh", "purge-packages.sh", "place-files.sh", "remove-files.sh", "uninstall.sh")
+"""The scripts that every host keeps, by which components are installed and removed."""
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
@@ -49,8 +54,6 @@ class Hosts(ComponentResource):
     """The machines of the lab by name, in the order of the config."""
     visitor: Host | None
     """The machine outside the lab, from which firewall policies are tried."""
-    controller: DockerProvider
-    """The controller's own Docker engine, on which images are built, and machines live that are made."""
     ssh_config: Output[str]
     """Path, from the project's folder, of an ssh_config(5) with an alias for every machine."""
     addresses: Output[dict[str, str]]
@@ -58,13 +61,28 @@ class Hosts(ComponentResource):
     ssh: Output[dict[str, str]]
     """A ready ssh command by machine, the visitor's too; it is run in the project's folder."""
 
-    def __init__(self, name: str, config: HostsConfig, opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: HostsConfig,
+        components: Mapping[str, Sequence[str]],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Make the hosts, or take those that exist.
+
+        Args:
+            name: The component's name.
+            config: Its section.
+            components: What `Host.install` will install on each host, by name. What an interrupted
+                installation left of any other component is removed.
+            opts: More resource options.
+        """
         if isinstance(config, DockerHosts):
             _require_free(config)
         super().__init__("calico-lab:index:Hosts", name, None, opts)
         self._child = ResourceOptions(parent=self)
+        self._components = components
         self._plans: dict[str, str] = {}
-        self.controller = DockerProvider("controller", opts=self._child)
         if isinstance(config, DockerHosts):
             endpoints, machines, login = self._make(config)
             self._plans = {
@@ -87,7 +105,8 @@ class Hosts(ComponentResource):
 
     def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
         """Make the machines as containers of the controller's Docker engine."""
-        on_controller = ResourceOptions(parent=self, provider=self.controller)
+        controller = DockerProvider("controller", opts=self._child)
+        on_controller = ResourceOptions(parent=self, provider=controller)
         operator = SshKey("operator", opts=self._child)
         network = MachineNetwork(config.network, config.release, operator, on_controller)
         endpoints: list[Endpoint] = []
@@ -158,28 +177,24 @@ class Hosts(ComponentResource):
             "prepare",
             _SCRIPTS / "prepare.sh",
             delete=_SCRIPTS / "unprepare.sh",
-            variables={"HOST": endpoint.alias, "LOGIN": endpoint.user, "ROLE": role},
+            variables={
+                "HOST": endpoint.alias,
+                "LOGIN": endpoint.user,
+                "ROLE": role,
+                "COMPONENTS": " ".join(["docker", *self._components.get(endpoint.alias, ())]),
+            },
+            stdin=render({tool: (_SCRIPTS / tool).read_text() for tool in TOOLS}),
             opts=self._child,
         )
         if endpoint.alias == "visitor":
-            return Host(**{**reachable.__dict__, "ready": [prepared, access]})
-        packages = reachable.packages(
-            "docker", PACKAGES, opts=ResourceOptions(parent=self, depends_on=[prepared])
-        )
-        variables = {"HOST": endpoint.alias, "LOGIN": endpoint.user}
-        # Made before it, as with packages: an engine may have been changed, and yet not answer in time.
-        removal = reachable.run(
-            "engine-removal",
-            None,
-            delete=_SCRIPTS / "remove-engine.sh",
-            variables=variables,
-            opts=ResourceOptions(parent=self, depends_on=[packages]),
-        )
-        engine = reachable.run(
-            "engine",
-            _SCRIPTS / "engine.sh",
-            variables=variables,
-            opts=ResourceOptions(parent=self, depends_on=[packages, removal]),
+            return replace(reachable, ready=[prepared, access])
+        engine = reachable.install(
+            "docker",
+            packages=PACKAGES,
+            start=_SCRIPTS / "engine.sh",
+            stop=_SCRIPTS / "remove-engine.sh",
+            variables={"LOGIN": endpoint.user},
+            opts=ResourceOptions(parent=self, depends_on=[prepared]),
         )
         provider = DockerProvider(
             f"{endpoint.alias}-docker",
@@ -196,4 +211,4 @@ class Hosts(ComponentResource):
                 replacement_trigger=None if machine else endpoint.address,
             ),
         )
-        return Host(**{**reachable.__dict__, "ready": [prepared, access, engine], "docker": provider})
+        return replace(reachable, ready=[prepared, access, engine], docker=provider)

@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
-from pulumi import Output, ResourceOptions
+from pulumi import Input, Output, ResourceOptions
 
 from components.shared.build_context import context_digest
 from components.shared.secrets import SshKey
@@ -140,12 +141,6 @@ class Machine:
         opts: ResourceOptions,
     ) -> None:
         labels = network.labels.items()
-        volume = docker.Volume(
-            f"{name}-docker-data",
-            name=f"calico-lab-{name}-docker",
-            labels=[docker.VolumeLabelArgs(label=key, value=value) for key, value in labels],
-            opts=opts,
-        )
         # systemd reads its own arguments as a kernel command line in a container (proc_cmdline in systemd).
         masked = [] if docker_engine else ["docker.service", "docker.socket", "containerd.service"]
         self.container = docker.Container(
@@ -160,10 +155,7 @@ class Machine:
             # Nothing of the machines' control groups shows on the controller, or stays behind there.
             cgroupns_mode="private",
             tmpfs={"/run": "exec,mode=755", "/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
-            volumes=[
-                # overlayfs cannot lie on overlayfs: nested Docker needs a real file system under its data.
-                docker.ContainerVolumeArgs(container_path="/var/lib/docker", volume_name=volume.name),
-            ],
+            volumes=[self._docker_data(name, network.labels, opts)] if docker_engine else None,
             networks_advanced=[
                 docker.ContainerNetworksAdvancedArgs(
                     name=network.network.name, ipv4_address=address, mac_address=mac
@@ -183,3 +175,17 @@ class Machine:
             destroy_grace_seconds=0,
             opts=ResourceOptions.merge(opts, ResourceOptions(delete_before_replace=True)),
         )
+
+    @staticmethod
+    def _docker_data(
+        name: str, labels: Mapping[str, Input[str]], opts: ResourceOptions
+    ) -> docker.ContainerVolumeArgs:
+        """The volume with the data of the host's engine, which outlives the container."""
+        volume = docker.Volume(
+            f"{name}-docker-data",
+            name=f"calico-lab-{name}-docker",
+            labels=[docker.VolumeLabelArgs(label=key, value=value) for key, value in labels.items()],
+            opts=opts,
+        )
+        # overlayfs cannot lie on overlayfs: nested Docker needs a real file system under its data.
+        return docker.ContainerVolumeArgs(container_path="/var/lib/docker", volume_name=volume.name)

@@ -119,8 +119,8 @@ class Host:
         Args:
             name: The resource is called `<host>-<name>`.
             script: A bash script in the component's folder; None where only deletion has something to do.
-            delete: A script that undoes it; it gets the same variables. When it fails, what the resource
-                depends on is not removed either.
+            delete: A script that undoes it, with the same variables. When it fails, what the resource depends
+                on is not deleted.
             variables: Exported to both scripts; never secret. So is `MACHINE`, which `identity` explains.
             stdin: What the script reads from standard input; may be secret.
             triggers: Values whose change runs the script again, by replacing the resource.
@@ -128,19 +128,12 @@ class Host:
                 `<name>`: another host takes it over, and the host before does not undo it.
             opts: More resource options, usually the parent.
         """
-        exports: Output[dict[str, str]] = Output.all(**self.identity, **(variables or {}))
-
-        def command(path: Path | None) -> Output[str] | None:
-            if path is None:
-                return None
-            text = path.read_text()
-            return exports.apply(lambda values: as_root(with_variables(text, values), self.user))
-
+        values = {**self.identity, **(variables or {})}
         return remote.Command(
             name if once else f"{self.name}-{name}",
             connection=self.connection,
-            create=command(script),
-            delete=command(delete),
+            create=self._command(script, values),
+            delete=self._command(delete, values),
             stdin=stdin,
             triggers=list(triggers) or None,
             logging=remote.Logging.STDERR,
@@ -148,66 +141,76 @@ class Host:
             opts=self.options(opts, once=once),
         )
 
-    def files(
+    def _command(self, script: Path | None, variables: Mapping[str, Input[str]]) -> Output[str] | None:
+        """The command line that runs a script with variables."""
+        if script is None:
+            return None
+        text = script.read_text()
+        return Output.all(**variables).apply(lambda values: as_root(with_variables(text, values), self.user))
+
+    def install(
         self,
-        name: str,
-        files: Mapping[str, Input[str]],
+        component: str,
         *,
-        mode: str = "0644",
-        owner: str = "root:root",
-        opts: ResourceOptions | None = None,
-    ) -> remote.Command:
-        """Place text files that belong together; one that is no longer named is removed, and all at deletion.
-
-        A component's configuration is a handful of small files: one command for all of them is a tenth of the
-        connections, and one diff in the preview that reads like the files.
-
-        Args:
-            name: The resource is called `<host>-<name>`.
-            files: Text by absolute path; it travels by stdin and may be secret. One in /usr/local/bin is a
-                program, whose text names the lab's folders: a file that does not is the owner's and stays.
-                Several components may place the same file; it goes with the last of them.
-            mode: Octal mode of each that is no program.
-            owner: `user:group` of each, by name or number.
-            opts: More resource options, usually the parent.
-        """
-        return self.run(
-            name,
-            _SCRIPTS / "place-files.sh",
-            delete=_SCRIPTS / "remove-files.sh",
-            variables={"HOST": self.name, "NAME": name, "MODE": mode, "OWNER": owner},
-            stdin=Output.all(**files).apply(render),
-            opts=opts,
-        )
-
-    def packages(
-        self,
-        name: str,
-        packages: Sequence[str],
-        *,
+        packages: Sequence[str] = (),
         mask: Sequence[str] = (),
+        files: Mapping[str, Input[str]] | None = None,
+        secrets: Mapping[str, Input[str]] | None = None,
+        owner: str = "root:root",
+        start: Path | None = None,
+        stop: Path | None = None,
+        unit: str = "",
+        config: Input[str] = "",
+        variables: Mapping[str, Input[str]] | None = None,
         opts: ResourceOptions | None = None,
     ) -> remote.Command:
-        """Install the Debian packages that are missing; deletion purges those and no others.
+        """Install a component: its packages, files and secrets, and then what starts it; one resource.
+
+        A preview shows each changed line of `files`, because these are part of the command; `secrets` travel
+        by stdin and stay hidden. An installation that was interrupted is undone by `destroy`, because the
+        host has a record of it from its first moment.
 
         Args:
-            name: The resource is called `<host>-<name>`, and what purges them `<host>-<name>-removal`.
-            packages: Package names, from the host's own apt sources. `package|program` is for the program, in
-                whatever package the release has it, or whoever has brought it already.
+            component: The resource is called `<host>-<component>`.
+            packages: Debian packages; those that are missing are installed from the host's own apt sources,
+                and no others are purged at deletion. `package|program` is for a program, in whatever package
+                the release has it.
             mask: Units that the packages bring and that must never run.
+            files: Text by absolute path, mode 0644; never secret. A file that is no longer named is removed.
+                One in /usr/local/bin is a program whose text names the lab's folders: a file that does not is
+                the owner's and stays. Several components may place the same file; it goes with the last.
+            secrets: Text by absolute path, mode 0600.
+            owner: `user:group` of the secrets, by name or number.
+            start: A bash script that starts the component when its files are there.
+            stop: A bash script that undoes `start`, before the files are removed.
+            unit: The unit that `start` starts. While it runs, `start` is run only when `config` changes.
+            config: What the unit was started with, as text.
+            variables: Exported to `start` and `stop`; never secret.
             opts: More resource options, usually the parent.
         """
-        # Made before them: the engine forgets a resource whose creation failed, and apt can fail half-way.
-        removal = self.run(
-            f"{name}-removal",
-            None,
-            delete=_SCRIPTS / "purge-packages.sh",
-            variables={"NAME": name},
-            opts=opts,
-        )
-        return self.run(
-            name,
-            _SCRIPTS / "packages.sh",
-            variables={"NAME": name, "PACKAGES": " ".join(packages), "MASK": " ".join(mask)},
-            opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=[removal])),
+        own: dict[str, Input[str]] = {"HOST": self.name, **(variables or {})}
+        stop_text = stop.read_text() if stop else "true"
+        install: dict[str, Input[str]] = {
+            **own,
+            **self.identity,
+            "COMPONENT": component,
+            "PACKAGES": " ".join(packages),
+            "MASK": " ".join(mask),
+            "FILES": Output.from_input(dict(files or {})).apply(render),
+            "SECRETS": "yes" if secrets else "",
+            "OWNER": owner,
+            "START": start.read_text() if start else "true",
+            "STOP": Output.all(**own).apply(lambda values: with_variables(stop_text, values)),
+            "UNIT": unit,
+            "CONFIG": config,
+        }
+        return remote.Command(
+            f"{self.name}-{component}",
+            connection=self.connection,
+            create=self._command(_SCRIPTS / "install.sh", install),
+            delete=self._command(_SCRIPTS / "remove.sh", {"COMPONENT": component}),
+            stdin=Output.all(**secrets).apply(render) if secrets else None,
+            logging=remote.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=self.options(opts),
         )

@@ -1,58 +1,79 @@
-"""Gate: what has to be true of a host before anything builds on it; and when it is not, what is in the way.
+"""Gate: waits after a change until a condition holds on some hosts; if it does not, says what is in the way.
 
-A script on the host waits, for a bounded time, and says what it sees when that is over. Only the controller
-reaches both ends of a connection: so it is the gate that then looks, by `diagnosis.obstacle`,
-which rule on which host keeps the host and its peers apart. A rule that was left behind is found like that.
+A script on each host waits for a bounded time, and prints what it sees when that is over. Only the controller
+reaches both ends of a connection. So the gate then asks, by `diagnosis.obstacle`, which rule on which host
+stops the connections between the host and its peers. It finds a rule that was left behind, whoever made it.
 """
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulumi import Input, ResourceOptions, dynamic
+from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.hosts.host import Host
 from components.hosts.remote import HostError, messages_without_traceback, run
 from components.shared.provider import differ
 from diagnosis.obstacle import End, obstacle
 
-# What a script may need for its last words, when its own time is over.
+# How long a script may print after its own time is over.
 GRACE_SECONDS = 60
-COMPARED = ("script", "variables", "peers", "port", "triggers")
+COMPARED = ("script", "checks", "port", "seconds", "triggers")
 
 
-def obstacles(props: Mapping[str, Any]) -> list[str]:
-    """What keeps a host and its peers apart, in either direction; a sentence each."""
-    host = End(**props["end"])
-    peers = [End(**peer) for peer in props["peers"]]
-    ways = [way for peer in peers for way in ((host, peer), (peer, host))]
-    with ThreadPoolExecutor(max_workers=max(1, len(ways))) as pool:
-        found = pool.map(lambda way: obstacle(way[0], way[1], int(props["port"])), ways)
+@dataclass(frozen=True)
+class Check:
+    """The condition on one host."""
+
+    host: Host
+    variables: Mapping[str, str]
+    """Exported to the script; never secret."""
+    peers: Sequence[Host] = ()
+    """The hosts that it needs, and that need it."""
+
+
+def obstacles(host: End, peers: Sequence[End], port: int) -> list[str]:
+    """What stops the TCP connections between a host and its peers, in either direction; a sentence each."""
+    pairs = [pair for peer in peers for pair in ((host, peer), (peer, host))]
+    with ThreadPoolExecutor(max_workers=max(1, len(pairs))) as pool:
+        found = pool.map(lambda pair: obstacle(pair[0], pair[1], port), pairs)
         return [sentence for sentence in found if sentence]
 
 
+def _failure(check: Mapping[str, Any], props: Mapping[str, Any]) -> str | None:
+    """Run the script on one host; return what it and the kernels say if the condition does not hold."""
+    host = End(check["host"], check["address"], props["ssh"][check["host"]])
+    variables = {**check["variables"], "HOST": host.host, "SECONDS_ALLOWED": str(int(props["seconds"]))}
+    answer = run(host.ssh, props["script"], variables, int(props["seconds"]) + GRACE_SECONDS)
+    if not answer.status:
+        return None
+    peers = [End(name, address, props["ssh"][name]) for name, address in check["peers"].items()]
+    said = answer.error if answer.reached else f"{host.host}: {answer.error}"
+    return "\n".join([said, *obstacles(host, peers, int(props["port"]))])
+
+
 def _wait(props: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the script.
+    """Run the script on all hosts at once.
 
     Raises:
-        HostError: The condition is not met in time; the message has what the host and the kernels say.
+        HostError: The condition does not hold in time; the message has what the hosts and the kernels say.
     """
-    seconds = int(props["variables"]["SECONDS_ALLOWED"]) + GRACE_SECONDS
-    answer = run(props["end"]["ssh"], props["script"], props["variables"], seconds)
-    if answer.status:
-        said = answer.error if answer.reached else f"{props['end']['host']}: {answer.error}"
-        raise HostError("\n".join([said, *obstacles(props)]))
+    with ThreadPoolExecutor(max_workers=max(1, len(props["checks"]))) as pool:
+        failures = list(pool.map(lambda check: _failure(check, props), props["checks"]))
+    if said := [failure for failure in failures if failure]:
+        raise HostError("\n".join(said))
     return dict(props)
 
 
 class _GateProvider(dynamic.ResourceProvider):
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         with messages_without_traceback():
-            return dynamic.CreateResult(f"{props['end']['host']}-gate", _wait(props))
+            return dynamic.CreateResult("gate", _wait(props))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        # How the host is reached is no condition of it.
+        # The ssh commands by which the hosts are reached are not part of the condition.
         return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
@@ -61,44 +82,51 @@ class _GateProvider(dynamic.ResourceProvider):
 
 
 class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
-    """A condition that was met when the resource was made, and whenever its input has changed since."""
+    """A condition that held when the resource was created, and after each change of its inputs."""
 
     def __init__(
         self,
         name: str,
-        host: Host,
         script: Path,
+        checks: Sequence[Check],
         *,
-        peers: Sequence[Host],
         port: int,
         seconds: int,
-        variables: Mapping[str, str],
         triggers: Sequence[Input[object]],
+        variables: Mapping[str, str] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Wait for the condition.
 
         Args:
-            name: The resource is called `<host>-<name>`.
-            host: The host.
-            script: A bash script in the component's folder; it gets `SECONDS_ALLOWED` and fails after them.
-            peers: The hosts that it needs, and that need it.
-            port: The TCP port of each on which they have to reach each other.
+            name: The resource's name.
+            script: A bash script in the component's folder; it gets `HOST` and `SECONDS_ALLOWED`, and fails
+                after them.
+            checks: The hosts on which it runs, all at once.
+            port: The TCP port on which hosts and peers have to reach each other.
             seconds: How long to wait.
-            variables: Exported to the script; never secret.
-            triggers: Values whose change has the condition looked at anew.
+            triggers: Values whose change has the condition checked again.
+            variables: Exported to the script on each host; never secret.
             opts: More resource options, usually the parent.
         """
+        hosts = {host.name: host for check in checks for host in (check.host, *check.peers)}
         props = {
-            "end": _end(host),
             "script": script.read_text(),
-            "variables": {**variables, "HOST": host.name, "SECONDS_ALLOWED": str(seconds)},
-            "peers": [_end(peer) for peer in peers],
+            "checks": [
+                {
+                    "host": check.host.name,
+                    "address": check.host.address,
+                    "variables": {**(variables or {}), **check.variables},
+                    "peers": {peer.name: peer.address for peer in check.peers},
+                }
+                for check in checks
+            ],
+            "ssh": Output.all(**{name: host.ssh for name, host in hosts.items()}),
             "port": port,
+            "seconds": seconds,
             "triggers": list(triggers),
         }
-        super().__init__(_GateProvider(), f"{host.name}-{name}", props, host.options(opts))
-
-
-def _end(host: Host) -> dict[str, Input[str]]:
-    return {"host": host.name, "address": host.address, "ssh": host.ssh}
+        ready = [resource for host in hosts.values() for resource in host.ready]
+        super().__init__(
+            _GateProvider(), name, props, ResourceOptions.merge(ResourceOptions(depends_on=ready), opts)
+        )

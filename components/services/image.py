@@ -1,18 +1,15 @@
-"""ServiceImage: an image of the lab, built once and brought to the hosts that run it.
+"""The images of services: built on the controller's Docker engine, and loaded into the engine of a host.
 
-It is built on the controller's Docker engine, where its layers stay cached, and which has the images that it
-starts from. There is no registry: the image goes over SSH, from engine to engine, once for each id.
-
-Owes: an id that is an output here is that of an image that is there, on that host.
+The controller's engine caches the layers, and has the images that they start from. There is no registry: an
+image goes from engine to engine over SSH, once for each ID.
 """
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import pulumi_docker as docker
-from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi import Input, Output, ResourceOptions
 from pulumi_command import local
 
 from components.hosts.host import Host
@@ -36,77 +33,40 @@ def build_arguments(dockerfile: str, environment: Mapping[str, str]) -> dict[str
     return {name: environment[name] for name in names if environment.get(name)}
 
 
-class ServiceImage(ComponentResource):
-    """An image built from a folder, on each host that runs it."""
+def service_image(
+    name: str, host: Host, *, ssh_config: Input[str], opts: ResourceOptions | None = None
+) -> Output[str]:
+    """Build an image on the controller's engine, and load it into that of a host.
 
-    image_ids: dict[str, Output[str]]
-    """The image's id by host, once it is there."""
+    Args:
+        name: The image is `calico-lab/<name>`, from the folder `images/<name>`.
+        host: The host that runs it.
+        ssh_config: An ssh_config(5) with an alias for the host.
+        opts: More resource options, usually the parent.
 
-    def __init__(
-        self,
-        name: str,
-        folder: str,
-        hosts: Sequence[Host],
-        *,
-        ssh_config: Input[str],
-        controller: docker.Provider,
-        opts: ResourceOptions | None = None,
-    ) -> None:
-        """Build the image and bring it to the hosts.
-
-        Args:
-            name: The image is called `calico-lab/<name>`.
-            folder: The build context, from the project's folder.
-            hosts: The hosts that run it.
-            ssh_config: An ssh_config(5) with an alias for each host.
-            controller: The controller's own engine, to build on.
-            opts: More resource options.
-        """
-        super().__init__("calico-lab:index:ServiceImage", name, None, opts)
-        self._name = f"calico-lab/{name}:latest"
-        self._ssh_config = ssh_config
-        self._image = docker.RemoteImage(
-            f"{name}-image",
-            name=self._name,
-            build=docker.RemoteImageBuildArgs(
-                context=folder,
-                build_args={
-                    key: Output.secret(value)
-                    for key, value in build_arguments(
-                        (Path(folder) / "Dockerfile").read_text(), os.environ
-                    ).items()
-                },
-                # The provider's other builder needs a buildx that Debian does not package.
-                use_legacy_builder=True,
-            ),
-            triggers={"context": context_digest(Path(folder))},
-            # For the next lab.
-            keep_locally=True,
-            opts=ResourceOptions(parent=self, provider=controller),
-        )
-        self.image_ids = {host.name: self._bring(name, host) for host in hosts}
-        self.register_outputs({"imageIds": self.image_ids})
-
-    def _bring(self, name: str, host: Host) -> Output[str]:
-        """Bring the image to a host, and know it by the id that it has there.
-
-        The id is the same on engines of one kind; the containerd image store counts differently.
-        """
-        transfer = local.Command(
-            f"{host.name}-{name}-image",
-            interpreter=["/bin/bash", "-c"],
-            create=(_SCRIPTS / "transfer.sh").read_text(),
-            delete=(_SCRIPTS / "remove.sh").read_text(),
-            environment={
-                "IMAGE": self._name,
-                "IMAGE_ID": self._image.image_id,
-                "HOST": host.name,
-                "DESTINATION": host.url,
-                "SSH_CONFIG": self._ssh_config,
-                **host.identity,
-            },
-            triggers=[self._image.image_id],
-            logging=local.Logging.STDERR,
-            opts=host.options(ResourceOptions(parent=self)),
-        )
-        return transfer.stdout
+    Returns:
+        The ID that the image has on the host, once it is there.
+    """
+    folder = Path("images") / name
+    arguments = build_arguments((folder / "Dockerfile").read_text(), os.environ)
+    command = local.Command(
+        f"{host.name}-{name}-image",
+        interpreter=["/bin/bash", "-c"],
+        create=(_SCRIPTS / "image.sh").read_text(),
+        delete=(_SCRIPTS / "remove-image.sh").read_text(),
+        environment={
+            "IMAGE": f"calico-lab/{name}:latest",
+            "CONTEXT": str(folder),
+            "HOST": host.name,
+            "DESTINATION": host.url,
+            "SSH_CONFIG": ssh_config,
+            "BUILD_ARGUMENTS": " ".join(arguments),
+            # A proxy's URL may hold a password.
+            **{key: Output.secret(value) for key, value in arguments.items()},
+            **host.identity,
+        },
+        triggers=[context_digest(folder)],
+        logging=local.Logging.STDERR,
+        opts=host.options(opts),
+    )
+    return command.stdout

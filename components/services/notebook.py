@@ -9,6 +9,7 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import NOTEBOOK_PORT, NotebookConfig
+from components.services.image import service_image
 from components.services.service import Service, ServiceFile, ServiceVolume
 from components.shared.secrets import Token
 
@@ -34,7 +35,7 @@ class NotebookService(ComponentResource):
         config: NotebookConfig,
         host: Host,
         *,
-        image: Input[str],
+        ssh_config: Input[str],
         network: Input[str],
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -44,7 +45,7 @@ class NotebookService(ComponentResource):
             name: The component's name, and part of its container's.
             config: Its section.
             host: The host that the section names.
-            image: The image's id on that host.
+            ssh_config: Path, from the project's folder, of an ssh_config(5) with an alias for the host.
             network: The Docker network's name on that host.
             opts: More resource options.
         """
@@ -54,9 +55,10 @@ class NotebookService(ComponentResource):
             name,
             config,
             host,
-            image=image,
+            image=service_image("notebook", host, ssh_config=ssh_config, opts=ResourceOptions(parent=self)),
             parent=self,
-            files=[ServiceFile("token", token.value, USER)],
+            user=USER,
+            files=[ServiceFile("token", token.value)],
             volume=ServiceVolume("work", WORK),
             networks=[docker.ContainerNetworksAdvancedArgs(name=network, ipv4_address=str(config.address))],
             policy_name="notebook",

@@ -8,6 +8,7 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import ProxyConfig
+from components.services.image import service_image
 from components.services.service import Service, ServiceFile
 from components.shared.secrets import Token
 
@@ -29,7 +30,7 @@ class HttpProxy(ComponentResource):
         config: ProxyConfig,
         host: Host,
         *,
-        image: Input[str],
+        ssh_config: Input[str],
         target: str,
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -39,7 +40,7 @@ class HttpProxy(ComponentResource):
             name: The component's name, and part of its container's.
             config: Its section.
             host: The host that the section names.
-            image: The image's id on that host.
+            ssh_config: Path, from the project's folder, of an ssh_config(5) with an alias for the host.
             target: The URL that all requests go to.
             opts: More resource options.
         """
@@ -49,9 +50,10 @@ class HttpProxy(ComponentResource):
             name,
             config,
             host,
-            image=image,
+            image=service_image("proxy", host, ssh_config=ssh_config, opts=ResourceOptions(parent=self)),
             parent=self,
-            files=[ServiceFile("api-token", token.value, USER)],
+            user=USER,
+            files=[ServiceFile("api-token", token.value)],
             environment={
                 "PROXY_ADDRESS": host.address,
                 "PROXY_PORT": str(config.port),

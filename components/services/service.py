@@ -40,9 +40,8 @@ class ServiceFile:
 
     name: str
     content: Input[str]
-    owner: int
-    """The id, in the image, of the user and group that it belongs to."""
-    mode: str = "0400"
+    secret: bool = True
+    """Whether the image's user alone may read it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class Service:
         *,
         image: Input[str],
         parent: Resource,
+        user: int,
         files: Sequence[ServiceFile],
         volume: ServiceVolume | None = None,
         environment: Mapping[str, str] | None = None,
@@ -85,6 +85,7 @@ class Service:
             host: The host that runs it.
             image: The image's id on that host.
             parent: The component that it is a part of.
+            user: The ID, in the image, of the user and group that its secret files belong to.
             files: What it finds under `/run/secrets`.
             volume: What is kept when it is replaced.
             environment: Its settings; never secret.
@@ -97,7 +98,13 @@ class Service:
         self._name = name
         self._host = host
         self._parent = parent
-        placed = [self._place(file) for file in files]
+        placed = host.install(
+            name,
+            files={self._path(file): file.content for file in files if not file.secret},
+            secrets={self._path(file): file.content for file in files if file.secret},
+            owner=f"{user}:{user}",
+            opts=ResourceOptions(parent=parent),
+        )
         self.container = docker.Container(
             name,
             name=self._container_name,
@@ -138,7 +145,7 @@ class Service:
             ],
             # Its name and its address are fixed: the old one has to go first.
             opts=host.docker_options(
-                ResourceOptions(parent=parent, depends_on=placed, delete_before_replace=True)
+                ResourceOptions(parent=parent, depends_on=[placed], delete_before_replace=True)
             ),
         )
         self.ready = host.run(
@@ -159,15 +166,6 @@ class Service:
 
     def _path(self, file: ServiceFile) -> str:
         return f"/etc/calico-lab/{self._name}/{file.name}"
-
-    def _place(self, file: ServiceFile) -> Resource:
-        return self._host.files(
-            f"{self._name}-{file.name}",
-            {self._path(file): file.content},
-            mode=file.mode,
-            owner=f"{file.owner}:{file.owner}",
-            opts=ResourceOptions(parent=self._parent),
-        )
 
     def _file_mount(self, file: ServiceFile) -> docker.ContainerMountArgs:
         return docker.ContainerMountArgs(

@@ -9,6 +9,7 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import SshBoxConfig
+from components.services.image import service_image
 from components.services.service import Service, ServiceFile, ServiceVolume
 from components.shared.secrets import SshKey
 
@@ -39,7 +40,7 @@ class SshBox(ComponentResource):
         config: SshBoxConfig,
         host: Host,
         *,
-        image: Input[str],
+        ssh_config: Input[str],
         network: Input[str],
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -49,7 +50,7 @@ class SshBox(ComponentResource):
             name: The component's name, and part of its container's.
             config: Its section.
             host: The host that the section names.
-            image: The image's id on that host.
+            ssh_config: Path, from the project's folder, of an ssh_config(5) with an alias for the host.
             network: The Docker network's name on that host.
             opts: More resource options.
         """
@@ -60,12 +61,13 @@ class SshBox(ComponentResource):
             name,
             config,
             host,
-            image=image,
+            image=service_image("sshbox", host, ssh_config=ssh_config, opts=ResourceOptions(parent=self)),
             parent=self,
+            user=ROOT,
             files=[
-                ServiceFile("host_key", host_key.private_key, ROOT),
+                ServiceFile("host_key", host_key.private_key),
                 # sshd reads it as the user.
-                ServiceFile("authorized_keys", user_key.public_key, ROOT, mode="0444"),
+                ServiceFile("authorized_keys", user_key.public_key, secret=False),
             ],
             volume=ServiceVolume("home", "/home/admin"),
             capabilities=CAPABILITIES,

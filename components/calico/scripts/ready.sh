@@ -59,14 +59,6 @@ until lacking=$(missing) && [ -z "$lacking" ]; do
                 address=${peer#*=}
                 state=$(session "$address")
                 echo "no BGP session with ${peer%%=*} ($address):${state:-" BIRD does not know this peer yet"}"
-                if timeout 3 bash -c "exec 3<>/dev/tcp/$address/179" 2>/dev/null; then
-                    echo "  TCP to $address:179 answers; next: 'journalctl -u calico-lab-bird' there"
-                elif [ $? = 124 ]; then
-                    echo "  TCP to $address:179 gets no answer; next: a packet filter drops it: look at" \
-                        "'iptables -S INPUT' here and there"
-                else
-                    echo "  TCP to $address:179 is refused; next: 'systemctl status calico-lab-bird' there"
-                fi
                 ;;
             wireguard)
                 echo "wireguard.cali has no address: Felix has not made it, or Calico does not know its public key yet"

@@ -73,4 +73,4 @@ if [ "$(readlink /run/bird/bird.ctl)" = /run/calico/bird.ctl ]; then
 fi
 rm -rf /run/calico /var/lib/calico /var/lib/calico-lab/calico /var/lib/calico-lab/docker-driver
 rm -f /run/docker/plugins/calico.sock /run/docker/plugins/calico-ipam.sock \
-    /etc/calico-lab/calico/confd/templates /var/lib/calico-lab/calico.config "$before"
+    /etc/calico-lab/calico/confd/templates "$before"

@@ -1,12 +1,7 @@
 #!/bin/bash
-# Start Calico's $UNITS, or start them anew when $CONFIG is not what they were started with. Felix works by
-# $DATAPLANE, "iptables" or "ebpf".
+# Start Calico's $UNITS, or restart them with their new configuration. Felix works by $DATAPLANE, "iptables" or "ebpf".
 set -eu
 target=calico-lab-calico.target
-started_with=/var/lib/calico-lab/calico.config
-if [ "$(cat "$started_with" 2>/dev/null)" = "$CONFIG" ] && systemctl is-active --quiet "$target"; then
-    exit 0
-fi
 # What Felix switches on for the whole machine is put back when the lab is removed. Remembered once, so whole or not at
 # all.
 before=/var/lib/calico-lab/calico.sysctl
@@ -37,4 +32,3 @@ systemctl enable --quiet $UNITS
 # The units are part of the target, so they are started anew with it. Whether they do their work then is for the
 # gate to say, and what keeps them from it.
 timeout 90 systemctl restart "$target" || true
-echo "$CONFIG" >"$started_with"

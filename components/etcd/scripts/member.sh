@@ -1,12 +1,8 @@
 #!/bin/bash
-# Start this host's member, or restart it when $CONFIG is not the configuration that it was started with.
+# Start this host's member, or restart it with its new configuration.
 set -eu
 unit=calico-lab-etcd.service
 LOCK_SECONDS=60
-started_with=/var/lib/calico-lab/etcd.config
-if [ "$(cat "$started_with" 2>/dev/null)" = "$CONFIG" ] && systemctl is-active --quiet "$unit"; then
-    exit 0
-fi
 set -a
 # shellcheck source=/dev/null
 . /etc/calico-lab/etcd/etcdctl.env
@@ -80,4 +76,3 @@ elif ! has_lost_its_data; then
     systemctl reset-failed "$unit" 2>/dev/null || true
     systemctl restart --no-block "$unit"
 fi
-echo "$CONFIG" >"$started_with"

@@ -7,4 +7,4 @@ systemctl disable --quiet "$unit" 2>/dev/null || true
 systemctl kill --signal=KILL "$unit" 2>/dev/null || true
 systemctl stop "$unit" 2>/dev/null || true
 systemctl reset-failed "$unit" 2>/dev/null || true
-rm -rf /var/lib/calico-lab/etcd /var/lib/calico-lab/etcd.config /var/lib/calico-lab/etcd-joining.env
+rm -rf /var/lib/calico-lab/etcd /var/lib/calico-lab/etcd-joining.env

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Check that $HOST can carry the lab, and make the lab's own folders; with $CHECK_ONLY, not these. Where the host is a
-# container of the lab, $MACHINE says which. $LOGIN is the SSH user, and $ROLE what the host is.
+# Check that $HOST can carry the lab. Then make the lab's own folders, place the tools on standard input in one of them,
+# and undo interrupted installations of other components than $COMPONENTS. With $CHECK_ONLY, only check. Where the host
+# is a container of the lab, $MACHINE is its ID. $LOGIN is the SSH user, and $ROLE what the host is.
 set -eu
 refuse() {
     echo "$HOST: $1; $2" >&2
@@ -76,3 +77,21 @@ remember() {
 # goes.
 remember ip-forward cat /proc/sys/net/ipv4/ip_forward
 remember forward-policy forward_policies
+tools=/var/lib/calico-lab/tools
+rm -rf "$tools.new"
+install -d -m 0700 "$tools.new"
+while IFS= read -r line; do
+    case "$line" in
+    "==> "*) exec 3>"$tools.new/${line#==> }" ;;
+    *) printf '%s\n' "$line" >&3 ;;
+    esac
+done
+rm -rf "$tools"
+mv -T "$tools.new" "$tools"
+for record in /var/lib/calico-lab/components/*/; do
+    component=$(basename "$record")
+    case " $COMPONENTS " in
+    *" $component "*) ;;
+    *) [ ! -d "$record" ] || [ -e "$record/installed" ] || bash "$tools/uninstall.sh" "$component" ;;
+    esac
+done

@@ -1,6 +1,12 @@
 #!/bin/bash
-# Remove the lab's own folders from $HOST.
+# Remove from $HOST what interrupted installations left behind, and then the lab's own folders.
 set -eu
+# The component that was installed last goes first.
+components=/var/lib/calico-lab/components
+if [ -d "$components" ]; then
+    grep -s . "$components"/*/since | sort -t : -k 2 -rn | sed -E 's|.*/([^/]+)/since:.*|\1|' |
+        xargs -r bash /var/lib/calico-lab/tools/uninstall.sh
+fi
 # It is gone where an earlier removal was cut off after this.
 before=/var/lib/calico-lab/ip-forward
 [ ! -e "$before" ] || cat "$before" >/proc/sys/net/ipv4/ip_forward

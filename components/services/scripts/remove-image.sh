@@ -1,5 +1,5 @@
 #!/bin/bash
-# Remove from $HOST the image that transfer.sh brought there, and printed the id of. It may be gone already, or
+# Remove from $HOST the image that image.sh loaded there, and whose ID it printed. It may be gone already, or
 # in use by a container of the operator's own: neither is a reason to stop.
 set -eu
 ssh -F "$SSH_CONFIG" "$DESTINATION" docker image rm "$PULUMI_COMMAND_STDOUT" >/dev/null ||

@@ -1,0 +1,24 @@
+#!/bin/bash
+# Install component $COMPONENT on $HOST: $PACKAGES (units in $MASK never start), the files in $FILES, and the secret files
+# on standard input where $SECRETS is "yes" (owner $OWNER, mode 0600). Then run script $START, unless unit $UNIT runs and
+# was started with $CONFIG. Script $STOP undoes $START.
+set -eu
+tools=/var/lib/calico-lab/tools
+record=/var/lib/calico-lab/components/$COMPONENT
+mkdir -p "$record"
+[ -e "$record/since" ] || date +%s%N >"$record/since"
+# Recorded first, because Pulumi forgets a resource whose creation failed: prepare.sh and unprepare.sh then undo it.
+printf '%s\n' "$STOP" >"$record/stop.sh.new"
+mv "$record/stop.sh.new" "$record/stop.sh"
+printf '%s\n' "$START" >"$record/start.sh"
+if [ -n "$PACKAGES$MASK" ]; then NAME=$COMPONENT bash "$tools/packages.sh"; fi
+if [ -n "$FILES" ]; then
+    printf '%s' "$FILES" | NAME=$COMPONENT MODE=0644 OWNER=root:root bash "$tools/place-files.sh"
+fi
+if [ "$SECRETS" = yes ]; then NAME=$COMPONENT-secrets MODE=0600 bash "$tools/place-files.sh"; fi
+unset FILES START STOP
+if [ -z "$UNIT" ] || [ "$(cat "$record/config" 2>/dev/null)" != "$CONFIG" ] || ! systemctl is-active --quiet "$UNIT"; then
+    bash "$record/start.sh"
+    echo "$CONFIG" >"$record/config"
+fi
+touch "$record/installed"
