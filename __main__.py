@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pulumi
-from pulumi import Output
 from pulumi.runtime.config import CONFIG
 
 from components.calico.component import CalicoNetwork
@@ -13,6 +12,7 @@ from components.firewall.rules.lab import lab_of
 from components.hosts.component import Hosts
 from components.services.notebook import NotebookService
 from components.services.proxy import HttpProxy
+from components.services.service import services_ready
 from components.services.ssh_box import SshBox
 from components.shared.secrets import CertificateAuthority
 from config import model as sections
@@ -66,15 +66,17 @@ ssh_box = SshBox(
 )
 
 proxy_host = hosts.members[config.proxy.host]
-proxy = HttpProxy("proxy", config.proxy, proxy_host, ssh_config=hosts.ssh_config, target=notebook.target)
+proxy = HttpProxy("proxy", config.proxy, proxy_host, ssh_config=hosts.ssh_config, target=notebook.url)
+
+ready = services_ready("services-ready", [notebook.service, ssh_box.service, proxy.service])
 
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
 pulumi.export("etcdEndpoints", etcd.endpoints)
 pulumi.export("network", network.told)
-pulumi.export("notebookUrl", Output.all(proxy.url, notebook.url).apply(lambda urls: f"{urls[0]}/lab"))
+pulumi.export("notebookUrl", ready.id.apply(lambda _: f"{proxy.url}/lab"))
 pulumi.export("notebookToken", notebook.token)
-pulumi.export("proxyUrl", proxy.url)
+pulumi.export("proxyUrl", ready.id.apply(lambda _: proxy.url))
 pulumi.export("sshBox", {"address": ssh_box.address, "hostKey": ssh_box.host_key})
 pulumi.export("sshBoxKey", ssh_box.private_key)
 pulumi.export("firewall", firewall.active)

@@ -25,6 +25,7 @@ import pulumi_docker as docker
 from pulumi import ComponentResource, Output, Resource, ResourceOptions, RunError
 from pulumi_command import remote
 
+from components.calico.attached import Attached
 from components.calico.config import CalicoConfig
 from components.calico.flows import BGP_PORT, peers_of
 from components.calico.policies import HOST_LABEL, Names, render_policies
@@ -160,6 +161,8 @@ class CalicoNetwork(ComponentResource):
         started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
         gate = self._gate(members, started)
         self.networks = {host.name: self._network(host, gate, datastore) for host in members}
+        on_networks = ResourceOptions(parent=self, depends_on=list(self.networks.values()))
+        Attached(f"{name}-attached", config.name, members, on_networks)
         self._apply_policies(list(hosts.values()), members[0], started, gate, datastore, names=names)
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
@@ -313,7 +316,7 @@ class CalicoNetwork(ComponentResource):
         something from the datastore that only a new pool changes: then Pulumi removes the containers first,
         the network next and the pool last, and makes them in the other order.
         """
-        network = docker.Network(
+        return docker.Network(
             f"{host.name}-{self._config.name}",
             name=self._config.name,
             driver="calico",
@@ -329,15 +332,6 @@ class CalicoNetwork(ComponentResource):
                 ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True)
             ),
         )
-        # Docker only says that the network has active endpoints, and the provider that it waited in vain.
-        host.run(
-            "calico-attached",
-            None,
-            delete=_SCRIPTS / "attached.sh",
-            variables={"HOST": host.name, "NETWORK": self._config.name},
-            opts=ResourceOptions(parent=self, depends_on=[network]),
-        )
-        return network
 
     def _apply_policies(
         self,

@@ -196,7 +196,7 @@ class Host:
             "COMPONENT": component,
             "PACKAGES": " ".join(packages),
             "MASK": " ".join(mask),
-            "FILES": Output.from_input(dict(files or {})).apply(render),
+            "FILES": Output.all(**files).apply(render) if files else "",
             "SECRETS": "yes" if secrets else "",
             "OWNER": owner,
             "START": start.read_text() if start else "true",

@@ -90,9 +90,9 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
         script: Path,
         checks: Sequence[Check],
         *,
-        port: int,
         seconds: int,
         triggers: Sequence[Input[object]],
+        port: int = 0,
         variables: Mapping[str, str] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -103,9 +103,9 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
             script: A bash script in the component's folder; it gets `HOST` and `SECONDS_ALLOWED`, and fails
                 after them.
             checks: The hosts on which it runs, all at once.
-            port: The TCP port on which hosts and peers have to reach each other.
             seconds: How long to wait.
             triggers: Values whose change has the condition checked again.
+            port: The TCP port on which hosts and peers have to reach each other; needless without peers.
             variables: Exported to the script on each host; never secret.
             opts: More resource options, usually the parent.
         """

@@ -1,7 +1,7 @@
 """NotebookService: JupyterLab in a container on the lab's network, open to whoever has its token.
 
-Owes: `url` resolves when the notebook answers; what is saved in its work folder outlives its container; the
-token is nowhere in the clear but in a file that the notebook's user alone can read.
+Owes: what is saved in its work folder outlives its container; the token is nowhere in the clear but in a file
+that the notebook's user alone can read.
 """
 
 import pulumi_docker as docker
@@ -22,10 +22,10 @@ WORK = "/home/notebook/work"
 class NotebookService(ComponentResource):
     """A Jupyter notebook at a fixed address of the container network."""
 
-    target: str
-    """Where it will answer on the container network; known before it does."""
-    url: Output[str]
-    """Where it answers on the container network, once it does."""
+    url: str
+    """Where it will answer on the container network."""
+    service: Service
+    """Its container."""
     token: Output[str]
     """What opens it (secret)."""
 
@@ -51,7 +51,7 @@ class NotebookService(ComponentResource):
         """
         super().__init__("calico-lab:index:NotebookService", name, None, opts)
         token = Token(f"{name}-token", opts=ResourceOptions(parent=self))
-        service = Service(
+        self.service = Service(
             name,
             config,
             host,
@@ -63,7 +63,6 @@ class NotebookService(ComponentResource):
             networks=[docker.ContainerNetworksAdvancedArgs(name=network, ipv4_address=str(config.address))],
             policy_name="notebook",
         )
-        self.target = f"http://{config.address}:{NOTEBOOK_PORT}"
-        self.url = service.ready.stdout.apply(lambda _: self.target)
+        self.url = f"http://{config.address}:{NOTEBOOK_PORT}"
         self.token = token.value
         self.register_outputs({"url": self.url, "token": self.token})

@@ -1,7 +1,7 @@
 """HttpProxy: configurable-http-proxy on a host's own address, in front of one target.
 
-Owes: `url` resolves when the proxy answers, whether or not its target does; its API listens on the loopback
-interface alone and asks for a generated token; while the target does not answer, a page says what to check.
+Owes: it answers whether or not its target does; its API listens on the loopback interface alone and asks for a
+generated token; while the target does not answer, a page says what to check.
 """
 
 from pulumi import ComponentResource, Input, Output, ResourceOptions
@@ -19,8 +19,10 @@ USER = 8001
 class HttpProxy(ComponentResource):
     """An HTTP proxy, websockets included, from a host's address to one target."""
 
-    url: Output[str]
-    """Where it answers, once it does."""
+    url: str
+    """Where it will answer."""
+    service: Service
+    """Its container."""
     api_token: Output[str]
     """What opens its API (secret)."""
 
@@ -46,7 +48,7 @@ class HttpProxy(ComponentResource):
         """
         super().__init__("calico-lab:index:HttpProxy", name, None, opts)
         token = Token(f"{name}-api-token", opts=ResourceOptions(parent=self))
-        service = Service(
+        self.service = Service(
             name,
             config,
             host,
@@ -63,6 +65,6 @@ class HttpProxy(ComponentResource):
             network_mode="host",
             read_only=True,
         )
-        self.url = service.ready.stdout.apply(lambda _: f"http://{host.address}:{config.port}")
+        self.url = f"http://{host.address}:{config.port}"
         self.api_token = token.value
         self.register_outputs({"url": self.url, "apiToken": self.api_token})

@@ -1,8 +1,8 @@
-"""A service of the lab: a container of one of its images on one host, with what it reads and where it writes.
+"""A service of the lab: a container of one of its images on one host, with the files and the volume that it uses.
 
-Owes: what depends on `ready` begins only when the container is healthy; one that is not is reported with its
-last lines; a service is made anew when its image, its host, its address or its files change; its secrets are
-in files that it alone can read, and neither in its environment nor in its arguments.
+Owes: `services_ready` waits until containers are healthy, and reports one that is not with its last lines. A
+container is replaced when its image, host, address or files change. Secrets are in files that the image's user
+alone can read, and neither in the environment nor in arguments.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from pathlib import Path
 import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, Resource, ResourceOptions
-from pulumi_command import remote
 
 from components.calico.policies import SERVICE_LABEL
 from components.hosts.host import Host
+from components.readiness.gate import Check, Gate
 from components.services.config import ServiceConfig
 from components.services.placement import Place
 
@@ -53,11 +53,11 @@ class ServiceVolume:
 
 
 class Service:
-    """One container, the files and the volume that it uses, and the gate that waits for its health."""
+    """One container, and the files and the volume that it uses."""
 
     container: docker.Container
-    ready: remote.Command
-    """Done when the container passes its health check."""
+    check: Check
+    """What `services_ready` waits for."""
 
     def __init__(
         self,
@@ -148,17 +148,7 @@ class Service:
                 ResourceOptions(parent=parent, depends_on=[placed], delete_before_replace=True)
             ),
         )
-        self.ready = host.run(
-            f"{name}-ready",
-            _SCRIPTS / "ready.sh",
-            variables={
-                "HOST": host.name,
-                "CONTAINER": self._container_name,
-                "SECONDS_ALLOWED": str(SECONDS_ALLOWED),
-            },
-            triggers=[self.container.id],
-            opts=ResourceOptions(parent=parent),
-        )
+        self.check = Check(host, {"CONTAINER": self._container_name})
 
     @property
     def _container_name(self) -> str:
@@ -196,4 +186,23 @@ def _digest(files: Sequence[ServiceFile]) -> Output[str]:
     contents = Output.all(*[file.content for file in files])
     return Output.unsecret(
         contents.apply(lambda texts: hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16])
+    )
+
+
+def services_ready(name: str, services: Sequence[Service], opts: ResourceOptions | None = None) -> Gate:
+    """Wait until the containers of some services pass their health checks.
+
+    Args:
+        name: The resource's name.
+        services: The services.
+        opts: More resource options.
+    """
+    containers = [service.container for service in services]
+    return Gate(
+        name,
+        _SCRIPTS / "ready.sh",
+        [service.check for service in services],
+        seconds=SECONDS_ALLOWED,
+        triggers=[container.id for container in containers],
+        opts=ResourceOptions.merge(ResourceOptions(depends_on=containers), opts),
     )

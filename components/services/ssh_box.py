@@ -1,7 +1,7 @@
 """SshBox: an SSH server in a container on the lab's network, for the user `admin` and by key alone.
 
-Owes: `address` resolves when the server listens; its host key is known before the first connection; both keys
-are made for the lab, and the private ones are secrets.
+Owes: its host key is known before the first connection; both keys are made for the lab, and the private ones
+are secrets.
 """
 
 import pulumi_docker as docker
@@ -28,7 +28,9 @@ class SshBox(ComponentResource):
     """An SSH server on the container network."""
 
     address: Output[str]
-    """Where it listens on the container network, once it does."""
+    """Where it listens on the container network."""
+    service: Service
+    """Its container."""
     private_key: Output[str]
     """The key of its user `admin`, OpenSSH PEM (secret)."""
     host_key: Output[str]
@@ -57,7 +59,7 @@ class SshBox(ComponentResource):
         super().__init__("calico-lab:index:SshBox", name, None, opts)
         host_key = SshKey(f"{name}-host-key", opts=ResourceOptions(parent=self))
         user_key = SshKey(f"{name}-admin-key", opts=ResourceOptions(parent=self))
-        service = Service(
+        self.service = Service(
             name,
             config,
             host,
@@ -78,10 +80,8 @@ class SshBox(ComponentResource):
             ],
             policy_name="sshBox",
         )
-        given = service.container.network_datas.apply(lambda attached: str(attached[0].ip_address))
-        self.address = Output.all(
-            service.ready.stdout, str(config.address) if config.address else given
-        ).apply(lambda known: str(known[1]))
+        given = self.service.container.network_datas.apply(lambda attached: str(attached[0].ip_address))
+        self.address = Output.from_input(str(config.address)) if config.address else given
         self.private_key = user_key.private_key
         self.host_key = host_key.public_key
         self.register_outputs(
