@@ -1,7 +1,7 @@
 """Attached: refuses a `destroy` while containers that are not the lab's run on the network.
 
-Docker would say only that the network has active endpoints, after a long wait. Changes of a lab that is up are
-checked at the preview, by `components.calico.settings`.
+Docker would say only that the network has active endpoints, after a long wait. Changes of a lab that is up
+are checked at the preview, by `components.calico.settings`.
 """
 
 from collections.abc import Mapping, Sequence

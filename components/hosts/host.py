@@ -146,7 +146,14 @@ class Host:
         if script is None:
             return None
         text = script.read_text()
-        return Output.all(**variables).apply(lambda values: as_root(with_variables(text, values), self.user))
+        # An output costs the SDK more than what it holds: text that is known already makes none.
+        known = {name: value for name, value in variables.items() if isinstance(value, str)}
+        others = {name: value for name, value in variables.items() if name not in known}
+
+        def line(values: Mapping[str, str]) -> str:
+            return as_root(with_variables(text, {**known, **values}), self.user)
+
+        return Output.all(**others).apply(line) if others else Output.from_input(line({}))
 
     def install(
         self,
@@ -161,7 +168,7 @@ class Host:
         stop: Path | None = None,
         unit: str = "",
         config: Input[str] = "",
-        variables: Mapping[str, Input[str]] | None = None,
+        variables: Mapping[str, str] | None = None,
         opts: ResourceOptions | None = None,
     ) -> remote.Command:
         """Install a component: its packages, files and secrets, and then what starts it; one resource.
@@ -188,7 +195,7 @@ class Host:
             variables: Exported to `start` and `stop`; never secret.
             opts: More resource options, usually the parent.
         """
-        own: dict[str, Input[str]] = {"HOST": self.name, **(variables or {})}
+        own = {"HOST": self.name, **(variables or {})}
         stop_text = stop.read_text() if stop else "true"
         install: dict[str, Input[str]] = {
             **own,
@@ -200,7 +207,7 @@ class Host:
             "SECRETS": "yes" if secrets else "",
             "OWNER": owner,
             "START": start.read_text() if start else "true",
-            "STOP": Output.all(**own).apply(lambda values: with_variables(stop_text, values)),
+            "STOP": with_variables(stop_text, own),
             "UNIT": unit,
             "CONFIG": config,
         }

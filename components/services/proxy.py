@@ -1,7 +1,7 @@
 """HttpProxy: configurable-http-proxy on a host's own address, in front of one target.
 
-Owes: it answers whether or not its target does; its API listens on the loopback interface alone and asks for a
-generated token; while the target does not answer, a page says what to check.
+Owes: it answers whether or not its target does; its API listens on the loopback interface alone and asks for
+a generated token; while the target does not answer, a page says what to check.
 """
 
 from pulumi import ComponentResource, Input, Output, ResourceOptions

@@ -1,8 +1,8 @@
-"""A service of the lab: a container of one of its images on one host, with the files and the volume that it uses.
+"""A service of the lab: a container of one of its images on one host, with its files and its volume.
 
 Owes: `services_ready` waits until containers are healthy, and reports one that is not with its last lines. A
-container is replaced when its image, host, address or files change. Secrets are in files that the image's user
-alone can read, and neither in the environment nor in arguments.
+container is replaced when its image, host, address or files change. Secrets are in files that only the user
+of the image can read, and neither in the environment nor in arguments.
 """
 
 import hashlib
