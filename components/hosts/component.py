@@ -1,13 +1,13 @@
-"""Hosts: the machines of the lab, and the one way to reach each of them.
+"""Hosts: creates host containers or takes existing hosts, and makes each ready for the other components.
 
-`provider: docker` makes the machines as systemd containers on the controller's Docker engine, with fixed
-addresses, and optionally a visitor: a plain machine on the same network that belongs to no cluster.
-`provider: existing` takes machines that the operator has. After that both are the same: a `Host` with an SSH
-connection whose host key is pinned, and a Docker provider that goes through the same SSH.
+`provider: docker` creates the hosts as systemd containers on the controller's Docker engine, with fixed
+addresses, and optionally a visitor: a plain host on the same network that has no component of the lab.
+`provider: existing` takes hosts that the operator has. For the other components both are a `Host`: an SSH
+connection with a pinned host key, and a Docker provider over the same SSH.
 
-Owes: a `Host` is usable by others only once it has answered SSH, is a supported release and runs Docker; an
-unreachable host is an error after a bounded wait; deleting puts an existing machine back as it was. A machine
-that is made anew under its name gets everything anew that was on it.
+Owes: resources on a host wait until it answers SSH, is a supported release and runs Docker. An unreachable
+host is an error after a bounded wait. Deletion leaves an existing host as it was before. A replaced host
+container gets everything again that was on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ from components.hosts.known import host_key
 from components.hosts.ssh import Endpoint, Login, SshAccess
 from components.shared.secrets import SshKey
 
-# An engine that a machine has, that of docker-ce for example, is taken as it is. From Debian 13 on, docker.io
-# has no client. It only recommends apparmor, and starts nothing without it where the kernel has AppArmor.
-# ping sends the echo-requests of `lab trace` and `lab why`, in whatever package it came.
+# An engine that the host has, from docker-ce for example, is used as it is. From Debian 13 on, docker.io has
+# no client. docker.io only recommends apparmor, and without it starts no container where the kernel has
+# AppArmor. `lab trace` and `lab why` send echo-requests with ping.
 PACKAGES = [
     *("docker.io|dockerd", "docker-cli|docker", "apparmor", "iptables", "ipset", "nftables"),
     *("iproute2", "iputils-ping|ping"),
 ]
 TOOLS = ("packages.sh", "purge-packages.sh", "place-files.sh", "remove-files.sh", "uninstall.sh")
-"""The scripts that every host keeps, by which components are installed and removed."""
+"""The scripts that every host keeps: they install and remove components."""
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
@@ -48,18 +48,18 @@ def _require_free(config: DockerHosts) -> None:
 
 
 class Hosts(ComponentResource):
-    """The lab's machines, ready to be used."""
+    """The hosts of the lab."""
 
     members: dict[str, Host]
-    """The machines of the lab by name, in the order of the config."""
+    """The hosts by name, in the order of the config."""
     visitor: Host | None
-    """The machine outside the lab, from which firewall policies are tried."""
+    """The host outside the lab, from which firewall policies are tried."""
     ssh_config: Output[str]
-    """Path, from the project's folder, of an ssh_config(5) with an alias for every machine."""
+    """Path, from the project's folder, of an ssh_config(5) with an alias for every host."""
     addresses: Output[dict[str, str]]
     """Address by host name."""
     ssh: Output[dict[str, str]]
-    """A ready ssh command by machine, the visitor's too; it is run in the project's folder."""
+    """An ssh command by host, also for the visitor; run it in the project's folder."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Hosts(ComponentResource):
         components: Mapping[str, Sequence[str]],
         opts: ResourceOptions | None = None,
     ) -> None:
-        """Make the hosts, or take those that exist.
+        """Create the hosts, or take existing ones.
 
         Args:
             name: The component's name.
@@ -104,7 +104,7 @@ class Hosts(ComponentResource):
         self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
 
     def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
-        """Make the machines as containers of the controller's Docker engine."""
+        """Create the host containers on the controller's Docker engine."""
         controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=controller)
         operator = SshKey("operator", opts=self._child)
@@ -130,7 +130,7 @@ class Hosts(ComponentResource):
         return endpoints, machines, Login(operator.private_key)
 
     def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
-        """Take the machines that the operator has."""
+        """Take the hosts that the operator has."""
         endpoints = [
             Endpoint(
                 alias,
@@ -156,11 +156,11 @@ class Hosts(ComponentResource):
                 host=endpoint.address,
                 port=endpoint.port,
                 user=endpoint.user,
-                # Without one the plugin asks the ssh-agent at SSH_AUTH_SOCK. That path is not given here,
+                # Without a key the plugin asks the ssh-agent at SSH_AUTH_SOCK. The path is not an input,
                 # because it changes with each session of the operator.
                 private_key=login.private_key,
                 host_key=endpoint.host_key,
-                # A container answers within seconds; a machine that is down is reported within a minute.
+                # A host container answers within seconds. A host that is down is an error within a minute.
                 dial_error_limit=20,
                 per_dial_timeout=3,
             ),
@@ -198,13 +198,13 @@ class Hosts(ComponentResource):
         )
         provider = DockerProvider(
             f"{endpoint.alias}-docker",
-            # Known once there is access: a preview of a lab that is not there must not try to reach it. (That
-            # the engine runs would be too much to ask: of a provider that is not known the engine of Pulumi
-            # cannot preview what replaces with what, and fails.)
+            # Unknown until there is SSH access, because a preview of a lab that does not exist must not try
+            # to reach it. It does not wait for the engine, because Pulumi cannot preview replacements of
+            # resources whose provider is unknown, and fails.
             host=access.config.apply(lambda _: endpoint.url),
             ssh_opts=access.config.apply(lambda path: ["-F", path]),
             disable_docker_daemon_check=True,
-            # As an update it would remove from the new host what is on the one before.
+            # An update would delete on the new host what is on the former one.
             opts=ResourceOptions(
                 parent=self,
                 depends_on=[access, engine],

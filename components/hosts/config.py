@@ -1,4 +1,4 @@
-"""The `hosts` section of the config: machines made by Docker, or machines that exist already."""
+"""The `hosts` section of the config: host containers, or existing hosts."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ RESERVED = {
     "sshbox": "the SSH box",
     "visitor": "the visitor",
 }
-"""Names that mean something else than a member, in rules, in the operator's command or in the lab itself."""
+"""Names with another meaning in rules, in `lab` or in resource names."""
 
 
 def _free_name(value: str) -> str:
@@ -44,14 +44,14 @@ MemberName = Annotated[HostName, AfterValidator(_free_name)]
 
 
 class DockerMachine(Section):
-    """A machine that is made as a container."""
+    """A host container."""
 
     address: Address = Field(description="Its fixed address, inside `network`.")
     mac: MacAddress | None = Field(None, description="Its fixed MAC address, for rules by source MAC.")
 
 
 def _check_macs(by_path: Mapping[str, str | None]) -> None:
-    """Refuse a MAC address that two machines have; `by_path` has them by where they stand in the section."""
+    """Refuse a MAC address that two hosts have; `by_path` has the addresses by their path in the section."""
     seen: dict[str, str] = {}
     for where, mac in by_path.items():
         if mac in seen:
@@ -63,25 +63,24 @@ def _check_macs(by_path: Mapping[str, str | None]) -> None:
 
 
 class DockerHosts(Section):
-    """Machines made as systemd containers on the controller's Docker engine."""
+    """Hosts as systemd containers on the controller's Docker engine."""
 
-    provider: Literal["docker"] = Field(description="`docker`: make the machines as containers.")
+    provider: Literal["docker"] = Field(description="`docker`: create the hosts as containers.")
     release: Literal["bookworm", "trixie"] = Field(
         "trixie", description="The release of Debian that they run, and with it the Docker engine: 12 or 13."
     )
     network: Network = Field(
-        description="The network of the machines; free on the controller, and private: RFC 1918, 6598, 2544 "
+        description="The network of the hosts; free on the controller, and private: RFC 1918, 6598, 2544 "
         "or 5737."
     )
     members: dict[MemberName, DockerMachine] = Field(
-        min_length=1, description="The machines of the lab by name."
+        min_length=1, description="The hosts of the lab by name."
     )
-    visitor: DockerMachine | None = Field(None, description="A plain machine to try firewall policies from.")
+    visitor: DockerMachine | None = Field(None, description="A plain host to try firewall policies from.")
 
     @model_validator(mode="after")
     def _addresses_fit(self) -> Self:
         network = self.network
-        # Of a network of one or two addresses nothing is left.
         first, last = network.network_address + 2, network.broadcast_address - 1
         machines = self._machines()
         if last < first or int(last) - int(first) + 1 < len(machines):
@@ -116,26 +115,26 @@ class DockerHosts(Section):
         return self
 
     def _machines(self) -> dict[str, DockerMachine]:
-        """Every machine by where it stands in the config."""
+        """Every host by its path in the section."""
         members = {f"members.{name}": member for name, member in self.members.items()}
         return {**members, **({"visitor": self.visitor} if self.visitor else {})}
 
 
 class ExistingMember(Section):
-    """A machine that the operator has: Debian 12+ or Ubuntu 22.04+ that answers SSH."""
+    """An existing host: Debian 12+ or Ubuntu 22.04+ that answers SSH."""
 
-    address: Address = Field(description="Where SSH answers, and where the other machines reach it.")
+    address: Address = Field(description="The address for SSH, at which the other hosts reach it too.")
     port: Port = Field(22, description="The port of SSH.")
     mac: MacAddress | None = Field(
-        None, description="The MAC address that the other machines see it at, for rules by source MAC."
+        None, description="The MAC address that the other hosts see, for rules by source MAC."
     )
     user: str = Field(
         "root", pattern=r"^[a-z_][a-z0-9_-]*$", description="root, or a sudoer without password."
     )
     lost: bool = Field(
         False,
-        description="It is gone for good, so nothing is removed there. Set it and run `pulumi up` "
-        "before you take the member off, give it another address, or destroy the lab.",
+        description="The host is gone for good, so nothing is removed there. Set it and run `pulumi up` "
+        "before you remove the member, change its address, or destroy the lab.",
     )
     host_key: str | None = Field(
         None,
@@ -145,18 +144,18 @@ class ExistingMember(Section):
 
 
 def unusable_key(path: Path) -> str | None:
-    """Say why a private key cannot be used without asking the operator; None where it can."""
+    """Say why a private key cannot be used without a question to the operator; None if it can."""
     try:
         found = path.is_file()
     except OSError:
-        # Python takes some errors for an answer, but not that a name is too long.
+        # is_file() raises if a name is too long.
         found = False
     if not found:
         return (
             "is not a file; must be the path of an SSH private key, seen from the project's folder, or left "
             "out for the keys of your ssh-agent"
         )
-    # As ssh would: the public key of one that is encrypted, or that others may read, is not to be had.
+    # ssh-keygen refuses a key that is encrypted or that others may read, as ssh does.
     read = subprocess.run(
         ["ssh-keygen", "-y", "-P", "", "-f", str(path)], capture_output=True, text=True, check=False
     )
@@ -170,14 +169,14 @@ def unusable_key(path: Path) -> str | None:
 
 
 def unusable_agent() -> str | None:
-    """Say why the ssh-agent cannot be asked for a key; None where it has one."""
+    """Say why the ssh-agent has no key to offer; None if it has one."""
     if not os.environ.get("SSH_AUTH_SOCK"):
         cause = "there is no ssh-agent (SSH_AUTH_SOCK is not set); 'eval $(ssh-agent)', then 'ssh-add'"
     else:
         asked = subprocess.run(["ssh-add", "-l"], capture_output=True, text=True, check=False)
         if asked.returncode == 0:
             return None
-        # ssh-add(1): 1 where it has no key, 2 where it does not answer.
+        # ssh-add(1): 1 if the agent has no key, 2 if it cannot be reached.
         cause = "the ssh-agent has no key; 'ssh-add'"
         if asked.returncode != 1:
             cause = (
@@ -187,18 +186,18 @@ def unusable_agent() -> str | None:
 
 
 class ExistingHosts(Section):
-    """Machines that the operator has."""
+    """Hosts that the operator has."""
 
-    provider: Literal["existing"] = Field(description="`existing`: take machines that are there.")
+    provider: Literal["existing"] = Field(description="`existing`: take hosts that the operator has.")
     members: dict[MemberName, ExistingMember] = Field(
-        min_length=1, description="The machines of the lab by name."
+        min_length=1, description="The hosts of the lab by name."
     )
     private_key: ExpandedPath | None = Field(
         None,
         description="Path of the SSH private key, without passphrase. Left out: the keys of your ssh-agent.",
     )
     known_hosts: ExpandedPath = Field(
-        Path("~/.ssh/known_hosts"), description="Where host keys stand that are not given with the member."
+        Path("~/.ssh/known_hosts"), description="The file with the host keys that `hostKey` does not give."
     )
 
     @model_validator(mode="after")
@@ -216,7 +215,7 @@ class ExistingHosts(Section):
 
     @property
     def identity(self) -> Path | None:
-        """The absolute path of the private key; None where the ssh-agent has it."""
+        """The absolute path of the private key; None if the ssh-agent has it."""
         return self.private_key.absolute() if self.private_key else None
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""A machine made as a systemd container on the controller's Docker, and the network of such machines."""
+"""Host containers: systemd containers on the controller's Docker engine, and their network."""
 
 import base64
 import hashlib
@@ -15,23 +15,22 @@ from components.shared.build_context import context_digest
 from components.shared.secrets import SshKey
 
 CONTEXT = Path("images/host")
-"""What the machines' image is built from, seen from the project's folder."""
+"""Build context of their image, from the project's folder."""
 BRIDGE = "br-calico-lab"
-"""The bridge interface of the machines' network on the controller."""
+"""The bridge interface of their network on the controller."""
 
-# Not privileged, because some controllers do not have SYS_RESOURCE to give. What reaches into its kernel by
-# itself is left out: modules, raw I/O, clock, boot, audit, MAC policy, files by their handle.
-# SYS_ADMIN has to stay: systemd and the nested engine mount with it, and Felix loads BPF programs. Who has it
-# can mount /proc a second time, without the covers: docs/hosts.md says what the boundary holds against.
+# Not privileged, because some controllers lack CAP_SYS_RESOURCE. Left out are the capabilities that reach the
+# controller's kernel directly: modules, raw I/O, clock, boot, audit, MAC policy, files by their handle.
+# SYS_ADMIN has to stay, because systemd and the nested engine mount with it, and Felix loads BPF programs.
+# With it, root can mount /proc again without Docker's masks: docs/hosts.md describes the boundary.
 CAPABILITIES = [
     *("AUDIT_READ", "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"),
     *("IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MKNOD", "NET_ADMIN"),
     *("NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID"),
     *("SYSLOG", "SYS_ADMIN", "SYS_CHROOT", "SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_TTY_CONFIG"),
 ]
-# What runc allows every container, since a nested runc can give no more than there is: to make any node, and
-# to open those of terminals, of nothing and of chance (which Docker allows itself), and of tunnels. To open a
-# disk or the memory is not among them.
+# The device rules that runc gives every container, because a nested runc cannot give more than it has: make
+# any device node, open /dev/net/tun. Docker itself adds terminals, null, zero and random. No disk, no memory.
 DEVICE_RULES = ["c *:* m", "b *:* m", "c 10:200 rwm"]
 
 
@@ -39,11 +38,11 @@ def interface_in(network: IPv4Network, routes: str) -> str | None:
     """Find an interface, other than the lab's own bridge, with a route into a network.
 
     Args:
-        network: The network that the machines shall have.
+        network: The network wanted for the hosts.
         routes: The text of `/proc/net/route`: interface, destination and mask, little-endian hex (proc(5)).
 
     Returns:
-        `<interface> (<network>)`, or None where the network is free. Default routes do not count.
+        `<interface> (<network>)`, or None if the network is free. Default routes do not count.
     """
     for line in routes.splitlines()[1:]:
         interface, destination, *_, mask = line.split()[:8]
@@ -59,7 +58,7 @@ def interface_in(network: IPv4Network, routes: str) -> str | None:
 
 
 def total_memory(meminfo: str) -> int:
-    """The memory of a machine in MiB, from the text of its `/proc/meminfo` (proc_meminfo(5))."""
+    """Total memory in MiB, from the text of `/proc/meminfo` (proc_meminfo(5))."""
     fields = dict(line.split(":", 1) for line in meminfo.splitlines())
     return int(fields["MemTotal"].split()[0]) // 1024
 
@@ -71,27 +70,24 @@ def fingerprint(public_key: str) -> str:
 
 
 def plan(network: IPv4Network, release: str, address: str, mac: str | None) -> str:
-    """A digest of what the config and the image's folder say of a machine: another one makes it anew.
-
-    Unlike the machine's id it is known before anything is done.
-    """
+    """Hash of all inputs that replace a host container. Unlike the container's ID, it is known at preview."""
     described = [str(network), release, address, mac, context_digest(CONTEXT)]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 
 
 def security_options() -> list[str]:
-    """Docker's security options of a machine, its system call filter in full, as Docker's API takes it."""
-    # systemd mounts and nested Docker makes namespaces: calls that the default filters stop. The lab's own
-    # filter stops those by which root reaches past its mounts.
+    """Docker's security options of a host container; Docker's API takes the seccomp profile as text."""
+    # Docker's default profile stops mounts and namespaces, which systemd and a nested engine need. The lab's
+    # profile stops the system calls with which root gets around the masks.
     profile = json.loads((CONTEXT / "seccomp.json").read_text())
     return [f"seccomp={json.dumps(profile, sort_keys=True)}", "apparmor=unconfined"]
 
 
 class MachineNetwork:
-    """The bridge network and the image that all machines share, and the labels by which they are known.
+    """The bridge network, image and labels that all host containers share.
 
-    The labels tell whose lab a thing on the engine is: the stack's name, and the fingerprint of the key that
-    opens the machines. `workspace.leftovers` finds by them what an interrupted run left behind.
+    The labels name the lab that an object on the engine belongs to: the stack's name, and the fingerprint of
+    the operator's key. With them, `workspace.leftovers` finds what an interrupted run left behind.
     """
 
     def __init__(self, network: IPv4Network, release: str, operator: SshKey, opts: ResourceOptions) -> None:
@@ -126,7 +122,7 @@ class MachineNetwork:
 
 
 class Machine:
-    """One container that boots systemd, sshd and Docker like a small VM."""
+    """One host container: it boots systemd, sshd and Docker like a small VM."""
 
     def __init__(
         self,
@@ -141,7 +137,7 @@ class Machine:
         opts: ResourceOptions,
     ) -> None:
         labels = network.labels.items()
-        # systemd reads its own arguments as a kernel command line in a container (proc_cmdline in systemd).
+        # In a container systemd reads its arguments as a kernel command line (kernel-command-line(7)).
         masked = [] if docker_engine else ["docker.service", "docker.socket", "containerd.service"]
         self.container = docker.Container(
             f"{name}-machine",
@@ -152,7 +148,7 @@ class Machine:
             capabilities=docker.ContainerCapabilitiesArgs(adds=[f"CAP_{cap}" for cap in CAPABILITIES]),
             security_opts=security_options(),
             device_cgroup_rules=DEVICE_RULES,
-            # Nothing of the machines' control groups shows on the controller, or stays behind there.
+            # The controller does not see the hosts' control groups, and none stay behind.
             cgroupns_mode="private",
             tmpfs={"/run": "exec,mode=755", "/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
             volumes=[self._docker_data(name, network.labels, opts)] if docker_engine else None,

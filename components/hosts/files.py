@@ -1,4 +1,4 @@
-"""Several text files that belong together as one text, as `place-files.sh` reads it."""
+"""Text files as one text, in the format that `place-files.sh` and `prepare.sh` read."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,11 @@ HEADING = "==> "
 
 
 def render(files: Mapping[str, str]) -> str:
-    """Render files as one text: a line `==> <path>` before the lines of each, in the given order."""
+    """Render files as one text: a line `==> <path>`, then the lines of the file, in the given order.
+
+    Raises:
+        ValueError: A line of a file begins like such a heading.
+    """
     for path, content in files.items():
         if any(line.startswith(HEADING) for line in content.splitlines()):
             raise ValueError(f"{path}: a line begins with {HEADING!r}, which divides the files")
@@ -15,5 +19,5 @@ def render(files: Mapping[str, str]) -> str:
 
 
 def digest(texts: Sequence[str]) -> str:
-    """SHA-256 over texts, as hex digits: tells a service whether what it was started with has changed."""
+    """SHA-256 over texts, as hex digits: a service is restarted when that of its configuration changes."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

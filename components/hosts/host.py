@@ -1,4 +1,4 @@
-"""A host: one machine of the lab, and the ways to run a script, to place a file and to reach Docker on it."""
+"""A host of the lab: how resources run scripts and install components on it, and reach its Docker engine."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,76 +11,72 @@ from pulumi_command import remote
 from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.files import render
+from components.hosts.remote import with_variables
 
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
-def with_variables(script: str, variables: Mapping[str, str]) -> str:
-    """Put exports of shell variables in front of a script.
-
-    The values travel inside the script, because sshd refuses variables that its `AcceptEnv` does not name
-    (sshd_config(5)). They are visible in the process list of the host: a secret goes by stdin instead.
-    """
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
-    return "\n".join([*exports, script])
-
-
 def as_root(script: str, user: str) -> str:
-    """Make the command line that runs a bash script as root for an SSH user that is root or a sudoer."""
+    """The command line that runs a bash script as root, for an SSH user that is root or may use sudo."""
     command = f"bash -c {shlex.quote(script)}"
     return command if user == "root" else f"sudo -n {command}"
 
 
 @dataclass(frozen=True)
 class Host:
-    """One machine, and the ways to run a script, to place a file and to reach Docker on it."""
+    """One host, and how it is reached."""
 
     name: str
     address: str
     user: str
     connection: remote.ConnectionArgs
     ssh: Input[str]
-    """An ssh command that reaches it in any update, and is run in the project's folder."""
+    """An ssh command that reaches the host during any update; run it in the project's folder."""
     url: str
-    """Its destination, `ssh://user@address:port`: unlike its name it never comes to mean another host."""
+    """`ssh://user@address:port`. Unlike the name, it always means the same host."""
     ready: Sequence[Resource]
-    """What has to be done before anything on the host is."""
+    """The resources on which every resource on the host depends."""
     machine: CustomResource | None
-    """The resource whose deletion makes undoing anything on the host needless, if there is one."""
+    """The host container, passed as `deleted_with`: when it is deleted, delete scripts on the host are
+    skipped.
+    None for a host that existed before the lab."""
     docker: DockerProvider | None = None
     plan: str = ""
-    """What the machine is made by, where the lab makes it: it is made anew when this changes."""
+    """Hash of all inputs that replace the host container; known at preview. Empty without a container."""
     lost: bool = False
-    """Whether it is gone for good: what is on it leaves the stack without being removed there."""
+    """Whether the host is gone for good: its resources leave the stack without running delete scripts."""
     exists: Mapping[str, Input[Any]] | None = None
-    """What it is reached by before the stack has SSH access, as `Endpoint.reached_by` has it; None where the
-    lab makes the host."""
+    """How it is reached before the stack has SSH access, as from `Endpoint.reached_by`; None for a host
+    container."""
 
     @property
     def place(self) -> str:
-        """The host as one that keeps something: with its address, where another one may get its name."""
+        """The name, with the address where another host may get the same name: says where data are kept."""
         return self.name if self.machine else f"{self.name} ({self.address})"
 
     @property
     def anew(self) -> Input[str]:
-        """What replaces a resource that the machine in the host's place does not have."""
+        """Replaces what a replaced host has lost: the container's ID, or the address of an existing host."""
         return self.machine.id if self.machine else self.address
 
     @property
     def identity(self) -> dict[str, Input[str]]:
-        """What tells the machine from one that takes its place, for the variables of a script.
+        """The container's ID, as the variable `MACHINE` of scripts.
 
-        Another one has it run again, as an update. (`replace_with` would make it anew, but Pulumi then undoes
-        first what is there, one by one, whatever `deleted_with` says.) Hosts that exist have none: the one
-        before is there, too, and what is on it has to be undone.
+        A replaced container changes the command, so Pulumi runs it again, as an update.
+
+        `replace_with` would replace the command instead, and Pulumi would run its delete script first,
+        whatever `deleted_with` says. Existing hosts have none: when one is exchanged, what is on the former
+        one has to be removed.
         """
         return {"MACHINE": self.machine.id} if self.machine else {}
 
     def options(self, opts: ResourceOptions | None = None, *, once: bool = False) -> ResourceOptions:
         """Options for a resource on this host.
 
-        After the host is ready. Where the lab has made the machine, gone when that is gone; where it exists
-        already, made on the one at another address, and then removed from the one before.
+        It depends on what makes the host ready. On a host container it goes with the container. On an
+        existing host a change of the address replaces it: it is created on the new host, then deleted on the
+        former one.
 
         Args:
             opts: More resource options.
@@ -98,7 +94,7 @@ class Host:
         )
 
     def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
-        """Options for a Docker resource on this host, which a machine in its place does not have."""
+        """Options for a Docker resource on this host; a replaced host does not have it."""
         made = ResourceOptions(provider=self.docker, replacement_trigger=self.anew)
         return ResourceOptions.merge(self.options(made), opts)
 

@@ -1,4 +1,4 @@
-"""The host keys that the operator's own known_hosts has pinned."""
+"""Public host keys of existing hosts: from the config, or from the operator's known_hosts file."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,7 @@ from components.hosts.config import ExistingMember
 
 
 def host_key(member: ExistingMember, known_hosts: Path) -> str:
-    """The public host key of a machine: as the config gives it, or else the one that is pinned."""
+    """The public host key of a host: the one in the config, else the one in known_hosts."""
     return member.host_key or pinned_key(str(member.address), member.port, known_hosts)
 
 

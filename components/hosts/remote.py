@@ -1,6 +1,6 @@
-"""A script on a host over SSH, from this process and not as a resource: for what has to be asked at once.
+"""Runs scripts on hosts over SSH from this process: for dynamic providers and for `lab`.
 
-Every call is a connection of its own with a bound in time; what stands in the way comes back as an answer.
+Each call is a new connection with a time limit. A failure is an `Answer` too, with the reason.
 """
 
 import shlex
@@ -15,13 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-"""The project's folder, from which the paths in ssh commands are meant."""
-# The script comes by standard input, so that nothing of it stands in the process list.
-# sudo drops SSH_CONNECTION (sshd(8)), by which a host knows the operator's address.
+"""The project's folder; paths in ssh commands are relative to it."""
+# The script is read from standard input, so that the process list does not show it.
+# sudo drops SSH_CONNECTION (sshd(8)), which has the operator's address.
 _AS_ROOT = (
     'if [ "$(id -u)" = 0 ]; then exec bash -s; '
     """else exec sudo -n bash -c 'SSH_CONNECTION=$0 exec bash -s' "$SSH_CONNECTION"; fi"""
 )
+
+
+def with_variables(script: str, variables: Mapping[str, str]) -> str:
+    """Put exports of shell variables in front of a script.
+
+    The values are part of the script, because sshd refuses variables that its `AcceptEnv` does not name
+    (sshd_config(5)). A script in a command line shows them in the process list of the host: pass a secret by
+    standard input instead.
+    """
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+    return "\n".join([*exports, script])
 
 
 class HostError(Exception):
@@ -30,10 +41,10 @@ class HostError(Exception):
 
 @contextmanager
 def messages_without_traceback() -> Iterator[None]:
-    """Let a HostError reach the terminal as its message.
+    """Show a HostError as its message, without a traceback.
 
-    Pulumi's server for dynamic resources reports an error as `traceback.format_exc()`, which heeds this
-    setting of `sys`. Other exceptions are faults of this program and keep their traceback.
+    Pulumi's server for dynamic resources reports an error as `traceback.format_exc()`, which obeys
+    `sys.tracebacklimit`. Other exceptions are faults of this program and keep their traceback.
     """
     try:
         yield
@@ -44,18 +55,18 @@ def messages_without_traceback() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host said."""
+    """The result of a script on a host."""
 
     status: int
-    """The script's exit status; 255 where SSH itself failed, 124 where the time was over."""
+    """The script's exit status; 255 if SSH itself failed, 124 after the time limit."""
     text: str
     """Its standard output."""
     error: str
-    """Its standard error, or why there was no answer."""
+    """Its standard error, or why there is no answer."""
 
     @property
     def reached(self) -> bool:
-        """Whether the host answered at all."""
+        """Whether the script ran on the host."""
         return self.status not in (124, 255)
 
 
@@ -66,12 +77,12 @@ def run(ssh: str, script: str, variables: Mapping[str, str] | None = None, secon
         ssh: The ssh command that reaches it, as the stack's output `ssh` has it.
         script: The script.
         variables: Exported to it.
-        seconds: How long it may take, the connection included.
+        seconds: Time limit, the connection included.
     """
     try:
         done = subprocess.run(
             [*shlex.split(ssh), _AS_ROOT],
-            input=_with(variables or {}, script),
+            input=with_variables(script, variables or {}),
             cwd=PROJECT,
             capture_output=True,
             text=True,
@@ -93,17 +104,17 @@ def watch(
     ready: Callable[[], object],
     over: threading.Event,
 ) -> Answer:
-    """Run a bash script as root on a host that says `ready` and goes on until its standard input ends.
+    """Run a bash script as root on a host; it prints `ready`, and runs until its standard input ends.
 
-    Whatever ends this process or the connection ends the script's standard input too.
+    When this process or the connection ends, the script's standard input ends too.
 
     Args:
         ssh: The ssh command that reaches it.
         script: The script.
         variables: Exported to it.
-        seconds: How long all of it may take.
-        ready: Called when the script is ready, or can no more become so.
-        over: Ends it.
+        seconds: Time limit for all of it.
+        ready: Called when the script is ready, or has ended before that.
+        over: Ends the script.
     """
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
@@ -122,7 +133,7 @@ def watch(
         assert process.stdin and process.stdout  # noqa: S101 - they are pipes
         said = []
         with suppress(BrokenPipeError):
-            process.stdin.write(_with(variables, script))
+            process.stdin.write(with_variables(script, variables))
             process.stdin.flush()
         for line in process.stdout:
             if line == "ready\n":
@@ -141,11 +152,6 @@ def watch(
         return Answer(status, "".join(said), errors.read().strip())
 
 
-def _with(variables: Mapping[str, str], script: str) -> str:
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join([*exports, script])
-
-
 def ask(
     ssh: Mapping[str, str], script: str, variables: Mapping[str, Mapping[str, str]], seconds: float = 30
 ) -> dict[str, Answer]:
@@ -154,8 +160,8 @@ def ask(
     Args:
         ssh: The ssh command by host.
         script: The script.
-        variables: By host, what is exported to it.
-        seconds: How long each host may take.
+        variables: What is exported to it, by host.
+        seconds: Time limit for each host.
     """
     with ThreadPoolExecutor(max_workers=max(1, len(ssh))) as pool:
         answers = pool.map(lambda host: run(ssh[host], script, variables.get(host), seconds), ssh)

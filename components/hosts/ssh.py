@@ -1,13 +1,12 @@
-"""The operator's SSH access: an ssh_config(5) and pinned host keys in the project's state folder.
+"""SSH access to hosts: an ssh_config(5), known_hosts and the generated key, in the state folder.
 
-The `ssh` client, the Docker provider and the `lab` command all go through these files. They are made from the
-stack's state, so that a stack that is used from another machine gets them there with the next `pulumi up`.
-The key is among them where the lab has generated it; the operator's own is used where it is.
+The `ssh` client, the Docker provider and `lab` use these files. They are written from the stack's state, so a
+checkout on another controller gets them with the next `pulumi up`. The operator's own key is used where it
+is.
 
-The aliases are for the operator: each means the host of that name as it is now. Pulumi deletes last, when a
-name may be gone or mean another host. So a resource names its host by `Endpoint.url`, which keeps its
-meaning, and known_hosts keeps the keys of hosts that have left: what is on them may be removed by a later
-update only.
+The aliases are for the operator: each means the current host of that name. Pulumi deletes last, when a name
+may be gone or mean another host. So resources use `Endpoint.url`, which always means the same host.
+known_hosts keeps the keys of hosts that left, because a later update may have to remove what is on them.
 """
 
 import shutil
@@ -24,17 +23,17 @@ from components.hosts.remote import PROJECT, run
 from components.shared.provider import differ
 
 LOOK_SECONDS = 10
-"""What is waited for a host that leaves the lab."""
+"""Time limit for a host that leaves the lab to answer."""
 
 
 def access_folder() -> str:
-    """The folder, from the project's, of the files by which the stack's machines are reached."""
+    """The folder with the SSH files of the stack, from the project's folder."""
     return f".state/ssh/{pulumi.get_stack()}"
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and as whom one host is reached."""
+    """Address, port and user of one host."""
 
     alias: str
     address: str
@@ -42,15 +41,15 @@ class Endpoint:
     user: str
     host_key: Output[str]
     lost: bool = False
-    """Whether the host is gone for good, and nothing has to be removed there."""
+    """Whether the host is gone for good: nothing is removed there."""
 
     @property
     def url(self) -> str:
-        """The destination for ssh(1) and for Docker."""
+        """The destination for ssh(1) and Docker."""
         return f"ssh://{self.user}@{self.address}:{self.port}"
 
     def reached_by(self, login: "Login") -> dict[str, Input[str | int]]:
-        """What `write_access` needs of a host, and `identity`: the path of the private key, or nothing."""
+        """The properties that `write_access` needs, and `identity`: the path of the private key, or empty."""
         return {
             "alias": self.alias,
             "address": self.address,
@@ -63,21 +62,21 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Login:
-    """How the operator logs in: by a key that the lab has generated, by a file, or by the ssh-agent."""
+    """The operator's key: one that the lab generated, a file, or one of the ssh-agent."""
 
     private_key: Output[str] | None = None
-    """The key's text, which the command plugin needs (secret); None for the ssh-agent."""
+    """The text of the key (secret), for the command plugin; None for the ssh-agent."""
     identity: Path | None = None
-    """The key's file, where the operator has one."""
+    """The file of the operator's own key."""
 
 
 def render_config(folder: Path, hosts: Sequence[Mapping[str, Any]], identity: Path | None) -> str:
-    """Render the ssh_config(5): an alias per host, one way to log in, pinned host keys only.
+    """Render the ssh_config(5): an alias for each host, one key, pinned host keys only.
 
     Args:
-        folder: Where known_hosts is.
-        hosts: The hosts that have an alias.
-        identity: The private key, and the only one that is tried; None for those of the ssh-agent.
+        folder: The folder with known_hosts.
+        hosts: The hosts that get an alias.
+        identity: The only private key that is tried; None for those of the ssh-agent.
     """
     blocks = [
         f"Host {host['alias']}\n"
@@ -112,7 +111,7 @@ def render_known_hosts(hosts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_access(folder: Path, hosts: Sequence[Mapping[str, Any]], identity: Path | None) -> None:
-    """Write what ssh needs to reach hosts that exist, for as long as the stack's own files are not there.
+    """Write SSH files for existing hosts, for use before the stack has its own.
 
     Args:
         folder: Where `config` and `known_hosts` are written.
@@ -124,10 +123,10 @@ def write_access(folder: Path, hosts: Sequence[Mapping[str, Any]], identity: Pat
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """Say why the hosts that the operator has cannot become others in one update, a sentence each.
+    """Say why a change of existing hosts cannot be done in one update, a sentence each.
 
-    What is on a host that leaves is removed last, after what is new has been made. So the host must not have
-    come back under another name by then, and it has to answer.
+    Pulumi deletes last. So a host that leaves must not return under another name in the same update, and it
+    has to answer, because what is on it is removed.
     """
     before = {host["alias"]: host for host in olds["hosts"]}
     names = {host["address"]: alias for alias, host in before.items()}
@@ -155,7 +154,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
         if not host["lost"] and host["address"] != after.get(alias, {}).get("address")
     ]
     config = f"{news['folder']}/config"
-    # Without the file there is nothing to ask with until it is written.
+    # Without the file no host can be asked.
     if refused or not leaving or not (PROJECT / config).is_file():
         return refused
     with ThreadPoolExecutor(max_workers=len(leaving)) as pool:
@@ -177,14 +176,14 @@ def _url(host: Mapping[str, Any]) -> str:
 
 
 def reached(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The hosts of a lab and those that it had before, each address once."""
+    """The current and former hosts of a lab, each address once."""
     hosts = [*news["hosts"], *olds.get("known", [])]
     return list({(host["address"], int(host["port"])): host for host in reversed(hosts)}.values())
 
 
 def _files(props: Mapping[str, Any]) -> dict[Path, str]:
     folder = PROJECT / props["folder"]
-    # A property without a value is no property by the time that it comes back.
+    # The engine drops properties that are None.
     key = props.get("private_key")
     own = {folder / "identity": key} if key else {}
     identity = folder / "identity" if own else Path(props["identity"]) if props["identity"] else None
@@ -197,7 +196,7 @@ def _files(props: Mapping[str, Any]) -> dict[Path, str]:
 
 class _SshAccessProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        # Hosts that the lab has made, and has the key of, go with what is on them.
+        # Host containers, whose key the lab generated, are deleted together with what is on them.
         taken = bool(olds.get("hosts")) and not olds.get("private_key")
         refused = refusals(olds, news) if taken and differ(("hosts",), olds, news) else []
         return dynamic.CheckResult(dict(news), [dynamic.CheckFailure("hosts", reason) for reason in refused])
@@ -233,10 +232,10 @@ class _SshAccessProvider(dynamic.ResourceProvider):
 
 
 class SshAccess(dynamic.Resource, module="calico-lab", name="SshAccess"):
-    """The files by which `ssh -F <config> <host>` reaches every machine of the lab."""
+    """The files with which `ssh -F <config> <host>` reaches every host of the lab."""
 
     config: Output[str]
-    """Path of the ssh_config(5), from the project's folder; known as soon as the file has been made once."""
+    """Path of the ssh_config(5), from the project's folder; known once the resource exists."""
 
     def __init__(
         self,
@@ -254,7 +253,7 @@ class SshAccess(dynamic.Resource, module="calico-lab", name="SshAccess"):
         }
         secret = ResourceOptions(additional_secret_outputs=["private_key"])
         super().__init__(_SshAccessProvider(), name, props, ResourceOptions.merge(opts, secret))
-        # No output of the provider: a preview would not know it while that is updated, nor the Docker
-        # providers that are made of it.
+        # Not an output of the provider, because that would be unknown in the preview of an update, and so
+        # would the Docker providers.
         folder = access_folder()
         self.config = self.id.apply(lambda _: f"{folder}/config")
