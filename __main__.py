@@ -73,7 +73,7 @@ ready = services_ready("services-ready", [notebook.service, ssh_box.service, pro
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
 pulumi.export("etcdEndpoints", etcd.endpoints)
-pulumi.export("network", network.told)
+pulumi.export("network", network.output)
 pulumi.export("notebookUrl", ready.id.apply(lambda _: f"{proxy.url}/lab"))
 pulumi.export("notebookToken", notebook.token)
 pulumi.export("proxyUrl", ready.id.apply(lambda _: proxy.url))

@@ -1,17 +1,13 @@
-"""CalicoNetwork: one routed network for the containers of every host, by Calico without Kubernetes.
+"""CalicoNetwork: one routed network for the containers of all hosts, by Calico without Kubernetes.
 
-On each host Felix programs routes and policy, BIRD tells the other hosts over BGP which blocks of addresses
-lie there, confd writes BIRD's configuration from etcd, and the lab's Docker driver gives each container its
-interface and address. All are systemd services that come back with the host, before Docker. What Felix
-decides on packets with, rules or programs in the kernel, is the network's dataplane.
+On each host Felix programs routes and policy, BIRD announces the host's blocks of addresses to the other
+hosts over BGP, confd writes BIRD's configuration from etcd, and the lab's Docker driver gives each container
+its interface and address. All are systemd services that start before Docker. The dataplane is what Felix
+filters packets with: rules of iptables, or eBPF programs.
 
-Owes: the Docker network is there only when the host's Felix is ready and its BGP sessions are established; a
-host that does not get there says what is missing; deletion leaves no interface, route, rule, set or file of
-Calico behind. Network policies are in force exactly while the config says so.
-
-The way of a network policy: `policy.py` is the language in the config, `selector.py` reads Calico's
-selectors, `policies.py` turns names into what Calico knows and refuses what cuts the proxy off, and here
-they are resources.
+Owes: the Docker network exists only when Felix is ready on every host and the BGP sessions are established. A
+host that does not become ready says what is missing. Deletion leaves no interface, route, rule, set or file
+of Calico behind. A network policy is in force exactly while the config has it.
 """
 
 import hashlib
@@ -54,11 +50,11 @@ from components.shared.secrets import Certificate, CertificateAuthority
 
 PACKAGES = ["bird2", "nftables", "conntrack", "procps"]
 EBPF_PACKAGES = ["libelf1", "libpcap0.8", "zlib1g", "tcpdump"]
-"""The libraries of a Felix that loads programs into the kernel, and what sees packets there (`lab trace`)."""
+"""The libraries of a Felix that loads eBPF programs, and tcpdump for `lab trace`."""
 EBPF_UNIT = "calico-lab-bpffs.service"
-"""What such a Felix needs before it starts, and pulls in itself."""
+"""Mounts bpffs for such a Felix, which requires it."""
 ARCHIVES = {"iptables": "calico.tar.gz", "ebpf": "calico-ebpf.tar.gz"}
-"""Calico's programs by dataplane, as the toolchain packs them."""
+"""The archive of Calico's programs by dataplane, from the toolchain."""
 SECONDS_UNTIL_READY = 90
 MASKED_UNITS = ["bird.service"]
 REMOTE_ARCHIVE = "/var/lib/calico-lab/upload/calico.tar.gz"
@@ -72,25 +68,25 @@ UNITS = [
 ]
 OPTION_MTU = "com.docker.network.driver.mtu"
 POOL_LABEL = "calico-lab.pool"
-"""Label of the Docker network; it says what the network's containers have to be made anew for."""
+"""Label of the Docker network: a change replaces the network and its containers."""
 _SCRIPTS = Path(__file__).with_name("scripts")
 _UNITS = Path(__file__).with_name("units")
 
 
 @dataclass(frozen=True)
 class _Installed:
-    """What has been brought to a host before anything of Calico runs there."""
+    """Calico's programs and files on a host; nothing runs yet."""
 
     programs: Resource
     digest: Output[str]
-    """Changes when the running programs would have to be started anew."""
+    """Changes when the services have to be restarted."""
 
 
 def archive_digest(archive: Path) -> str:
     """SHA-256 of the archive of programs, as hex digits.
 
     Raises:
-        RunError: The toolchain has not made it yet.
+        RunError: The toolchain has not built it yet.
     """
     if not archive.is_file():
         raise RunError(f"{archive}: Calico's programs are not there; 'make setup' makes them")
@@ -99,26 +95,25 @@ def archive_digest(archive: Path) -> str:
 
 
 def digest_of(commands: Iterable[remote.Command]) -> Output[str]:
-    """What changes when one of some commands runs anew."""
+    """Changes when one of the commands runs again."""
     return Output.all(*[command.create for command in commands]).apply(
         lambda texts: digest([str(text) for text in texts])
     )
 
 
 class CalicoNetwork(ComponentResource):
-    """A Docker network of one name on every host, its containers reachable from all of them."""
+    """A Docker network of the same name on every host; its containers reach each other across hosts."""
 
     name: Output[str]
-    """The network's name, once it is there on every host."""
+    """The network's name, once it exists on every host."""
     cidr: Output[str]
-    """The containers' addresses."""
+    """The network's addresses."""
     networks: dict[str, docker.Network]
-    """The Docker network by host: what a container on that host is attached to."""
+    """The Docker network by host."""
     network_ids: Output[dict[str, str]]
     """Docker's ID of the network by host."""
-    told: Output[dict[str, Any]]
-    """What the stack tells of the network: its name and addresses, its dataplane, and the hosts that are
-    route reflectors."""
+    output: Output[dict[str, Any]]
+    """The stack's output `network`: name, cidr, dataplane and the hosts that are route reflectors."""
 
     def __init__(
         self,
@@ -133,18 +128,17 @@ class CalicoNetwork(ComponentResource):
         names: Names,
         opts: ResourceOptions | None = None,
     ) -> None:
-        """Make the network.
+        """Create the network.
 
         Args:
             name: The component's name.
             config: Its section.
-            hosts: The lab's hosts, of which the config may choose.
+            hosts: The lab's hosts; the config may choose some.
             etcd: Calico's datastore.
-            authority: What etcd trusts.
-            dist: The folder with the archives of Calico's programs and the Docker driver, as the toolchain
-                makes it.
-            reserved: Addresses that nobody gets who does not ask for them.
-            names: What names in network policies stand for.
+            authority: The authority that etcd trusts.
+            dist: The toolchain's folder with the archives of Calico's programs and the Docker driver.
+            reserved: Addresses that a container gets only by asking for them.
+            names: What names in network policies mean.
             opts: More resource options.
         """
         super().__init__("calico-lab:index:CalicoNetwork", name, None, opts)
@@ -167,7 +161,7 @@ class CalicoNetwork(ComponentResource):
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
         self.cidr = Output.from_input(str(config.cidr))
-        self.told = Output.all(
+        self.output = Output.all(
             name=self.name,
             cidr=self.cidr,
             dataplane=config.dataplane,
@@ -176,7 +170,7 @@ class CalicoNetwork(ComponentResource):
         self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
 
     def _install(self, host: Host, mode: Resource) -> _Installed:
-        """Bring programs, credentials and settings to a host; nothing runs yet."""
+        """Install programs, credentials and settings on a host; nothing runs yet."""
         ebpf = self._config.dataplane == "ebpf"
         names = [*PACKAGES, *(EBPF_PACKAGES if ebpf else [])]
         archive = remote.CopyToRemote(
@@ -207,7 +201,7 @@ class CalicoNetwork(ComponentResource):
                 for unit in [*UNITS, *([EBPF_UNIT] if ebpf else [])]
             },
         }
-        # What the operator types is no reason to start services anew.
+        # A change of the operator's tools does not restart the services.
         tools = {
             ETCDCTL_FILE: render_client(self._etcd.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
             **etcdctl(),
@@ -228,7 +222,7 @@ class CalicoNetwork(ComponentResource):
             variables={"ARCHIVE": REMOTE_ARCHIVE, "DIGEST": self._archive_digest},
             opts=ResourceOptions(parent=self, depends_on=[archive, mode]),
         )
-        # An end of a tunnel takes its address, and gives it back, when services start.
+        # Tunnel interfaces get and release their addresses when the services start.
         started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
         running = [*files.values(), *started_for, self._archive_digest, certificate.certificate]
         return _Installed(programs, Output.all(*running).apply(digest))
@@ -240,7 +234,7 @@ class CalicoNetwork(ComponentResource):
         mode: Resource,
         reserved: Sequence[str],
     ) -> remote.Command:
-        """Write the pool and the settings of all hosts into etcd, from the first of them."""
+        """Write the pool and the settings of all hosts into etcd, from the first host."""
         first = members[0]
         return first.run(
             "calico-datastore",
@@ -258,7 +252,7 @@ class CalicoNetwork(ComponentResource):
                 "ABSENT": "" if self._config.route_reflectors else f"bgppeer/{REFLECTORS}",
             },
             stdin=render_datastore(self._config, reserved),
-            # The addresses of a pool cannot be changed: it is given up and made anew.
+            # The addresses of a pool cannot change: it is deleted and created again.
             triggers=[self._config.name, str(self._config.cidr), self._config.block_size],
             once=True,
             opts=ResourceOptions(
@@ -301,7 +295,7 @@ class CalicoNetwork(ComponentResource):
             seconds=SECONDS_UNTIL_READY,
             variables={
                 "WIREGUARD": "yes" if self._config.wireguard else "",
-                # So the sessions of the mesh are not taken for those that take their place, or the other way.
+                # The prefix of the BGP sessions' names, so that former sessions do not count.
                 "SESSION": "Node" if self._config.route_reflectors else "Mesh",
             },
             # Services that were restarted have to be ready again.
@@ -310,11 +304,11 @@ class CalicoNetwork(ComponentResource):
         )
 
     def _network(self, host: Host, gate: Resource, datastore: remote.Command) -> docker.Network:
-        """Make the Docker network on a host; its driver has local scope, so each host is told of it.
+        """Create the Docker network on a host, because the driver has local scope.
 
-        A pool that is made anew must find no container with an address of the old one. So the network takes
-        something from the datastore that only a new pool changes: then Pulumi removes the containers first,
-        the network next and the pool last, and makes them in the other order.
+        When the pool is replaced, no container may keep an address of the former one. So the network depends
+        on an output of the datastore that only a new pool changes. Pulumi then deletes the containers first,
+        the network next and the pool last, and creates them in the opposite order.
         """
         return docker.Network(
             f"{host.name}-{self._config.name}",
@@ -355,12 +349,12 @@ class CalicoNetwork(ComponentResource):
                 "HOST": first.name,
                 "HOSTS": " ".join(f"{host.name}={host.address}" for host in hosts),
                 "HOST_LABEL": HOST_LABEL,
-                # Services that were started anew may have other ends of tunnels. (A trigger would do as well,
-                # but for the old resource, which would take away at last what the new one has written.)
+                # Restarted services may have other tunnel addresses. A trigger would replace the resource,
+                # and the former one would delete last what the new one has written.
                 "SERVICES": digest_of(started.values()),
             },
             once=True,
-            # A host whose gate is open has its ends of tunnels.
+            # After the gate a host has its tunnel addresses.
             opts=ResourceOptions(parent=self, depends_on=[gate]),
         )
         for policy, document in documents.items():

@@ -1,13 +1,12 @@
 """EtcdCluster: etcd with mutual TLS on some of the hosts, as a systemd service on each.
 
-Members find each other by static bootstrap: every member is given the whole list and waits for the others.
-Debian's etcd 3.4 is used, from its own packages and with units of the lab's own.
+Members find each other by static bootstrap: every member gets the list of all members and waits for the
+others. etcd comes from the host's packages (3.4 in Debian 12, 3.5 in Debian 13), with the lab's own unit.
 
-Owes: the component's outputs resolve only when every member is healthy with a quorum behind it; a member that
-is not is named, with what it sees of its peers; a restart happens only when a member's configuration has
-changed, and then to one member at a time; the list of members of a running cluster is never changed by
-accident; a member that has lost its data takes its place again, and the lab itself never takes the data of so
-many that there is no quorum.
+Owes: the outputs resolve only when every member is healthy and the cluster has a quorum. An unhealthy member
+is named, with the rule that separates it from its peers. A member restarts only when its configuration has
+changed, one member at a time. The members of a running cluster never change by accident. A member that lost
+its data joins again, and the lab never removes the data of so many members that the quorum is lost.
 """
 
 from collections.abc import Mapping
@@ -47,12 +46,12 @@ _UNITS = Path(__file__).with_name("units")
 
 
 class EtcdCluster(ComponentResource):
-    """An etcd cluster with mutual TLS, healthy when its outputs are known."""
+    """An etcd cluster with mutual TLS; it is healthy when its outputs are known."""
 
     members: dict[str, Host]
     """The hosts that are members, by name."""
     client_urls: list[str]
-    """Where each member answers clients; known before the cluster is."""
+    """The client URL of each member; known before the cluster runs."""
     ready: Gate
     """Done when each member is healthy."""
     endpoints: Output[list[str]]
@@ -108,7 +107,7 @@ class EtcdCluster(ComponentResource):
             "etcd",
             packages=PACKAGES,
             mask=MASKED_UNITS,
-            # What the operator types is no reason to restart a member.
+            # A change of the operator's etcdctl does not restart the member.
             files={**files, **etcdctl()},
             secrets={
                 AUTHORITY_FILE: self._authority.certificate,

@@ -1,15 +1,14 @@
-"""The list of members that a cluster was bootstrapped with, kept so that it is not changed by accident.
+"""Membership: stores the members and the token of the bootstrap, and refuses changes of them at preview.
 
-etcd reads the list at a member's first start only. A changed list would leave the old members as they are
-and give a new one a cluster of its own, which never gets a quorum. So a change is refused, and the preview
-says so already.
+etcd reads the list of members at a member's first start only. After a change, the former members would keep
+their list, and a new one would start a cluster of its own that never gets a quorum.
 
-A member whose machine is made anew loses its data. It takes its place in the cluster again (`health.sh`)
-while the others are a quorum; so what takes more of them at a time is refused. Only where the whole lab is
-made anew is its cluster, too.
+A member whose host container is replaced loses its data, and joins the cluster again (`health.sh`) while the
+others are a quorum. So replacing more hosts at a time is refused, unless all hosts of the lab are replaced,
+and the cluster with them.
 
-The list is written down before anything is done on a host, because what is wrong has to be refused before it,
-too. So it may be that of a cluster that has never begun: the hosts are asked.
+The resource is created before any member starts, so the cluster that it describes may have never started.
+Before a refusal the hosts are asked.
 """
 
 from collections.abc import Mapping
@@ -24,15 +23,15 @@ from components.hosts.ssh import access_folder
 from components.shared.provider import differ, is_known, tell
 
 LOOK_SECONDS = 5
-"""What is waited for a host that may not be there."""
+"""Time limit for a host that may not exist."""
 BEGUN = 3
 HAS_BEGUN = f"[ ! -d /var/lib/calico-lab/etcd/member/wal ] || exit {BEGUN}"
-"""A member's log begins with the list of members, which it goes by from then on."""
+"""A member's write-ahead log begins with the list of members, which is valid from then on."""
 COMPARED = ("token", "members", "machines")
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
-    """Say why a cluster that was bootstrapped with `olds` cannot become `news`, if it cannot."""
+    """Say why a cluster that was bootstrapped with `olds` cannot become `news`; empty if it can."""
     before, after = olds["members"], news["members"]
     wrong = [("members", f"{name} is a new member") for name in after if name not in before]
     wrong += [("members", f"{name} is a member and no longer named") for name in before if name not in after]
@@ -47,21 +46,21 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.C
         dynamic.CheckFailure(
             key,
             f"etcd.{key}: the cluster runs already, and {reason}. Members and token are set when a cluster "
-            "is made: put the old value back, or make it anew with 'pulumi destroy' and 'pulumi up'",
+            "is created: put the old value back, or create it again with 'pulumi destroy' and 'pulumi up'",
         )
         for key, reason in wrong
     ]
 
 
-def made_anew(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """The hosts whose machines are made anew; a lab of an earlier program does not know."""
-    before, after = olds.get("machines", {}), news["machines"]
+def replaced(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """The hosts whose containers are replaced."""
+    before, after = olds["machines"], news["machines"]
     return [host for host in before if host in after and before[host] != after[host]]
 
 
 def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
-    """Say why machines cannot be made anew, if the cluster would have no quorum without them."""
-    anew = made_anew(olds, news)
+    """Say why hosts cannot be replaced: the cluster would lose its quorum. Empty if it would not."""
+    anew = replaced(olds, news)
     members = olds["members"]
     lost = [member for member in members if member in anew]
     spare = (len(members) - 1) // 2
@@ -69,42 +68,42 @@ def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dy
         return []
     much = f"change at most {spare} of them at a time" if spare else "it has none to spare"
     reason = (
-        f"etcd.members: the machines of {', '.join(lost)} would be made anew, and the data of these members "
-        f"go with them; of {len(members)} members a quorum has to stay: {much}. Or make the lab anew with "
+        f"etcd.members: the hosts {', '.join(lost)} would be replaced, and the data of these members deleted; "
+        f"of {len(members)} members a quorum has to stay: {much}. Or create the lab again with "
         "'pulumi destroy' and 'pulumi up'. Nothing was changed"
     )
     return [dynamic.CheckFailure("members", reason)]
 
 
 def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """Say what becomes of the cluster when machines are made anew, a sentence each."""
-    anew = made_anew(olds, news)
+    """Say what the replacement of hosts does to the cluster, a sentence each."""
+    anew = replaced(olds, news)
     lost = [member for member in olds["members"] if member in anew]
     if not lost:
         return []
     if len(anew) == len(olds["machines"]):
         return [
-            "etcd: every machine of the lab is made anew, and the cluster with them: what is in it is lost, "
-            "but for what the lab writes there itself"
+            "etcd: every host of the lab is replaced, and the cluster with them: its data are lost, except "
+            "what the lab writes there itself"
         ]
     return [
-        f"etcd: the machine of {' and that of '.join(lost)} is made anew: the member loses its data, and "
-        "takes its place in the cluster again"
+        f"etcd: the host {' and '.join(lost)} is replaced: the member loses its data, and joins the cluster "
+        "again"
     ]
 
 
 def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
-    """Whether a cluster of these members has begun; it may have where none of them can be asked.
+    """Whether a cluster of these members has started. If no member can be asked, it is assumed to have.
 
     Args:
         members: Peer URL by member.
-        ssh_config: Path, from the project's folder, of the ssh_config(5) by which they are reached.
+        ssh_config: Path, from the project's folder, of the ssh_config(5) for the members.
     """
     if not (PROJECT / ssh_config).is_file():
         return True
 
     def ask(member: str) -> int:
-        # The file may name another address already.
+        # The file may have another address by now.
         ssh = f"ssh -F {ssh_config} -o HostName={urlsplit(members[member]).hostname} {member}"
         return run(ssh, HAS_BEGUN, seconds=LOOK_SECONDS).status
 
@@ -135,7 +134,7 @@ class _MembershipProvider(dynamic.ResourceProvider):
 
 
 class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
-    """The members and the token that the cluster was bootstrapped with."""
+    """The members and the token of the bootstrap."""
 
     def __init__(
         self,
@@ -145,13 +144,13 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
         machines: Mapping[str, str],
         opts: ResourceOptions | None = None,
     ) -> None:
-        """Remember the bootstrap.
+        """Store the bootstrap.
 
         Args:
             name: The resource's name.
             token: The cluster's token.
             members: Peer URL by member.
-            machines: What each machine of the lab is made by, members or not; none that it does not make.
+            machines: `Host.plan` of each host container of the lab, member or not.
             opts: More resource options, usually the parent.
         """
         props = {

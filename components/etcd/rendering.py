@@ -8,33 +8,15 @@ from components.etcd.config import EtcdConfig
 from components.firewall.rules.guard import Need
 
 _SCRIPTS = Path(__file__).with_name("scripts")
-
-
 METRICS_PORT = 2381
-
-
 PEER_NAME = "calico-lab-etcd"
-"""Common name of the members' certificates: the authority signs clients too, which are no peers."""
-
-
+"""Common name of the members' certificates. Members accept no other peer: the authority signs clients too."""
 AUTHORITY_FILE = "/etc/calico-lab/pki/etcd-ca.crt"
-
-
 CERTIFICATE_FILE = "/etc/calico-lab/pki/etcd.crt"
-
-
 KEY_FILE = "/etc/calico-lab/pki/etcd.key"
-
-
 SETTINGS_FILE = "/etc/calico-lab/etcd/etcd.env"
-
-
 CLIENT_FILE = "/etc/calico-lab/etcd/etcdctl.env"
-
-
 UNIT = "calico-lab-etcd.service"
-
-
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
 

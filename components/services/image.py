@@ -22,10 +22,10 @@ _SCRIPTS = Path(__file__).with_name("scripts")
 
 
 def build_arguments(dockerfile: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Choose what a build gets of the operator's environment: the proxies and package registries in use.
+    """Choose the build arguments from the operator's environment: proxies and package registries.
 
     Args:
-        dockerfile: Its text; a registry is given to an image that declares it.
+        dockerfile: The text; an image that declares a registry gets it.
         environment: The operator's.
     """
     declared = re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE)

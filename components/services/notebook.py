@@ -14,9 +14,9 @@ from components.services.service import Service, ServiceFile, ServiceVolume
 from components.shared.secrets import Token
 
 USER = 8888
-"""The id of the image's user."""
+"""The ID of the image's user."""
 WORK = "/home/notebook/work"
-"""What of its files is kept when it is made anew."""
+"""The folder that is kept when the container is replaced."""
 
 
 class NotebookService(ComponentResource):
@@ -27,7 +27,7 @@ class NotebookService(ComponentResource):
     service: Service
     """Its container."""
     token: Output[str]
-    """What opens it (secret)."""
+    """The token that opens it (secret)."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""The host of a service that keeps something, remembered so that a move of it is told.
+"""Placement: stores the host of a service that has a volume, so that a preview can warn of a move.
 
-Owes: a preview says what becomes of what the service has saved, and how to keep it, before anything is moved.
+Owes: before a service moves, the preview says what is deleted, and how to keep it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PLACED = ("container", "host", "folder")
 
 
 def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """Say what a change of the host does to what a service has saved, a sentence each."""
+    """Say what a change of the host does to a service's saved files, a sentence each."""
     before, after = olds.get("host"), news["host"]
     if before in (None, after):
         return []
@@ -26,7 +26,7 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     ]
 
 
-class _PlaceProvider(dynamic.ResourceProvider):
+class _PlacementProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         tell(consequences(olds, news) if is_known(news) else [])
         return dynamic.CheckResult(dict(news), [])
@@ -41,20 +41,20 @@ class _PlaceProvider(dynamic.ResourceProvider):
         return dynamic.UpdateResult(dict(news))
 
 
-class Place(dynamic.Resource, module="calico-lab", name="Place"):
-    """Where a service keeps what it saves."""
+class Placement(dynamic.Resource, module="calico-lab", name="Placement"):
+    """The host and the folder of a service's saved files."""
 
     def __init__(
         self, name: str, container: str, host: str, folder: str, opts: ResourceOptions | None = None
     ) -> None:
-        """Remember the place.
+        """Store the placement.
 
         Args:
             name: The resource's name.
             container: The name of the service's container.
             host: The host that it is on.
-            folder: The folder, in the container, of what it saves.
+            folder: The folder of its saved files, in the container.
             opts: More resource options, usually the parent.
         """
         props = {"container": container, "host": host, "folder": folder}
-        super().__init__(_PlaceProvider(), name, props, opts)
+        super().__init__(_PlacementProvider(), name, props, opts)

@@ -24,7 +24,7 @@ class HttpProxy(ComponentResource):
     service: Service
     """Its container."""
     api_token: Output[str]
-    """What opens its API (secret)."""
+    """The token for its API (secret)."""
 
     def __init__(
         self,

@@ -18,19 +18,18 @@ from components.calico.policies import SERVICE_LABEL
 from components.hosts.host import Host
 from components.readiness.gate import Check, Gate
 from components.services.config import ServiceConfig
-from components.services.placement import Place
+from components.services.placement import Placement
 
 FILES = "/run/secrets"
-"""Where a service finds its files."""
+"""The folder of a service's files in its container."""
 SECONDS_ALLOWED = 60
 STACK_LABEL = "calico-lab.stack"
 ENDPOINT_LABEL = f"org.projectcalico.label.{SERVICE_LABEL}"
-"""It becomes a label of the service's endpoint, by which network policies know it."""
+"""Becomes a label of the service's workload endpoint, for network policies."""
 HOST_LABEL = "calico-lab.host"
-"""A container of the same name on another host is another one. To Pulumi it would be the same, because a
-change of the provider alone replaces nothing; a change of a label does."""
+"""Replaces a container that moves to another host, because a change of the provider alone does not."""
 FILES_LABEL = "calico-lab.files"
-"""Its value changes with the contents of the service's files."""
+"""Changes with the contents of the service's files."""
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
@@ -46,7 +45,7 @@ class ServiceFile:
 
 @dataclass(frozen=True)
 class ServiceVolume:
-    """A folder of a service that outlives its container."""
+    """A folder of a service that is kept when its container is replaced."""
 
     name: str
     path: str
@@ -86,14 +85,14 @@ class Service:
             image: The image's id on that host.
             parent: The component that it is a part of.
             user: The ID, in the image, of the user and group that its secret files belong to.
-            files: What it finds under `/run/secrets`.
-            volume: What is kept when it is replaced.
+            files: Its files under `/run/secrets`.
+            volume: The folder that is kept when the container is replaced.
             environment: Its settings; never secret.
-            capabilities: What it needs of root's powers; it has no others.
-            networks: The Docker networks that it is attached to.
+            capabilities: Its Linux capabilities; all others are dropped.
+            networks: Its Docker networks.
             network_mode: `host`, for a service without a network of its own.
-            policy_name: What network policies call it; None for one that is not on the lab's network.
-            read_only: Whether its image is all that there is to its file system.
+            policy_name: Its name in network policies; None if it is not on the lab's network.
+            read_only: Whether its root file system is read only.
         """
         self._name = name
         self._host = host
@@ -110,7 +109,7 @@ class Service:
             name=self._container_name,
             hostname=name,
             image=image,
-            # Orphans of what runs inside are reaped, and signals arrive.
+            # An init process reaps orphans and forwards signals.
             init=True,
             envs=[f"{key}={value}" for key, value in (environment or {}).items()],
             networks_advanced=networks,
@@ -121,13 +120,13 @@ class Service:
             ],
             read_only=read_only,
             memory=config.memory,
-            # Docker would add as much swap again, which the provider takes for a change of somebody else's.
+            # By default Docker adds as much swap, which the provider would report as drift.
             memory_swap=config.memory,
             cpus=str(config.cpus),
             capabilities=docker.ContainerCapabilitiesArgs(
                 drops=["ALL"], adds=[f"CAP_{capability}" for capability in capabilities]
             ),
-            # A program that takes capabilities from its file, such as ping, could not be started with it.
+            # It stops programs with file capabilities, such as ping.
             security_opts=None if capabilities else ["no-new-privileges"],
             log_driver="json-file",
             log_opts={"max-size": "10m", "max-file": "2"},
@@ -143,7 +142,7 @@ class Service:
                     else []
                 ),
             ],
-            # Its name and its address are fixed: the old one has to go first.
+            # Name and address are fixed, so the former container has to be deleted first.
             opts=host.docker_options(
                 ResourceOptions(parent=parent, depends_on=[placed], delete_before_replace=True)
             ),
@@ -164,9 +163,7 @@ class Service:
 
     def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
         child = ResourceOptions(parent=self._parent)
-        Place(f"{self._name}-place", self._container_name, self._host.place, volume.path, opts=child)
-        # By a trigger, and not by a label as with the container: the volume of a lab that an earlier program
-        # has made has neither, and what is saved in it must not be lost because it gets one.
+        Placement(f"{self._name}-place", self._container_name, self._host.place, volume.path, opts=child)
         moved = ResourceOptions(replacement_trigger=self._host.place)
         made = docker.Volume(
             f"{self._name}-{volume.name}",
@@ -178,10 +175,9 @@ class Service:
 
 
 def _digest(files: Sequence[ServiceFile]) -> Output[str]:
-    """Tell one set of contents from another.
+    """A digest of the files' contents. A service reads its files when it starts, so a change replaces it.
 
-    A service reads its files when it starts, so it is replaced when they change. The contents are random keys
-    of 256 bits: their digest gives nothing away.
+    The contents are random keys of 256 bits, so the digest reveals nothing.
     """
     contents = Output.all(*[file.content for file in files])
     return Output.unsecret(

@@ -1,4 +1,4 @@
-"""What an image is built from: the folder with its Dockerfile."""
+"""The digest of a build context: the folder of a Dockerfile."""
 
 import hashlib
 import stat
@@ -8,11 +8,11 @@ from pathlib import Path
 def context_digest(folder: Path) -> str:
     """SHA-256 over everything in a build context that can change the image, as hex digits.
 
-    That is the name, kind and mode of every file and folder, the contents of files, and the targets of
-    symbolic links. Nothing is left out, so that what Docker would copy is what is compared.
+    It covers the name, type and mode of every file and folder, the contents of files and the targets of
+    symbolic links: all that Docker would copy.
 
     Raises:
-        ValueError: The folder has no Dockerfile, or holds something that cannot be sent to Docker.
+        ValueError: The folder has no Dockerfile, or has a file that cannot be sent to Docker.
     """
     if not (folder / "Dockerfile").is_file():
         raise ValueError(f"{folder} is no build context: it has no Dockerfile")

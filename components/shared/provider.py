@@ -18,18 +18,18 @@ def is_known(value: object) -> bool:
 
 
 def differ(keys: Iterable[str], olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
-    """Whether some properties differ from those before; one that is unknown does.
+    """Whether one of the properties has changed; an unknown one counts as changed.
 
-    A provider names the keys that count. Left to itself the engine would compare all of them, the pickled
-    provider among them, and how a host is reached.
+    A provider names the keys that count, because the engine would compare all of them, also the pickled
+    provider and the ssh commands.
     """
     return any(olds.get(key) != news.get(key) for key in keys)
 
 
 def tell(sentences: Iterable[str]) -> None:
-    """Say something with the diagnostics of a resource, a sentence a line, in a preview and in an update.
+    """Show sentences in the diagnostics of a resource, one a line, in a preview and in an update.
 
-    Pulumi shows there what a provider writes to its standard error.
+    Pulumi shows a provider's standard error there.
     """
     for sentence in sentences:
         print(sentence, file=sys.stderr, flush=True)

@@ -1,15 +1,15 @@
 """The lab's generated secrets: tokens, SSH keys, a certificate authority and its certificates.
 
-Each is made once, at creation, on the controller, and lives in the stack's state as a Pulumi secret; none is
-ever an argument of a process or a line of a log. They are dynamic resources on `cryptography` and not
-`pulumi_tls` / `pulumi_random`, because each provider would be one more plugin to download, where there is a
-place to download it from. Each provider says itself what a change is: to Pulumi's own comparison a newer
-program would be one, because the provider is an input, too.
+Each is generated once, at creation, on the controller, and is stored in the stack's state as a Pulumi secret.
+None is ever in the arguments of a process or in a log. They are dynamic resources on `cryptography` and not
+`pulumi_tls` and `pulumi_random`, because each of these is one more plugin to download, which many labs
+cannot. Each provider has its own `diff`, because Pulumi's comparison includes the pickled provider, which
+changes with the program.
 
 A certificate is issued again when its subject changes, or when an update finds fewer than 60 days left. The
-authority's own certificate is renewed as soon as one issued now would outlast it, so it is never the first to
-end. Its key and subject stay, by which an issuer is found (RFC 5280, 6.1): what was issued before the renewal
-is valid under both the old and the new one, so hosts may get them in any order.
+authority's certificate is renewed as soon as a certificate issued now would outlast it. Its key and subject
+stay, so certificates from before the renewal are valid under both (RFC 5280, 6.1), and hosts may get them in
+any order.
 
 Certificates follow RFC 5280; keys are ECDSA P-256 for TLS and Ed25519 (RFC 8709) for SSH.
 """
@@ -52,25 +52,25 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        # Hosts whose clocks lag a little accept a certificate that was made a moment ago.
+        # Hosts whose clocks are a little slow accept it at once.
         .not_valid_before(now - dt.timedelta(minutes=10))
         .not_valid_after(now + dt.timedelta(days=days))
     )
 
 
 def make_authority(common_name: str, days: float = AUTHORITY_DAYS) -> tuple[str, str]:
-    """Make a self-signed authority that ends after some days; return its certificate and key, both PEM."""
+    """Create a self-signed authority, valid for some days; return its certificate and key, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     return _self_signed(_name(common_name), key, days), _pem(key)
 
 
 def renew_authority(authority: str, authority_key: str, days: float = AUTHORITY_DAYS) -> str:
-    """Return a certificate, PEM, for the same authority and key that ends after some days from now.
+    """Return a new certificate, PEM, for the same authority and key.
 
     Args:
-        authority: The certificate that comes near its end, PEM.
+        authority: The former certificate, PEM.
         authority_key: Its private key, PEM.
-        days: How long the new one is valid.
+        days: Validity from now.
     """
     subject = x509.load_pem_x509_certificate(authority.encode()).subject
     return _self_signed(subject, _load(authority_key), days)
@@ -122,10 +122,10 @@ def issue_certificate(
     Args:
         authority: The issuing certificate, PEM.
         authority_key: Its private key, PEM.
-        common_name: The subject's CN; etcd takes it as the user's name of a client.
+        common_name: The subject's CN; the user name of an etcd client.
         names: Subject alternative names: IP addresses and DNS names, told apart by their form.
         usages: Any of `server` and `client` (RFC 5280, 4.2.1.12).
-        days: How long it is valid.
+        days: Validity from now.
     """
     issuer = x509.load_pem_x509_certificate(authority.encode())
     issuer_key = _load(authority_key)
@@ -234,7 +234,7 @@ class _AuthorityProvider(dynamic.ResourceProvider):
 
 
 class CertificateAuthority(dynamic.Resource, module="calico-lab", name="CertificateAuthority"):
-    """A certificate authority of the lab's own; its certificate lasts ten years, and is renewed before."""
+    """The lab's certificate authority; its certificate is valid for ten years, and renewed in time."""
 
     certificate: Output[str]
     """The authority's certificate, PEM."""
