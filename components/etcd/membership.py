@@ -68,7 +68,7 @@ def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dy
         return []
     much = f"change at most {spare} of them at a time" if spare else "it has none to spare"
     reason = (
-        f"etcd.members: the hosts {', '.join(lost)} would be replaced, and the data of these members deleted; "
+        f"etcd.members: the hosts {', '.join(lost)} would be replaced, and the data of these members lost; "
         f"of {len(members)} members a quorum has to stay: {much}. Or create the lab again with "
         "'pulumi destroy' and 'pulumi up'. Nothing was changed"
     )
