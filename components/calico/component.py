@@ -40,7 +40,7 @@ from components.calico.rendering import (
     render_datastore,
     render_environment,
 )
-from components.calico.settings import Mode
+from components.calico.settings import NetworkSettings
 from components.etcd.component import EtcdCluster
 from components.etcd.rendering import etcdctl, render_client
 from components.hosts.files import digest
@@ -149,9 +149,9 @@ class CalicoNetwork(ComponentResource):
         self._archive_digest = archive_digest(self._archive)
         self._child = ResourceOptions(parent=self)
         members = [hosts[host] for host in config.hosts or hosts]
-        mode = Mode(f"{name}-mode", config, members, opts=self._child)
-        installed = {host.name: self._install(host, mode) for host in members}
-        datastore = self._fill_datastore(members, installed, mode, reserved)
+        settings = NetworkSettings(f"{name}-settings", config, members, opts=self._child)
+        installed = {host.name: self._install(host, settings) for host in members}
+        datastore = self._fill_datastore(members, installed, settings, reserved)
         started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
         gate = self._gate(members, started)
         self.networks = {host.name: self._network(host, gate, datastore) for host in members}
@@ -169,7 +169,7 @@ class CalicoNetwork(ComponentResource):
         )
         self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
 
-    def _install(self, host: Host, mode: Resource) -> _Installed:
+    def _install(self, host: Host, settings: Resource) -> _Installed:
         """Install programs, credentials and settings on a host; nothing runs yet."""
         ebpf = self._config.dataplane == "ebpf"
         names = [*PACKAGES, *(EBPF_PACKAGES if ebpf else [])]
@@ -220,7 +220,7 @@ class CalicoNetwork(ComponentResource):
             start=_SCRIPTS / "unpack.sh",
             stop=_SCRIPTS / "remove-programs.sh",
             variables={"ARCHIVE": REMOTE_ARCHIVE, "DIGEST": self._archive_digest},
-            opts=ResourceOptions(parent=self, depends_on=[archive, mode]),
+            opts=ResourceOptions(parent=self, depends_on=[archive, settings]),
         )
         # Tunnel interfaces get and release their addresses when the services start.
         started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
@@ -231,7 +231,7 @@ class CalicoNetwork(ComponentResource):
         self,
         members: Sequence[Host],
         installed: Mapping[str, _Installed],
-        mode: Resource,
+        settings: Resource,
         reserved: Sequence[str],
     ) -> remote.Command:
         """Write the pool and the settings of all hosts into etcd, from the first host."""
@@ -257,7 +257,7 @@ class CalicoNetwork(ComponentResource):
             once=True,
             opts=ResourceOptions(
                 parent=self,
-                depends_on=[mode, installed[first.name].programs, self._etcd.ready],
+                depends_on=[settings, installed[first.name].programs, self._etcd.ready],
                 delete_before_replace=True,
             ),
         )

@@ -1,15 +1,13 @@
-"""The mode of the network, kept so that a change of it is told, and refused where a host cannot have it.
+"""NetworkSettings: stores the applied network settings; validates changes on each host, at preview if it can.
 
-Owes: a mode that a host's kernel or link cannot have, addresses of which a host needs some for others, and
-what would take the network from under containers that are not the lab's, are refused before anything changes,
-and in the preview already where the hosts are there to be asked; a preview says what a change does to
-containers that run.
+Owes: a change is refused before anything changes if a host's kernel or link does not support it, if a host
+uses addresses of the pool for something else, or if other containers than the lab's are attached to the
+network. A preview says what a change does to running containers.
 
-The network makes all of its addresses unreachable from a host but for those of containers
-(`calico-lab-calico-startup.service`). An operator whose address is one of them is cut off. So a host that has
-no such route yet tries it first, with a rollback timer, and a new SSH connection has to confirm it
-(`try-route.sh`). The network's files come to a host only after that, and so does the route that a boot
-installs.
+The network makes the whole pool unreachable from a host, except the addresses of containers
+(`calico-lab-calico-startup.service`). That cuts off an operator with an address in the pool. So a host
+without that route tries it first, with a rollback timer, and a new SSH connection has to confirm it
+(`try-route.sh`). Only then are the network's files installed, and with them the route at boot.
 """
 
 import time
@@ -30,31 +28,31 @@ from components.shared.provider import differ, is_known, tell
 
 _SCRIPT = Path(__file__).with_name("scripts") / "check-mode.sh"
 _CANNOT = 3
-"""The status of check-mode.sh on a host that cannot have the mode."""
+"""Exit status of check-mode.sh on a host that does not support the settings."""
 _TRIAL = Path(__file__).with_name("scripts") / "try-route.sh"
 _UNDONE = 3
-"""The status of try-route.sh on a host that has removed the route already."""
+"""Exit status of try-route.sh on a host that has removed the route already."""
 LOOK_SECONDS = 5
-"""What a preview waits for a host that may not be there."""
+"""Time limit at a preview for a host that may not exist."""
 ASK_SECONDS = 30
 TRIAL_SECONDS = 15
 """How long a host waits for the confirmation of a route before it removes it."""
 CONFIRM_SECONDS = 5
-"""What one attempt to confirm may take."""
+"""Time limit of one attempt to confirm."""
 GRACE_SECONDS = 10
-"""How much longer than its timer a host may need to say that it has removed the route."""
+"""How long after its timer a host may need to report that it has removed the route."""
 
 COMPARED = (
     *("pool", "mtu", "dataplane", "encapsulation", "wireguard", "overhead", "reflectors"),
-    # One that comes to the network has to have its mode.
+    # A new host has to support the settings.
     "hosts",
 )
 REMAKING = {"pool": "the pool", "mtu": "the containers' MTU"}
-"""What of a mode cannot change without the Docker network being made anew, and the containers on it."""
+"""The settings whose change replaces the Docker network and the containers on it."""
 
 
 def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """Say what a change of the mode does to containers that run, a sentence each."""
+    """Say what a change of the settings does to running containers, a sentence each."""
     told = []
     for key, what in REMAKING.items():
         if olds[key] != news[key]:
@@ -86,7 +84,7 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
 
 
 def _value(value: str | float) -> str:
-    # A number of a resource comes back as one with a fraction.
+    # The engine returns numbers as floats.
     return value if isinstance(value, str) else str(int(value) or "that of the link")
 
 
@@ -100,11 +98,11 @@ def _topology(props: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a host cannot have a mode."""
+    """Why a host cannot have the settings."""
 
     host: str
     key: str
-    """What of the mode; empty where the host could not be asked."""
+    """The setting; empty if the host could not be asked."""
     why: str
 
     def __str__(self) -> str:
@@ -112,12 +110,13 @@ class Refusal:
 
 
 def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What makes the mode of a network.
+    """The settings of a network, as properties of the resource.
 
     Args:
         config: The network's section.
-        hosts: The `address` of each host on it, the `ssh` command that reaches it, whether the lab has `made`
-            it and, if not, what it is reached by while the command is not known.
+        hosts: By host: its `address`, the `ssh` command that reaches it, whether it is `made` by the lab, and
+        how
+            it is reached while the command is unknown (`exists`).
     """
     return {
         "pool": config.pool,
@@ -140,7 +139,7 @@ def _refusal(
     if is_known(reached):
         answer = run(str(reached["ssh"]), _SCRIPT.read_text(), {**own, **variables}, seconds)
     elif exists and is_known(exists):
-        # The first preview: the stack has no SSH access yet.
+        # At the first preview the stack has no SSH access yet.
         with TemporaryDirectory() as folder:
             write_access(Path(folder), [exists], Path(exists["identity"]) if exists["identity"] else None)
             ssh = f"ssh -F {folder}/config {host}"
@@ -157,18 +156,18 @@ def _refusal(
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
-    """Ask what hosts have against a mode, those that it asks something of.
+    """Ask the hosts that a change concerns why they cannot have the settings.
 
     Args:
-        olds: The mode before, as `described` has it; nothing where there was none.
-        news: The mode, likewise.
-        seconds: How long a host may take.
+        olds: The former settings, as from `described`; empty if there are none.
+        news: The new settings.
+        seconds: Time limit for each host.
     """
     anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
     plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
     same = plain and not news["wireguard"] and not news["mtu"] and not anew
     before = olds.get("hosts", {})
-    # A host that exists already is another one at another address, and the one before leaves.
+    # An existing host with another address is another host: the former one leaves.
     stay = {
         host
         for host, reached in before.items()
@@ -185,7 +184,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
         "REMADE": network if anew else "",
         "LEAVES": "",
     }
-    # With a host's node in the datastore go the addresses of all that runs there.
+    # When a host's node is deleted from the datastore, the addresses of all its containers are released.
     leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "REMADE": network, "LEAVES": "yes", "CIDR": ""}
 
     def ask(host: str) -> Refusal | None:
@@ -194,7 +193,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
 
     def ask_leaving(host: str) -> Refusal | None:
         refusal = _refusal(host, before[host], leaving, seconds)
-        # One that is dead may leave; nothing runs there.
+        # A dead host may leave, because nothing runs there.
         return refusal if refusal and refusal.key else None
 
     asked = [(ask, host) for host in news["hosts"] if not same or host in new]
@@ -205,7 +204,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
 
 
 def _without_route(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
-    """The hosts of a network that do not have the route yet that makes its addresses unreachable."""
+    """The hosts that do not have the route yet that makes the pool unreachable."""
     before = olds.get("hosts", {}) if olds.get("pool") == news["pool"] else {}
     return [
         host
@@ -217,7 +216,7 @@ def _without_route(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str
 def try_route(host: str, ssh: str, cidr: str) -> Refusal | None:
     """Install the network's route on a host with a rollback timer, and confirm it over a new SSH connection.
 
-    A confirmed route goes as well: the network installs its own.
+    A confirmed route is removed too: the network installs its own.
 
     Args:
         host: The host.
@@ -228,7 +227,7 @@ def try_route(host: str, ssh: str, cidr: str) -> Refusal | None:
     installed = run(ssh, script, {**variables, "STEP": "install"}, TRIAL_SECONDS)
     if installed.reached and installed.status:
         return Refusal(host, "", f"{host}: the route to {cidr} cannot be tried: {installed.error}")
-    # Where the route cuts off the session that installs it, there is no answer; the host knows the outcome.
+    # If the route cuts off this session there is no answer; the host knows the outcome.
     end = time.monotonic() + TRIAL_SECONDS + GRACE_SECONDS
     causes: list[str] = [] if installed.reached else [installed.error]
     while True:
@@ -266,18 +265,18 @@ def _require(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
 
 
 def _are_named(hosts: object) -> bool:
-    """Whether it is known which hosts there are, though perhaps not how each is reached."""
+    """Whether the hosts are known; how each is reached may be unknown."""
     return isinstance(hosts, Mapping) and all(isinstance(reached, Mapping) for reached in hosts.values())
 
 
-class _ModeProvider(dynamic.ResourceProvider):
+class _NetworkSettingsProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        # Of the hosts, each is asked that can be reached already; the update asks them all.
+        # A preview asks the hosts that it can reach; the update asks all.
         if not is_known({**news, "hosts": None}) or not _are_named(news["hosts"]):
             return dynamic.CheckResult(dict(news), [])
         changed = any(olds.get(key) != news[key] for key in news)
         refused = refusals(olds, news, LOOK_SECONDS) if changed else []
-        # A host that does not answer may not be there yet; the update asks again.
+        # A host that does not answer may not exist yet; the update asks again.
         failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refused if refusal.key]
         if "pool" in olds and not failures:
             tell(f"network: {sentence}" for sentence in consequences(olds, news))
@@ -295,8 +294,8 @@ class _ModeProvider(dynamic.ResourceProvider):
         return dynamic.UpdateResult(dict(news))
 
 
-class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
-    """How the network carries packets between the hosts."""
+class NetworkSettings(dynamic.Resource, module="calico-lab", name="NetworkSettings"):
+    """The applied settings of the network."""
 
     def __init__(
         self,
@@ -305,7 +304,7 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
         hosts: Sequence[Host],
         opts: ResourceOptions | None = None,
     ) -> None:
-        """Remember the mode.
+        """Store the settings.
 
         Args:
             name: The resource's name.
@@ -324,4 +323,4 @@ class Mode(dynamic.Resource, module="calico-lab", name="NetworkMode"):
         }
         props = described(config, reached)
         ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])
-        super().__init__(_ModeProvider(), name, props, ResourceOptions.merge(ready, opts))
+        super().__init__(_NetworkSettingsProvider(), name, props, ResourceOptions.merge(ready, opts))
