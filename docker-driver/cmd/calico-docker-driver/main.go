@@ -129,10 +129,7 @@ func run(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	addresses, err := datastore.AddressesOf(client)
-	if err != nil {
-		return err
-	}
+	addresses := client.IPAM()
 	records, err := store.Open(s.stateDir)
 	if err != nil {
 		return err
