@@ -20,12 +20,12 @@ import (
 	"calico-lab/docker-driver/plugin"
 )
 
-// longerThanStarting is longer than the engine usually takes from an address to its endpoint, with two looks of
-// reconciliation after it.
-const longerThanStarting = 20 * time.Second
+// slowStart is longer than the usual time between RequestAddress and CreateEndpoint, and two comparisons of a
+// reconciliation.
+const slowStart = 20 * time.Second
 
-// plug speaks to the driver as the engine does.
-var plug = &http.Client{Transport: &http.Transport{
+// pluginClient makes calls of the plugin API.
+var pluginClient = &http.Client{Transport: &http.Transport{
 	DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", "/run/docker/plugins/calico.sock")
@@ -37,43 +37,43 @@ func call(name string, request, response any) error {
 	if err != nil {
 		return err
 	}
-	answer, err := plug.Post("http://driver/"+name, "application/json", bytes.NewReader(body))
+	reply, err := pluginClient.Post("http://driver/"+name, "application/json", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
+	defer reply.Body.Close()
 	var text bytes.Buffer
-	if _, err := text.ReadFrom(answer.Body); err != nil {
+	if _, err := text.ReadFrom(reply.Body); err != nil {
 		return err
 	}
-	var refusal struct{ Err string }
-	if err := json.Unmarshal(text.Bytes(), &refusal); err != nil || refusal.Err != "" {
-		return errors.Join(err, fmt.Errorf("%s: %s", name, refusal.Err))
+	var failed struct{ Err string }
+	if err := json.Unmarshal(text.Bytes(), &failed); err != nil || failed.Err != "" {
+		return errors.Join(err, fmt.Errorf("%s: %s", name, failed.Err))
 	}
 	return json.Unmarshal(text.Bytes(), response)
 }
 
-// TestAnAddressWhoseContainerIsSlowStaysItsOwn is an engine that waits between the address and the endpoint, as for the
-// address of the other family while a member of etcd hangs. Containers come and go meanwhile.
-func TestAnAddressWhoseContainerIsSlowStaysItsOwn(t *testing.T) {
+// TestAddressOfSlowStart waits between RequestAddress and CreateEndpoint, as an engine does that waits for an address of the
+// other family. Meanwhile failed calls cause reconciliations.
+func TestAddressOfSlowStart(t *testing.T) {
 	netv(t)
 	id := inspect(t, "{{.Id}}", "netv")
 	var slow plugin.RequestAddressResponse
 	must(t, call("IpamDriver.RequestAddress", plugin.RequestAddressRequest{PoolID: "192.168.0.0/16"}, &slow))
-	for deadline := time.Now().Add(longerThanStarting); time.Now().Before(deadline); time.Sleep(time.Second) {
-		// A refused call has the driver compare.
+	for deadline := time.Now().Add(slowStart); time.Now().Before(deadline); time.Sleep(time.Second) {
+		// A failed call requests a reconciliation.
 		refused(t, "has no gateway address", "network", "create", "-d", "calico", "--ipam-driver", "calico-ipam",
 			"--subnet", "192.168.0.0/16", "--gateway", "192.168.0.1", "n")
 	}
 	own := netip.MustParsePrefix(slow.Address).Addr()
 	allocations, _, err := lab.blocks.Allocations(t.Context(), node, "")
 	must(t, err)
-	held := false
+	allocated := false
 	for _, each := range allocations {
-		held = held || each.Address == own
+		allocated = allocated || each.Address == own
 	}
-	if !held {
-		t.Errorf("address %s was released before its endpoint came", own)
+	if !allocated {
+		t.Errorf("address %s was released before CreateEndpoint", own)
 	}
 	endpoint := plugin.EndpointRequest{NetworkID: id, EndpointID: strings.Repeat("5", 64)}
 	must(t, call("NetworkDriver.CreateEndpoint", plugin.CreateEndpointRequest{
@@ -86,7 +86,7 @@ func TestAnAddressWhoseContainerIsSlowStaysItsOwn(t *testing.T) {
 	consistent(t)
 }
 
-// TestEtcdHangsWhileContainersStart stops etcd for longer than an engine usually takes between two calls.
+// TestEtcdHangsWhileContainersStart stops etcd for longer than the usual time between two calls of an engine.
 func TestEtcdHangsWhileContainersStart(t *testing.T) {
 	netv(t)
 	var group sync.WaitGroup
@@ -101,34 +101,34 @@ func TestEtcdHangsWhileContainersStart(t *testing.T) {
 	}
 	time.Sleep(400 * time.Millisecond)
 	must(t, lab.etcd.signal(syscall.SIGSTOP))
-	time.Sleep(longerThanStarting)
+	time.Sleep(slowStart)
 	must(t, lab.etcd.signal(syscall.SIGCONT))
 	group.Wait()
 	close(failures)
 	for err := range failures {
 		if err != nil {
-			t.Errorf("a container that was started meanwhile: %v", err)
+			t.Errorf("a container that was started while etcd hung: %v", err)
 		}
 	}
-	holders := map[netip.Addr]string{}
+	owners := map[netip.Addr]string{}
 	for i := range cap(failures) {
 		name := fmt.Sprintf("c%d", i)
 		own := address(t, name, "netv")
-		if holders[own] != "" {
-			t.Errorf("%s and %s have address %s", holders[own], name, own)
+		if owners[own] != "" {
+			t.Errorf("%s and %s have address %s", owners[own], name, own)
 		}
-		holders[own] = name
+		owners[own] = name
 	}
 	consistent(t)
 }
 
-// TestEtcdHangsForLongerThanAStartWaits says what is wrong, and leaves nothing behind.
-func TestEtcdHangsForLongerThanAStartWaits(t *testing.T) {
+// TestEtcdHangsLongerThanStartTimeout checks the error, and that nothing is leaked.
+func TestEtcdHangsLongerThanStartTimeout(t *testing.T) {
 	netv(t)
 	must(t, lab.etcd.signal(syscall.SIGSTOP))
 	_, complaint, err := attempt("run", "-d", "--name", "c1", "--network", "netv", "box", "sleep", "100000")
 	must(t, lab.etcd.signal(syscall.SIGCONT))
-	for _, part := range []string{"etcd (" + etcdURL + ") gave no answer within", "look at the members' health"} {
+	for _, part := range []string{"etcd (" + etcdURL + ") did not answer within", "check the members' health"} {
 		if err == nil || !strings.Contains(complaint, part) {
 			t.Errorf("%v, %q, not: %s", err, complaint, part)
 		}

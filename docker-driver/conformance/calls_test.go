@@ -48,7 +48,7 @@ func TestContainers(t *testing.T) {
 	ping(t, "c1", "192.168.0.100")
 	ping(t, "c2", address(t, "c1", "netv").String())
 	ping(t, "c1", "10.99.0.1")
-	// Names are Docker's own: its resolver works on the network as on any other.
+	// Docker's resolver works as on any other network.
 	ping(t, "c1", "c2")
 	routes := docker(t, "exec", "c2", "ip", "route")
 	for _, route := range []string{"default via 169.254.1.1 dev eth0", "169.254.1.1 dev eth0 scope link",
@@ -86,10 +86,10 @@ func TestMACAddress(t *testing.T) {
 	})
 	docker(t, "start", "mac")
 	if link := docker(t, "exec", "mac", "ip", "link", "show", "eth0"); !strings.Contains(link, mac) {
-		t.Errorf("the interface has another MAC address:\n%s", link)
+		t.Errorf("the MAC address differs:\n%s", link)
 	}
 	container(t, "other", "--network", "netv")
-	stored, err := lab.endpoints.OfNode(t.Context())
+	stored, err := lab.endpoints.ListNode(t.Context())
 	if err != nil || len(stored) != 2 {
 		t.Fatalf("%d endpoints, %v", len(stored), err)
 	}
@@ -102,8 +102,8 @@ func TestMACAddress(t *testing.T) {
 	ping(t, "mac", address(t, "other", "netv").String())
 }
 
-func TestPoolRunsOut(t *testing.T) {
-	makeNetwork(t, "small", "--subnet", "10.50.0.0/28")
+func TestPoolFull(t *testing.T) {
+	createNetwork(t, "small", "--subnet", "10.50.0.0/28")
 	for i := range 16 {
 		container(t, fmt.Sprintf("c%d", i), "--network", "small")
 	}
@@ -116,8 +116,8 @@ func TestPoolRunsOut(t *testing.T) {
 
 func TestSeveralNetworks(t *testing.T) {
 	netv(t)
-	makeNetwork(t, "small", "--subnet", "10.50.0.0/28", "-o", "com.docker.network.driver.mtu=1400")
-	makeNetwork(t, "again", "--subnet", "192.168.0.0/16")
+	createNetwork(t, "small", "--subnet", "10.50.0.0/28", "-o", "com.docker.network.driver.mtu=1400")
+	createNetwork(t, "again", "--subnet", "192.168.0.0/16")
 	container(t, "on-netv", "--network", "netv")
 	container(t, "on-small", "--network", "small")
 	container(t, "on-again", "--network", "again")
@@ -133,7 +133,7 @@ func TestSeveralNetworks(t *testing.T) {
 	docker(t, "network", "connect", "small", "later")
 	both("later")
 	if link := docker(t, "exec", "later", "ip", "link", "show", "eth1"); !strings.Contains(link, "mtu 1400") {
-		t.Errorf("another MTU:\n%s", link)
+		t.Errorf("the MTU differs:\n%s", link)
 	}
 	docker(t, "network", "disconnect", "small", "later")
 	ping(t, "later", address(t, "on-netv", "netv").String())
@@ -151,7 +151,7 @@ func TestSeveralNetworks(t *testing.T) {
 }
 
 func TestDualStack(t *testing.T) {
-	makeNetwork(t, "dual", "--subnet", "192.168.0.0/16", "--ipv6", "--subnet", "fd00:50::/64")
+	createNetwork(t, "dual", "--subnet", "192.168.0.0/16", "--ipv6", "--subnet", "fd00:50::/64")
 	container(t, "c1", "--network", "dual")
 	container(t, "c2", "--network", "dual", "--ip6", "fd00:50::77", "--ip", "192.168.0.100")
 	ping(t, "c1", "fd00:50::77")
@@ -164,7 +164,7 @@ func TestDualStack(t *testing.T) {
 
 func TestPublishedPorts(t *testing.T) {
 	netv(t)
-	makeNetwork(t, "dual", "--subnet", "192.168.0.0/16", "--ipv6", "--subnet", "fd00:50::/64")
+	createNetwork(t, "dual", "--subnet", "192.168.0.0/16", "--ipv6", "--subnet", "fd00:50::/64")
 	serve := []string{"--stop-signal", "KILL", "box", "sh", "-c",
 		"mkdir /www; echo it works >/www/index.html; exec httpd -f -h /www"}
 	run := func(name string, arguments ...string) {
@@ -181,7 +181,7 @@ func TestPublishedPorts(t *testing.T) {
 	run("web", "-p", "8080:80", "--network", "netv")
 	run("dual", "-p", "8081-8089:80", "--network", "dual")
 	container(t, "client", "--network", "dual")
-	// Of localhost's two addresses programs try ::1 first.
+	// For localhost programs try ::1 first.
 	for _, url := range []string{"http://127.0.0.1:8080", "http://10.99.0.1:8080", "http://10.99.0.1:8081",
 		"http://[fd00:99::1]:8081", "http://127.0.0.1:8081"} {
 		err := until(func() error {
@@ -201,7 +201,7 @@ func TestPublishedPorts(t *testing.T) {
 		}
 	}
 	if _, err := net.DialTimeout("tcp", "[::1]:8081", 5*time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("who tries ::1 first is told: %v", err)
+		t.Errorf("connection to ::1: %v", err)
 	}
 	for _, from := range []string{"client", "web"} {
 		fetch(from, "8080")
@@ -209,7 +209,7 @@ func TestPublishedPorts(t *testing.T) {
 	refused(t, "publish 80/tcp on port 8080 of this host: the port is taken", append([]string{"run", "--rm", "-p",
 		"8080:80", "--network", "netv"}, serve...)...)
 	refused(t, "address already in use", append([]string{"run", "--rm", "-p", "8080:80"}, serve...)...)
-	refused(t, "say which port of the host, as in -p 8080:80", append([]string{"run", "--rm", "-p", "80", "--network",
+	refused(t, "specify the host's port, as in -p 8080:80", append([]string{"run", "--rm", "-p", "80", "--network",
 		"netv"}, serve...)...)
 	refused(t, "the container has no address of this family on its network", append([]string{"run", "--rm", "-p",
 		"[fd00:99::1]:8090:80", "--network", "netv"}, serve...)...)
@@ -219,14 +219,14 @@ func TestPublishedPorts(t *testing.T) {
 	fetch("client", "8082")
 	docker(t, "rm", "-f", "web", "dual", "range")
 	if left, err := rules(); err != nil || left != "" {
-		t.Errorf("rules left: %v\n%s", err, left)
+		t.Errorf("remaining rules: %v\n%s", err, left)
 	}
 	consistent(t)
 }
 
-// TestContainersDoNotReachTheLoopback lets a container that may change its routes send to this host's 127.0.0.1, where the
-// driver's own page is.
-func TestContainersDoNotReachTheLoopback(t *testing.T) {
+// TestLoopbackRule sends packets from a container with changed routes to this host's 127.0.0.1, where the driver serves
+// /readiness.
+func TestLoopbackRule(t *testing.T) {
 	netv(t)
 	container(t, "c1", "--network", "netv")
 	pid := inspect(t, "{{.State.Pid}}", "c1")
@@ -242,15 +242,15 @@ func TestContainersDoNotReachTheLoopback(t *testing.T) {
 	}
 }
 
-func TestLabelsWithinASecond(t *testing.T) {
+func TestLabels(t *testing.T) {
 	netv(t)
-	makeNetwork(t, "small", "--subnet", "10.50.0.0/28")
+	createNetwork(t, "small", "--subnet", "10.50.0.0/28")
 	id := docker(t, "run", "-d", "--name", "web", "--stop-signal", "KILL", "--network", "netv", "-l",
 		"org.projectcalico.label.role=web", "-l", "org.projectcalico.label.no/such/name=x", "box", "sleep", "100000")
 	started := time.Now()
 	labelled := func(count int) func() error {
 		return func() error {
-			stored, err := lab.endpoints.OfNode(t.Context())
+			stored, err := lab.endpoints.ListNode(t.Context())
 			if err != nil {
 				return err
 			}
@@ -290,22 +290,22 @@ func TestLabelsWithinASecond(t *testing.T) {
 func TestProfile(t *testing.T) {
 	profiles := func() bool {
 		_, err := lab.client.Profiles().Get(t.Context(), "netv", options.GetOptions{})
-		if err != nil && !datastore.Absent(err) {
+		if err != nil && !datastore.IsNotFound(err) {
 			t.Fatal(err)
 		}
 		return err == nil
 	}
 	netv(t)
 	if !profiles() {
-		t.Error("a network without a profile")
+		t.Error("no profile")
 	}
-	t.Run("two networks", func(t *testing.T) { makeNetwork(t, "again", "--subnet", "192.168.0.0/16") })
+	t.Run("two networks", func(t *testing.T) { createNetwork(t, "again", "--subnet", "192.168.0.0/16") })
 	if !profiles() {
-		t.Error("the profile went with the first of two networks")
+		t.Error("the profile was deleted with the first of two networks")
 	}
 	docker(t, "network", "rm", "netv")
 	if profiles() {
-		t.Error("the profile stayed after the last network")
+		t.Error("the profile exists after the last network")
 	}
 	docker(t, "network", "create", "-d", "calico", "--ipam-driver", "calico-ipam", "--subnet", "192.168.0.0/16", "netv")
 }

@@ -23,7 +23,7 @@ var api = &http.Client{Transport: &http.Transport{
 }}
 
 func dockerEndpoints() (map[string]bool, error) {
-	endpoints, _, err := engine.At(dockerSocket).Endpoints(context.Background(), driver.NetworkName)
+	endpoints, _, err := engine.New(dockerSocket).Endpoints(context.Background(), driver.NetworkName)
 	known := map[string]bool{}
 	for id := range endpoints {
 		known[id] = true

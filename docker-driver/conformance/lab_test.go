@@ -1,12 +1,12 @@
 //go:build engine
 
-// Package conformance drives the real driver with a real engine and a real etcd, from docker as a person types it.
-// Everything runs in network and mount namespaces of its own, so that neither an engine of the machine nor its
-// network is touched. It needs root, etcd, dockerd with containerd and runc, docker, iptables and a static busybox.
+// Package conformance tests the driver with a real engine and a real etcd by docker commands. Everything runs in
+// network, PID and mount namespaces of its own, so it does not change this machine's engine or network. It needs root,
+// etcd, dockerd with containerd and runc, docker, iptables and a static busybox.
 //
 //	go test -tags engine ./conformance
 //
-// DOCKERD, DOCKER, ETCD and BUSYBOX name other programs than those on PATH.
+// DOCKERD, DOCKER, ETCD and BUSYBOX specify other programs than those on PATH.
 package conformance
 
 import (
@@ -42,8 +42,8 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// inside is set for the test program that runs in the namespaces; it holds the folder for everything.
-const inside = "CALICO_CONFORMANCE_FOLDER"
+// folderVariable is the environment variable of the test program inside the namespaces, with the folder for all files.
+const folderVariable = "CALICO_CONFORMANCE_FOLDER"
 
 const (
 	node    = "a0"
@@ -51,24 +51,24 @@ const (
 	version = "v0-conformance"
 )
 
-// soon bounds every wait for something that must come by itself.
-const soon = 45 * time.Second
+// waitTimeout limits a wait for a condition.
+const waitTimeout = 45 * time.Second
 
-// patience is how long the driver waits for etcd in a call.
-const patience = 30 * time.Second
+// startTimeout is the driver's --start-timeout.
+const startTimeout = 30 * time.Second
 
-// unclaimed bounds the wait until nothing is left of a container that did not start: the driver keeps its address for
-// patience and the 30 s in which an engine repeats a call, and then looks again.
-const unclaimed = patience + 30*time.Second + soon
+// reconcileTimeout limits the wait until reconciliation has removed a container that did not start. Its address is
+// claimed for startTimeout and the 30 s in which an engine repeats a call.
+const reconcileTimeout = startTimeout + 30*time.Second + waitTimeout
 
 func TestMain(m *testing.M) {
-	folder := os.Getenv(inside)
+	folder := os.Getenv(folderVariable)
 	var code int
 	var err error
 	if folder == "" {
-		code, err = enter()
+		code, err = runInNamespaces()
 	} else {
-		code, err = within(m, folder)
+		code, err = runTests(m, folder)
 	}
 	if err != nil {
 		log.Print(err)
@@ -77,8 +77,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// enter builds the driver and runs this test program again in namespaces of its own.
-func enter() (int, error) {
+// runInNamespaces builds the driver and runs this test program again in namespaces of its own.
+func runInNamespaces() (int, error) {
 	folder, err := os.MkdirTemp("", "calico-conformance-")
 	if err != nil {
 		return 1, err
@@ -95,10 +95,10 @@ func enter() (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	// The shell is the first process of the PID namespace, which has to reap the processes that others leave behind:
-	// to an engine, a containerd that nobody reaped is one that runs. All that runs ends with it.
+	// The shell is process 1 of the PID namespace and reaps orphans. Otherwise an engine takes a containerd zombie for
+	// a running containerd. All processes end with it.
 	again := exec.Command("sh", slices.Concat([]string{"-c", `"$@" & wait $!`, "sh", program}, os.Args[1:])...)
-	again.Env = append(os.Environ(), inside+"="+folder)
+	again.Env = append(os.Environ(), folderVariable+"="+folder)
 	again.Stdout, again.Stderr = os.Stdout, os.Stderr
 	again.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID,
@@ -112,7 +112,8 @@ func enter() (int, error) {
 	return 0, err
 }
 
-func within(m *testing.M, folder string) (int, error) {
+// runTests prepares the namespaces, starts the programs and runs the tests.
+func runTests(m *testing.M, folder string) (int, error) {
 	logrus.SetOutput(io.Discard)
 	mounts := []struct {
 		source, target, kind string
@@ -127,7 +128,7 @@ func within(m *testing.M, folder string) (int, error) {
 			return 1, fmt.Errorf("mount %s: %w", each.target, err)
 		}
 	}
-	// The default route is what the kernel answers for 169.254.1.1 by; nobody is behind it.
+	// The kernel answers ARP for 169.254.1.1 only with a route to it, so there is a default route, to an unused address.
 	for _, line := range []string{
 		"ip link set lo up", "ip link add uplink type bridge", "ip address add 10.99.0.1/24 dev uplink",
 		"ip address add fd00:99::1/64 dev uplink nodad", "ip link set uplink up", "ip route add default via 10.99.0.2",
@@ -149,7 +150,7 @@ func within(m *testing.M, folder string) (int, error) {
 	return code, lab.stop()
 }
 
-// lab is the one host that all tests use, one after the other.
+// lab is the host that all tests use in sequence.
 var lab *host
 
 type host struct {
@@ -160,7 +161,7 @@ type host struct {
 	endpoints            workload.Endpoints
 }
 
-// process is a program that tests kill and start again. Its output goes to a file.
+// process is a program that tests kill and restart. Its output is appended to a file.
 type process struct {
 	name    string
 	command func() *exec.Cmd
@@ -184,7 +185,7 @@ func (p *process) start() error {
 
 func (p *process) signal(signal syscall.Signal) error { return p.running.Process.Signal(signal) }
 
-// end sends the signal and waits until the process is gone. How it ended is what the signal asked for.
+// end sends the signal and waits until the process ends. The exit status is ignored, because it depends on the signal.
 func (p *process) end(signal syscall.Signal) error {
 	if err := p.signal(signal); err != nil {
 		return err
@@ -201,7 +202,7 @@ func start(folder string) (*host, error) {
 	}}
 	h.driver = &process{name: "the driver", output: filepath.Join(folder, "driver.log"), command: func() *exec.Cmd {
 		command := exec.Command(filepath.Join(folder, "calico-docker-driver"),
-			"--state-dir", filepath.Join(folder, "state"), "--settle", "2s", "--patience", patience.String(),
+			"--state-dir", filepath.Join(folder, "state"), "--recheck-delay", "2s", "--start-timeout", startTimeout.String(),
 			"--mtu-file", filepath.Join(folder, "mtu"))
 		command.Env = append(os.Environ(), "DATASTORE_TYPE=etcdv3", "ETCD_ENDPOINTS="+etcdURL, "NODENAME="+node)
 		return command
@@ -218,7 +219,7 @@ func start(folder string) (*host, error) {
 	if err := h.startDocker(false); err != nil {
 		return nil, err
 	}
-	return h, errors.Join(h.fill(), h.importImage())
+	return h, errors.Join(h.createResources(), h.importImage())
 }
 
 // startDocker starts the engine and waits until it answers.
@@ -227,7 +228,7 @@ func (h *host) startDocker(liveRestore bool) error {
 	if err := os.WriteFile(filepath.Join(h.folder, "daemon.json"), []byte(settings), 0o600); err != nil {
 		return err
 	}
-	// An engine that was killed leaves it, and the number may be another process's by now.
+	// A killed engine leaves the file, and the process ID may belong to another process now.
 	if err := os.Remove("/var/run/docker.pid"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -240,19 +241,19 @@ func (h *host) startDocker(liveRestore bool) error {
 	})
 }
 
-// fill makes what Calico's startup and the operator make.
-func (h *host) fill() error {
+// createResources creates the nodes, pools and rules that Calico and the operator create.
+func (h *host) createResources() error {
 	config := apiconfig.NewCalicoAPIConfig()
 	config.Spec.DatastoreType, config.Spec.EtcdEndpoints = apiconfig.EtcdV3, etcdURL
 	var err error
 	if h.client, err = clientv3.New(*config); err != nil {
 		return err
 	}
-	if h.blocks, err = datastore.BlocksOf(h.client); err != nil {
+	if h.blocks, err = datastore.NewBlocks(h.client); err != nil {
 		return err
 	}
 	h.endpoints = workload.Endpoints{Client: h.client.WorkloadEndpoints(), Node: node}
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
 	for _, name := range []string{node, "a1"} {
 		n := libapi.NewNode()
@@ -272,7 +273,7 @@ func (h *host) fill() error {
 			return err
 		}
 	}
-	// Docker drops what it does not forward itself; where Felix runs, it lets containers' packets pass.
+	// Docker sets the policy of FORWARD to DROP. On a host with Felix, Felix accepts the containers' packets.
 	for _, program := range []string{"iptables", "ip6tables"} {
 		if output, err := exec.Command(program, "-P", "FORWARD", "ACCEPT").CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", program, err, output)
@@ -309,9 +310,9 @@ func (h *host) importImage() error {
 	return nil
 }
 
-// underway counts the calls of this path that the driver has not answered.
-func (h *host) underway(call string) int {
-	files, err := filepath.Glob(filepath.Join(h.folder, "state", "unanswered", call+"-*"))
+// inProgress returns the number of requests of the call in the driver's journal.
+func (h *host) inProgress(call string) int {
+	files, err := filepath.Glob(filepath.Join(h.folder, "state", "requests", call+"-*"))
 	if err != nil {
 		panic(err)
 	}
@@ -331,7 +332,7 @@ func (h *host) showLogs() {
 			continue
 		}
 		lines := strings.Split(string(content), "\n")
-		log.Printf("the last lines of %s:\n%s", p.name, strings.Join(lines[max(0, len(lines)-60):], "\n"))
+		log.Printf("last lines of %s:\n%s", p.name, strings.Join(lines[max(0, len(lines)-60):], "\n"))
 	}
 }
 
@@ -339,25 +340,25 @@ func cli() string { return cmp.Or(os.Getenv("DOCKER"), "docker") }
 
 // run runs docker with the arguments.
 func (h *host) run(arguments ...string) (string, error) {
-	output, complaint, err := attempt(arguments...)
+	output, message, err := attempt(arguments...)
 	if err != nil {
-		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(arguments, " "), err, complaint)
+		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(arguments, " "), err, message)
 	}
 	return output, nil
 }
 
-// attempt runs docker and returns what it prints on both outputs.
+// attempt runs docker and returns its standard output and standard error.
 func attempt(arguments ...string) (string, string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, cli(), arguments...)
-	var output, complaint bytes.Buffer
-	command.Stdout, command.Stderr = &output, &complaint
+	var output, message bytes.Buffer
+	command.Stdout, command.Stderr = &output, &message
 	err := command.Run()
-	return strings.TrimSpace(output.String()), strings.TrimSpace(complaint.String()), err
+	return strings.TrimSpace(output.String()), strings.TrimSpace(message.String()), err
 }
 
-// docker runs docker and fails the test when it fails.
+// docker runs docker and returns its output. It fails the test on an error.
 func docker(t *testing.T, arguments ...string) string {
 	t.Helper()
 	output, err := lab.run(arguments...)
@@ -367,17 +368,17 @@ func docker(t *testing.T, arguments ...string) string {
 	return output
 }
 
-// refused runs docker, which must fail with the sentence.
-func refused(t *testing.T, sentence string, arguments ...string) {
+// refused runs docker and checks that it fails with the message.
+func refused(t *testing.T, want string, arguments ...string) {
 	t.Helper()
-	_, complaint, err := attempt(arguments...)
-	if err == nil || !strings.Contains(complaint, sentence) {
-		t.Errorf("docker %s: %v, %q, not: %s", strings.Join(arguments, " "), err, complaint, sentence)
+	_, message, err := attempt(arguments...)
+	if err == nil || !strings.Contains(message, want) {
+		t.Errorf("docker %s: %v, %q, not: %s", strings.Join(arguments, " "), err, message, want)
 	}
 }
 
-// makeNetwork creates a network and removes it with all of its containers after the test, which must leave nothing.
-func makeNetwork(t *testing.T, name string, arguments ...string) {
+// createNetwork creates a network. After the test it removes all containers and the network.
+func createNetwork(t *testing.T, name string, arguments ...string) {
 	t.Helper()
 	docker(t, slices.Concat([]string{"network", "create", "-d", "calico", "--ipam-driver", "calico-ipam"}, arguments,
 		[]string{name})...)
@@ -389,9 +390,9 @@ func makeNetwork(t *testing.T, name string, arguments ...string) {
 	})
 }
 
-// removeNetwork removes a network that no container is on. Engines of the 20.10 line count a network's endpoints, and
-// lose count when several containers start and end at once (https://github.com/moby/moby/issues/42119): until the
-// engine's next start, which counts anew, such a network has "active endpoints".
+// removeNetwork removes a network without containers. Engines of the 20.10 line count a network's endpoints, and the
+// count can become wrong when several containers start and stop at once (https://github.com/moby/moby/issues/42119).
+// Then the network "has active endpoints" until the next start of the engine.
 func removeNetwork(t *testing.T, name string) {
 	t.Helper()
 	_, err := lab.run("network", "rm", name)
@@ -408,10 +409,10 @@ func removeNetwork(t *testing.T, name string) {
 
 func netv(t *testing.T) {
 	t.Helper()
-	makeNetwork(t, "netv", "--subnet", "192.168.0.0/16")
+	createNetwork(t, "netv", "--subnet", "192.168.0.0/16")
 }
 
-// container starts a container that stays, and ends at once when it is told to.
+// container starts a container that runs until it is stopped, and stops at once.
 func container(t *testing.T, name string, arguments ...string) {
 	t.Helper()
 	docker(t, slices.Concat([]string{"run", "-d", "--name", name, "--stop-signal", "KILL"}, arguments,
@@ -433,7 +434,7 @@ func ping(t *testing.T, from string, to string) {
 	docker(t, "exec", from, "ping", "-c", "1", "-W", "3", to)
 }
 
-// create makes a container by the engine's API, for options that a docker of another age than the engine refuses.
+// create creates a container by the engine's API, for options that a docker client of another version refuses.
 func create(t *testing.T, name string, body map[string]any) {
 	t.Helper()
 	content, err := json.Marshal(body)
@@ -451,12 +452,12 @@ func create(t *testing.T, name string, body map[string]any) {
 	}
 }
 
-// problems compares all of Docker, endpoints, IPAM and interfaces; it says what `calicoctl ipam check` would say,
-// which cannot be asked where there is no Kubernetes.
-func (h *host) problems() error {
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+// checkConsistent compares Docker's endpoints, WorkloadEndpoints, allocations and interfaces. `calicoctl ipam check` is not
+// used, because it needs Kubernetes.
+func (h *host) checkConsistent() error {
+	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
-	stored, err := h.endpoints.OfNode(ctx)
+	stored, err := h.endpoints.ListNode(ctx)
 	if err != nil {
 		return err
 	}
@@ -464,7 +465,7 @@ func (h *host) problems() error {
 	if err != nil {
 		return err
 	}
-	owned, err := link.Host{}.Owned()
+	owned, err := link.Host{}.List()
 	if err != nil {
 		return err
 	}
@@ -477,25 +478,25 @@ func (h *host) problems() error {
 	for _, endpoint := range stored {
 		id := endpoint.Spec.Endpoint
 		if !known[id] {
-			found = append(found, fmt.Errorf("endpoint %s is stored and not Docker's", id))
+			found = append(found, fmt.Errorf("WorkloadEndpoint %s has no Docker endpoint", id))
 		}
 		if owned[id] != endpoint.Spec.InterfaceName {
 			found = append(found, fmt.Errorf("endpoint %s has no interface %s", id, endpoint.Spec.InterfaceName))
 		}
 		for _, each := range workload.Addresses(&endpoint) {
 			if used[each] != "" {
-				found = append(found, fmt.Errorf("address %s is that of endpoints %s and %s", each, used[each], id))
+				found = append(found, fmt.Errorf("address %s belongs to endpoints %s and %s", each, used[each], id))
 			}
 			used[each] = id
 		}
 	}
 	if len(known) != len(stored) || len(owned) != len(stored) {
-		found = append(found, fmt.Errorf("%d endpoints are Docker's, %d stored, %d have an interface", len(known),
+		found = append(found, fmt.Errorf("%d Docker endpoints, %d WorkloadEndpoints, %d interfaces", len(known),
 			len(stored), len(owned)))
 	}
 	for _, allocation := range allocations {
 		if used[allocation.Address] == "" {
-			found = append(found, fmt.Errorf("address %s is allocated and no endpoint's", allocation.Address))
+			found = append(found, fmt.Errorf("address %s is allocated and has no endpoint", allocation.Address))
 		}
 		delete(used, allocation.Address)
 	}
@@ -508,28 +509,28 @@ func (h *host) problems() error {
 	return errors.Join(found...)
 }
 
-// consistent waits until nothing is wrong.
+// consistent waits until there are no differences.
 func consistent(t *testing.T) {
 	t.Helper()
-	if err := untilLimit(unclaimed, lab.problems); err != nil {
+	if err := waitUntil(reconcileTimeout, lab.checkConsistent); err != nil {
 		t.Error(err)
 	}
 }
 
-// inspect returns what docker says of a network or container in a Go template.
+// inspect returns the output of docker inspect with a Go template.
 func inspect(t *testing.T, template, name string) string {
 	t.Helper()
 	return docker(t, "inspect", "-f", template, name)
 }
 
-// until tries until there is no error, for a bounded time.
-func until(try func() error) error { return untilLimit(soon, try) }
+// until calls check until it returns no error, for at most waitTimeout.
+func until(check func() error) error { return waitUntil(waitTimeout, check) }
 
-// untilLimit tries until there is no error, for as long as the limit.
-func untilLimit(limit time.Duration, try func() error) error {
-	deadline := time.Now().Add(limit)
+// waitUntil calls check until it returns no error, for at most the time-out.
+func waitUntil(timeout time.Duration, check func() error) error {
+	deadline := time.Now().Add(timeout)
 	for {
-		err := try()
+		err := check()
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}

@@ -30,7 +30,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// connection is a TCP connection between two containers, on which every line that goes in comes out.
+// connection is a TCP connection between two containers. The server sends every line back.
 type connection struct {
 	in  interface{ Write([]byte) (int, error) }
 	out *bufio.Scanner
@@ -70,13 +70,13 @@ func (c connection) echo(line string) error {
 	return nil
 }
 
-func TestDriverIsKilled(t *testing.T) {
+func TestDriverKilled(t *testing.T) {
 	netv(t)
 	container(t, "c1", "--network", "netv")
 	container(t, "c2", "--network", "netv", "-p", "8080:80")
-	line := connect(t, "c1", "c2")
+	tcp := connect(t, "c1", "c2")
 	must(t, lab.driver.end(syscall.SIGKILL))
-	must(t, line.echo("without a driver"))
+	must(t, tcp.echo("without a driver"))
 	ping(t, "c1", address(t, "c2", "netv").String())
 	finished := make(chan error, 1)
 	go func() {
@@ -86,19 +86,19 @@ func TestDriverIsKilled(t *testing.T) {
 	docker(t, "ps")
 	must(t, lab.driver.start())
 	if err := <-finished; err != nil {
-		t.Errorf("a container that was started meanwhile: %v", err)
+		t.Errorf("a container that was started in between: %v", err)
 	}
-	must(t, line.echo("with a new driver"))
+	must(t, tcp.echo("with a new driver"))
 	refused(t, "address already in use", "run", "--rm", "-p", "8080:80", "box", "true")
 	docker(t, "rm", "-f", "c2")
-	if left, err := rules(); err != nil || left != "" {
-		t.Errorf("rules left: %v\n%s", err, left)
+	if remaining, err := rules(); err != nil || remaining != "" {
+		t.Errorf("remaining rules: %v\n%s", err, remaining)
 	}
 	consistent(t)
 }
 
-// TestDriverIsKilledInsideACall kills it while it waits for etcd. Docker repeats the call, and leaves out its content.
-func TestDriverIsKilledInsideACall(t *testing.T) {
+// TestDriverKilledDuringCall kills the driver while it waits for etcd. Docker repeats the call without its content.
+func TestDriverKilledDuringCall(t *testing.T) {
 	netv(t)
 	for _, each := range []struct {
 		call      string
@@ -115,15 +115,15 @@ func TestDriverIsKilledInsideACall(t *testing.T) {
 			finished <- err
 		}()
 		err := until(func() error {
-			if lab.underway(each.call) == 0 {
-				return fmt.Errorf("no %s is under way", each.call)
+			if lab.inProgress(each.call) == 0 {
+				return fmt.Errorf("no %s is in progress", each.call)
 			}
 			return nil
 		})
 		must(t, errors.Join(err, lab.driver.end(syscall.SIGKILL), lab.driver.start(), lab.etcd.signal(syscall.SIGCONT)))
 		must(t, <-finished)
-		if count := lab.underway(each.call); count != 0 {
-			t.Errorf("%d times %s is still under way", count, each.call)
+		if count := lab.inProgress(each.call); count != 0 {
+			t.Errorf("%d calls of %s are in progress", count, each.call)
 		}
 		if each.call == "IpamDriver.RequestAddress" {
 			ping(t, "c1", "10.99.0.1")
@@ -132,9 +132,9 @@ func TestDriverIsKilledInsideACall(t *testing.T) {
 	}
 }
 
-func TestEngineIsKilled(t *testing.T) {
+func TestEngineKilled(t *testing.T) {
 	netv(t)
-	makeNetwork(t, "small", "--subnet", "10.50.0.0/28")
+	createNetwork(t, "small", "--subnet", "10.50.0.0/28")
 	container(t, "always", "--network", "netv", "--ip", "192.168.0.101", "--restart", "always", "-p", "8080:80")
 	docker(t, "network", "connect", "--ip", "10.50.0.9", "small", "always")
 	container(t, "once", "--network", "netv", "--ip", "192.168.0.102")
@@ -146,10 +146,10 @@ func TestEngineIsKilled(t *testing.T) {
 			return err
 		}))
 		if got := address(t, "always", "netv").String(); got != "192.168.0.101" {
-			t.Errorf("came back with %s", got)
+			t.Errorf("restarted with %s", got)
 		}
 		if got := address(t, "always", "small").String(); got != "10.50.0.9" {
-			t.Errorf("came back with %s", got)
+			t.Errorf("restarted with %s", got)
 		}
 		consistent(t)
 		docker(t, "start", "once")
@@ -157,7 +157,7 @@ func TestEngineIsKilled(t *testing.T) {
 	}
 }
 
-func TestEngineRestartsInOrder(t *testing.T) {
+func TestEngineRestart(t *testing.T) {
 	netv(t)
 	container(t, "always", "--network", "netv", "--ip", "192.168.0.101", "--restart", "always")
 	must(t, lab.docker.end(syscall.SIGTERM))
@@ -169,7 +169,7 @@ func TestEngineRestartsInOrder(t *testing.T) {
 	consistent(t)
 }
 
-func TestEngineRestartsUnderRunningContainers(t *testing.T) {
+func TestEngineRestartWithLiveRestore(t *testing.T) {
 	must(t, lab.docker.end(syscall.SIGTERM))
 	must(t, lab.startDocker(true))
 	t.Cleanup(func() {
@@ -179,24 +179,24 @@ func TestEngineRestartsUnderRunningContainers(t *testing.T) {
 	netv(t)
 	container(t, "c1", "--network", "netv")
 	container(t, "c2", "--network", "netv", "--ip", "192.168.0.100")
-	line := connect(t, "c1", "c2")
+	tcp := connect(t, "c1", "c2")
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		must(t, lab.docker.end(signal))
-		must(t, line.echo("without an engine"))
+		must(t, tcp.echo("without an engine"))
 		must(t, lab.driver.end(syscall.SIGTERM))
 		must(t, lab.driver.start())
-		must(t, line.echo("with a new driver"))
+		must(t, tcp.echo("with a new driver"))
 		must(t, lab.startDocker(true))
-		// Longer than a reconciliation takes, which must leave the containers alone.
+		// Longer than a reconciliation, which must not change the containers.
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
-			must(t, line.echo("with a new engine"))
+			must(t, tcp.echo("with a new engine"))
 		}
 		consistent(t)
 	}
 	refused(t, "taken by container c2", "run", "--rm", "--network", "netv", "--ip", "192.168.0.100", "box", "true")
 }
 
-// TestReboot leaves what the loss of power leaves: everything on disk, and nothing of the kernel's.
+// TestReboot simulates a power failure: files remain, and the kernel's state is lost.
 func TestReboot(t *testing.T) {
 	netv(t)
 	container(t, "always", "--network", "netv", "--ip", "192.168.0.101", "--restart", "always", "-p", "8080:80")
@@ -207,7 +207,7 @@ func TestReboot(t *testing.T) {
 	must(t, lab.driver.end(syscall.SIGKILL))
 	must(t, exec.Command("kill", append([]string{"-9"}, pids...)...).Run())
 	must(t, until(func() error {
-		owned, err := link.Host{}.Owned()
+		owned, err := link.Host{}.List()
 		if err != nil {
 			return err
 		}
@@ -228,18 +228,18 @@ func TestReboot(t *testing.T) {
 	consistent(t)
 	docker(t, "start", "once")
 	docker(t, "rm", "-f", "always")
-	if left, err := rules(); err != nil || left != "" {
-		t.Errorf("rules left: %v\n%s", err, left)
+	if remaining, err := rules(); err != nil || remaining != "" {
+		t.Errorf("remaining rules: %v\n%s", err, remaining)
 	}
 	consistent(t)
 }
 
-func TestEtcdIsOutOfReach(t *testing.T) {
+func TestEtcdUnavailable(t *testing.T) {
 	netv(t)
 	container(t, "c1", "--network", "netv")
 	container(t, "c2", "--network", "netv", "--ip", "192.168.0.100")
 	container(t, "gone", "--network", "netv")
-	line := connect(t, "c1", "c2")
+	tcp := connect(t, "c1", "c2")
 	must(t, lab.etcd.signal(syscall.SIGSTOP))
 	resumed := false
 	t.Cleanup(func() {
@@ -248,37 +248,37 @@ func TestEtcdIsOutOfReach(t *testing.T) {
 		}
 	})
 	docker(t, "rm", "-f", "gone")
-	must(t, line.echo("without etcd"))
+	must(t, tcp.echo("without etcd"))
 	finished := make(chan error, 1)
 	go func() {
 		_, err := lab.run("run", "-d", "--name", "c3", "--stop-signal", "KILL", "--network", "netv", "box", "sleep", "100000")
 		finished <- err
 	}()
-	// Longer than one try of the driver.
+	// Longer than one attempt of the driver.
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
-		must(t, line.echo("without etcd"))
+		must(t, tcp.echo("without etcd"))
 	}
 	must(t, lab.etcd.signal(syscall.SIGCONT))
 	resumed = true
 	if err := <-finished; err != nil {
-		t.Errorf("a container that was started meanwhile: %v", err)
+		t.Errorf("a container that was started in between: %v", err)
 	}
 	consistent(t)
 }
 
-func TestWhatWasLeftIsMended(t *testing.T) {
+func TestReconcileAfterRestart(t *testing.T) {
 	netv(t)
 	container(t, "c1", "--network", "netv", "-l", "org.projectcalico.label.role=web")
 	id := docker(t, "inspect", "-f", "{{.NetworkSettings.Networks.netv.EndpointID}}", "c1")
-	left := netip.MustParseAddr("192.168.0.200")
+	leaked := netip.MustParseAddr("192.168.0.200")
 	handle := ipam.NewHandle()
 	must(t, lab.client.IPAM().AssignIP(t.Context(), calico.AssignIPArgs{
-		IP: cnet.MustParseIP(left.String()), HandleID: &handle, Hostname: node, Attrs: ipam.Attributes(node),
+		IP: cnet.MustParseIP(leaked.String()), HandleID: &handle, Hostname: node, Attrs: ipam.Attributes(node),
 	}))
 	must(t, lab.endpoints.Put(t.Context(), lab.endpoints.New("0123456789abcdef", "02:42:c0:a8:00:c8",
-		[]netip.Addr{left}, []string{"netv"})))
-	stray := link.Pair{EndpointID: "fedcba9876543210", Host: "califedcba98765", Peer: "tempfedcba98765"}
-	must(t, link.Host{}.Create(stray))
+		[]netip.Addr{leaked}, []string{"netv"})))
+	stale := link.Pair{EndpointID: "fedcba9876543210", Host: "califedcba98765", Peer: "tempfedcba98765"}
+	must(t, link.Host{}.Create(stale))
 	must(t, lab.endpoints.Delete(t.Context(), id))
 	must(t, lab.driver.end(syscall.SIGTERM))
 	must(t, lab.driver.start())
@@ -286,20 +286,20 @@ func TestWhatWasLeftIsMended(t *testing.T) {
 	endpoint, err := lab.endpoints.Get(t.Context(), id)
 	must(t, err)
 	if got := workload.Addresses(endpoint); len(got) != 1 || got[0] != address(t, "c1", "netv") {
-		t.Errorf("the endpoint was stored again with %v", got)
+		t.Errorf("the endpoint was recreated with %v", got)
 	}
 	must(t, until(func() error {
 		endpoint, err := lab.endpoints.Get(t.Context(), id)
 		if err == nil && endpoint.Labels["role"] != "web" {
-			return fmt.Errorf("the endpoint was stored again without its labels: %v", endpoint.Labels)
+			return fmt.Errorf("the endpoint was recreated without its labels: %v", endpoint.Labels)
 		}
 		return err
 	}))
-	docker(t, "run", "--rm", "--network", "netv", "--ip", left.String(), "box", "true")
+	docker(t, "run", "--rm", "--network", "netv", "--ip", leaked.String(), "box", "true")
 }
 
-// TestRulesThatWereFlushed takes the driver's rules away. Every refused command has the driver compare.
-func TestRulesThatWereFlushed(t *testing.T) {
+// TestReconcileFlushedRules flushes the driver's rules. A failed call requests a reconciliation.
+func TestReconcileFlushedRules(t *testing.T) {
 	netv(t)
 	container(t, "web", "--network", "netv", "-p", "8080:80")
 	before, err := rules()
@@ -316,9 +316,9 @@ func TestRulesThatWereFlushed(t *testing.T) {
 		}
 		return err
 	}))
-	shield, err := exec.Command("iptables-save", "-t", "raw").Output()
-	if err != nil || !strings.Contains(string(shield), "calico-docker-driver") {
-		t.Errorf("the raw table is %v\n%s", err, shield)
+	raw, err := exec.Command("iptables-save", "-t", "raw").Output()
+	if err != nil || !strings.Contains(string(raw), "calico-docker-driver") {
+		t.Errorf("the raw table is %v\n%s", err, raw)
 	}
 }
 

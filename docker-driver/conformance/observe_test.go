@@ -17,14 +17,14 @@ import (
 	"testing"
 )
 
-const observed = "http://127.0.0.1:9101"
+const statusURL = "http://127.0.0.1:9101"
 
 func page(t *testing.T, path string) (int, string) {
 	t.Helper()
 	var status int
 	var body []byte
 	must(t, until(func() error {
-		response, err := http.Get(observed + path)
+		response, err := http.Get(statusURL + path)
 		if err != nil {
 			return err
 		}
@@ -36,7 +36,7 @@ func page(t *testing.T, path string) (int, string) {
 	return status, string(body)
 }
 
-// sample is a line of Prometheus' text format.
+// sample matches a sample in Prometheus' text format.
 var sample = regexp.MustCompile(`^([a-z_]+)(\{[a-z_]+="[^"]*"(?:,[a-z_]+="[^"]*")*\})? (\S+)$`)
 
 func metrics(t *testing.T) map[string]float64 {
@@ -55,7 +55,7 @@ func metrics(t *testing.T) map[string]float64 {
 		}
 		parts := sample.FindStringSubmatch(line)
 		if parts == nil {
-			t.Fatalf("no sample: %q", line)
+			t.Fatalf("not a sample: %q", line)
 		}
 		family := regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(parts[1], "")
 		if !typed[parts[1]] && !typed[family] {
@@ -87,7 +87,7 @@ func TestMetrics(t *testing.T) {
 		`calico_docker_call_seconds_count{call="IpamDriver.ReleaseAddress"}`:     1,
 	} {
 		if got := after[name] - before[name]; got != more {
-			t.Errorf("%s went from %g to %g, which is not %g more", name, before[name], after[name], more)
+			t.Errorf("%s went from %g to %g, not by %g", name, before[name], after[name], more)
 		}
 	}
 	for name, want := range map[string]float64{
@@ -134,10 +134,10 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// field is one of slog's key=value pairs.
+// field matches a key=value pair of slog.
 var field = regexp.MustCompile(`([a-z]+)=("(?:[^"\\]|\\.)*"|[^ "]*)`)
 
-// TestLogs reads all that the driver has said: every line says when, how bad and what, and calls say how long.
+// TestLogs reads the driver's log: every line has time, level and message, and calls have a duration.
 func TestLogs(t *testing.T) {
 	netv(t)
 	container(t, "c1", "--network", "netv", "--ip", "192.168.0.100")
@@ -154,10 +154,10 @@ func TestLogs(t *testing.T) {
 			fields[pair[1]] = pair[2]
 		}
 		if fields["time"] == "" || fields["level"] == "" || fields["msg"] == "" {
-			t.Fatalf("no structured line: %s", lines.Text())
+			t.Fatalf("not a structured line: %s", lines.Text())
 		}
 		if fields["call"] != "" && fields["took"] == "" {
-			t.Errorf("a call without its time: %s", lines.Text())
+			t.Errorf("a call without a duration: %s", lines.Text())
 		}
 		calls[fields["call"]] = true
 	}

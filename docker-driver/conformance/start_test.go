@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// BenchmarkStart starts containers by turns on the engine's default bridge, on a bridge of a person's own, and on a
-// Calico network. It reports the medians, and the medians of each turn's ratios. The bridge of one's own is there
-// because engines set up their resolver on every network but the default one, which 20.10 takes long for. With -v it
-// prints what each start took, in µs; the bench of the lab reads that.
+// BenchmarkStart starts containers in turn on the engine's default bridge, on a user-defined bridge, and on a Calico
+// network. It reports the medians of the durations and of the ratios. The user-defined bridge is included because
+// engines start their resolver on every network except the default one, which is slow on 20.10. With -v it prints the
+// duration of each start in µs, which the lab's bench reads.
 //
 //	go test -tags engine -run '^$' -bench Start -benchtime 40x ./conformance
 func BenchmarkStart(b *testing.B) {

@@ -56,7 +56,7 @@ func TestBlocksAllocations(t *testing.T) {
 		blocks:  []*model.KVPair{{Key: model.BlockKey{CIDR: cidr}, Value: block}},
 		handles: []*model.KVPair{handle(own), handle(other), handle("docker-empty"), handle("other-empty")},
 	}}
-	blocks, err := datastore.BlocksOf(c)
+	blocks, err := datastore.NewBlocks(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
-// Package datastore connects to Calico's etcd, and gives every step that asks it a limit in time. It owes the person
-// who waits an error that names the step, the etcd members and what to look at.
+// Package datastore connects to Calico's etcd and retries requests to it for a limited time. An error after the time limit
+// names the step, the etcd members and what to check.
 package datastore
 
 import (
@@ -21,85 +21,87 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// attempt is how long one try may take: etcd itself gives up on a request without a quorum after 5 to 7 seconds, and
-// the client must be able to move on to a member that answers.
-const attempt = 8 * time.Second
+// attemptTimeout limits one attempt. It is longer than etcd's own time-out for a request without a quorum (5 to 7 s), and
+// short enough that the client can try another member.
+const attemptTimeout = 8 * time.Second
 
-// pause lies between tries.
-const pause = 200 * time.Millisecond
+// retryDelay is the pause between attempts.
+const retryDelay = 200 * time.Millisecond
 
-// etcdLog is the variable by which etcd's client decides what it logs.
-const etcdLog = "ETCD_CLIENT_DEBUG"
+// etcdLogLevel is the environment variable with the log level of etcd's client.
+const etcdLogLevel = "ETCD_CLIENT_DEBUG"
 
-// Connect reads DATASTORE_TYPE, ETCD_ENDPOINTS and the rest of Calico's own environment. It does not wait for etcd.
-func Connect() (clientv3.Interface, Patience, error) {
+// Connect makes a client from Calico's environment variables (DATASTORE_TYPE, ETCD_ENDPOINTS and so on). It does not wait
+// for etcd.
+func Connect() (clientv3.Interface, Retry, error) {
 	config, err := apiconfig.LoadClientConfigFromEnvironment()
 	if err != nil {
-		return nil, Patience{}, fmt.Errorf("read the datastore's settings from the environment: %w", err)
+		return nil, Retry{}, fmt.Errorf("read the datastore configuration from the environment: %w", err)
 	}
 	if config.Spec.DatastoreType != apiconfig.EtcdV3 {
-		return nil, Patience{}, fmt.Errorf("DATASTORE_TYPE is %q: this driver needs %q", config.Spec.DatastoreType,
+		return nil, Retry{}, fmt.Errorf("DATASTORE_TYPE is %q: this driver needs %q", config.Spec.DatastoreType,
 			apiconfig.EtcdV3)
 	}
-	// The etcd client logs in a format of its own; what it says comes back in errors as well.
-	if _, set := os.LookupEnv(etcdLog); !set {
-		if err := os.Setenv(etcdLog, "fatal"); err != nil {
-			return nil, Patience{}, fmt.Errorf("silence etcd's client: %w", err)
+	// The etcd client logs in its own format. The driver logs the errors that it returns instead.
+	if _, set := os.LookupEnv(etcdLogLevel); !set {
+		if err := os.Setenv(etcdLogLevel, "fatal"); err != nil {
+			return nil, Retry{}, fmt.Errorf("set the log level of etcd's client: %w", err)
 		}
 	}
 	client, err := clientv3.New(*config)
 	if err != nil {
-		return nil, Patience{}, fmt.Errorf("prepare the connection to etcd (ETCD_ENDPOINTS is %q): %w",
+		return nil, Retry{}, fmt.Errorf("create the etcd client (ETCD_ENDPOINTS is %q): %w",
 			config.Spec.EtcdEndpoints, err)
 	}
-	return client, Patience{Where: config.Spec.EtcdEndpoints}, nil
+	return client, Retry{Endpoints: config.Spec.EtcdEndpoints}, nil
 }
 
-// Patience bounds how long a step waits for etcd.
-type Patience struct {
-	// Where names the etcd members in errors.
-	Where string
-	// Limit of a whole step with all its tries.
-	Limit time.Duration
+// Retry retries requests to etcd until a time-out.
+type Retry struct {
+	// Endpoints are the etcd members, for error messages.
+	Endpoints string
+	// Timeout limits all attempts together.
+	Timeout time.Duration
 }
 
-// Within returns the same with another limit.
-func (p Patience) Within(limit time.Duration) Patience {
-	p.Limit = limit
-	return p
+// WithTimeout returns a copy with another time-out.
+func (r Retry) WithTimeout(timeout time.Duration) Retry {
+	r.Timeout = timeout
+	return r
 }
 
-// Bound returns a context in which all steps of a call together take no longer than the limit.
-func (p Patience) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, p.Limit)
+// Context returns a context that ends after the time-out, for calls of several steps.
+func (r Retry) Context(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, r.Timeout)
 }
 
-// Do runs the step, and again after a failure that a quorum can mend, until the limit. The step must be safe to repeat.
-func (p Patience) Do(ctx context.Context, step string, run func(context.Context) error) error {
+// Do runs the step until it succeeds, fails with an error that is not temporary, or the time-out ends. The step must be
+// idempotent.
+func (r Retry) Do(ctx context.Context, step string, run func(context.Context) error) error {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, p.Limit)
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	for {
-		one, done := context.WithTimeout(ctx, attempt)
-		err := run(one)
+		attempt, done := context.WithTimeout(ctx, attemptTimeout)
+		err := run(attempt)
 		done()
 		if err == nil {
 			return nil
 		}
-		if !passing(err) {
+		if !temporary(err) {
 			return fmt.Errorf("%s: %w", step, err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: etcd (%s) gave no answer within %s: look at the members' health and the "+
-				"network between them; the last error was: %w", step, p.Where, time.Since(started).Round(time.Second), err)
-		case <-time.After(pause):
+			return fmt.Errorf("%s: etcd (%s) did not answer within %s: check the members' health and the "+
+				"network between them; the last error was: %w", step, r.Endpoints, time.Since(started).Round(time.Second), err)
+		case <-time.After(retryDelay):
 		}
 	}
 }
 
-// passing tells the failures of a connection or a quorum from answers of the datastore.
-func passing(err error) bool {
+// temporary reports whether the error is a failure of a connection or of the quorum, and not a result.
+func temporary(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return true
 	}
@@ -113,38 +115,38 @@ func passing(err error) bool {
 		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 			return true
 		case codes.Unknown, codes.Internal:
-			// No answer of etcd's has these two: a member that is killed breaks an answer off ("malformed header"), and
-			// one without a quorum passes its own expired context on as it is.
+			// etcd itself does not return these codes. A killed member causes an incomplete response ("malformed header"),
+			// and a member without a quorum returns the error of its own expired context.
 			return true
 		}
 	}
-	// The etcd client turns the answers of members into errors of its own, which have no more than a code.
+	// The etcd client converts errors of members to a type of its own, which has a code and no status.
 	var withCode interface{ Code() codes.Code }
 	return errors.As(err, &withCode) && withCode.Code() == codes.Unavailable
 }
 
-// Unanswered tells that a step failed because etcd did not answer it in time.
-func Unanswered(err error) bool { return err != nil && passing(err) }
+// IsTimeout reports whether a step failed because etcd did not answer in time.
+func IsTimeout(err error) bool { return err != nil && temporary(err) }
 
-// Absent tells that the thing asked for is not in the datastore.
-func Absent(err error) bool {
-	var absent calicoerrors.ErrorResourceDoesNotExist
-	return errors.As(err, &absent)
+// IsNotFound reports whether the resource does not exist in the datastore.
+func IsNotFound(err error) bool {
+	var notFound calicoerrors.ErrorResourceDoesNotExist
+	return errors.As(err, &notFound)
 }
 
-// Present tells that the thing to make is there already.
-func Present(err error) bool {
-	var present calicoerrors.ErrorResourceAlreadyExists
-	return errors.As(err, &present)
+// IsAlreadyExists reports whether a resource could not be created because it exists.
+func IsAlreadyExists(err error) bool {
+	var exists calicoerrors.ErrorResourceAlreadyExists
+	return errors.As(err, &exists)
 }
 
-// Conflict tells that somebody else changed the thing in between.
-func Conflict(err error) bool {
+// IsConflict reports whether the resource was changed since it was read.
+func IsConflict(err error) bool {
 	var conflict calicoerrors.ErrorResourceUpdateConflict
 	return errors.As(err, &conflict)
 }
 
-// Allocation is one address that IPAM holds as in use.
+// Allocation is one allocated address in IPAM.
 type Allocation struct {
 	Address  netip.Addr
 	Handle   string
@@ -152,25 +154,25 @@ type Allocation struct {
 	Sequence uint64
 }
 
-// Blocks lists IPAM's blocks, which the client's own interface does not: it knows allocations by handle only.
+// Blocks reads IPAM's blocks. Calico's client interface cannot list them: it finds allocations by handle only.
 type Blocks struct {
 	backend backend.Client
 }
 
-// BlocksOf takes the blocks out of a client, the way calicoctl does.
-func BlocksOf(client clientv3.Interface) (Blocks, error) {
+// NewBlocks uses the backend of the client, as calicoctl does.
+func NewBlocks(client clientv3.Interface) (Blocks, error) {
 	behind, ok := client.(interface{ Backend() backend.Client })
 	if !ok {
-		return Blocks{}, errors.New("this version of Calico's client library hides its backend")
+		return Blocks{}, errors.New("this version of Calico's client library does not export its backend")
 	}
 	return Blocks{backend: behind.Backend()}, nil
 }
 
-// Allocations returns what the node has allocated in any pool, and the handles of any node that start with the prefix and
-// that no address has, by ID with their revisions. IPAM writes a handle before the address that it is for, and removes it
-// after: what is killed in between leaves it.
+// Allocations returns the node's allocations in all pools. It also returns the handles of all nodes that start with the
+// prefix and have no address: revisions by handle ID. IPAM writes a handle before its address and deletes it after the
+// address, so a process that is killed in between leaves such a handle.
 func (b Blocks) Allocations(ctx context.Context, node, prefix string) ([]Allocation, map[string]string, error) {
-	// Before the blocks, so that one that gets its address in between is not taken for empty.
+	// Handles are read before blocks, so that a handle that gets its address in between does not count as empty.
 	handles, err := b.backend.List(ctx, model.IPAMHandleListOptions{}, "")
 	if err != nil {
 		return nil, nil, err
@@ -191,7 +193,7 @@ func (b Blocks) Allocations(ctx context.Context, node, prefix string) ([]Allocat
 		if !ok {
 			continue
 		}
-		for _, allocation := range inBlock(block) {
+		for _, allocation := range allocationsOf(block) {
 			delete(empty, allocation.Handle)
 			if allocation.Node == node {
 				all = append(all, allocation)
@@ -201,16 +203,16 @@ func (b Blocks) Allocations(ctx context.Context, node, prefix string) ([]Allocat
 	return all, empty, nil
 }
 
-// RemoveHandle removes the handle, unless it has changed since that revision or is gone.
+// RemoveHandle deletes the handle, unless it has changed since the revision. A handle that does not exist is no error.
 func (b Blocks) RemoveHandle(ctx context.Context, id, revision string) error {
 	_, err := b.backend.Delete(ctx, model.IPAMHandleKey{HandleID: id}, revision)
-	if Absent(err) || Conflict(err) {
+	if IsNotFound(err) || IsConflict(err) {
 		return nil
 	}
 	return err
 }
 
-func inBlock(block *model.AllocationBlock) []Allocation {
+func allocationsOf(block *model.AllocationBlock) []Allocation {
 	var all []Allocation
 	for ordinal, index := range block.Allocations {
 		if index == nil || *index >= len(block.Attributes) {

@@ -15,76 +15,76 @@ import (
 	"calico-lab/docker-driver/datastore"
 )
 
-var patience = datastore.Patience{Where: "https://a0:2379", Limit: 500 * time.Millisecond}
+var retry = datastore.Retry{Endpoints: "https://a0:2379", Timeout: 500 * time.Millisecond}
 
-// answered is what etcd's client makes of an answer of a member's.
-func answered(status error) error { return rpctypes.Error(status) }
+// fromMember returns the error of etcd's client for a member's status.
+func fromMember(status error) error { return rpctypes.Error(status) }
 
-func TestPatience(t *testing.T) {
+func TestRetryDo(t *testing.T) {
 	unavailable := calicoerrors.ErrorDatastoreError{Err: status.Error(codes.Unavailable, "no connection")}
 	cases := map[string]struct {
-		errors []error
-		tries  int
-		want   string
+		errors   []error
+		attempts int
+		want     string
 	}{
-		"answered at once":  {errors: []error{nil}, tries: 1},
-		"a lost connection": {errors: []error{unavailable, nil}, tries: 2},
-		"a time-out":        {errors: []error{context.DeadlineExceeded, nil}, tries: 2},
-		"an election":       {errors: []error{answered(rpctypes.ErrGRPCNoLeader), nil}, tries: 2},
-		"another leader":    {errors: []error{answered(rpctypes.ErrGRPCLeaderChanged), nil}, tries: 2},
-		"a slow quorum":     {errors: []error{answered(rpctypes.ErrGRPCTimeout), nil}, tries: 2},
-		"a member that stops": {
-			errors: []error{answered(rpctypes.ErrGRPCStopped), nil}, tries: 2,
+		"success":         {errors: []error{nil}, attempts: 1},
+		"connection lost": {errors: []error{unavailable, nil}, attempts: 2},
+		"time-out":        {errors: []error{context.DeadlineExceeded, nil}, attempts: 2},
+		"no leader":       {errors: []error{fromMember(rpctypes.ErrGRPCNoLeader), nil}, attempts: 2},
+		"leader changed":  {errors: []error{fromMember(rpctypes.ErrGRPCLeaderChanged), nil}, attempts: 2},
+		"etcd time-out":   {errors: []error{fromMember(rpctypes.ErrGRPCTimeout), nil}, attempts: 2},
+		"member stopping": {
+			errors: []error{fromMember(rpctypes.ErrGRPCStopped), nil}, attempts: 2,
 		},
-		"an unhealthy cluster": {
-			errors: []error{answered(rpctypes.ErrGRPCUnhealthy), nil}, tries: 2,
+		"unhealthy cluster": {
+			errors: []error{fromMember(rpctypes.ErrGRPCUnhealthy), nil}, attempts: 2,
 		},
-		"a member without a leader for long": {
-			errors: []error{calicoerrors.ErrorDatastoreError{Err: answered(rpctypes.ErrGRPCTimeoutDueToLeaderFail)}, nil},
-			tries:  2,
+		"time-out due to leader failure": {
+			errors:   []error{calicoerrors.ErrorDatastoreError{Err: fromMember(rpctypes.ErrGRPCTimeoutDueToLeaderFail)}, nil},
+			attempts: 2,
 		},
-		"a full disk": {
-			errors: []error{answered(rpctypes.ErrGRPCNoSpace)}, tries: 1, want: "look: etcdserver: mvcc: database space exceeded",
+		"no space": {
+			errors: []error{fromMember(rpctypes.ErrGRPCNoSpace)}, attempts: 1, want: "step: etcdserver: mvcc: database space exceeded",
 		},
-		"an answer broken off": {
-			errors: []error{status.Error(codes.Unknown, "malformed header: missing HTTP content-type"), nil}, tries: 2,
+		"incomplete response": {
+			errors: []error{status.Error(codes.Unknown, "malformed header: missing HTTP content-type"), nil}, attempts: 2,
 		},
-		"a member's own time-out": {
-			errors: []error{status.Error(codes.Unknown, "context deadline exceeded"), nil}, tries: 2,
+		"expired context of a member": {
+			errors: []error{status.Error(codes.Unknown, "context deadline exceeded"), nil}, attempts: 2,
 		},
-		"an answer": {
-			errors: []error{calicoerrors.ErrorResourceDoesNotExist{Identifier: "x"}},
-			tries:  1, want: "look: resource does not exist: x",
+		"not found": {
+			errors:   []error{calicoerrors.ErrorResourceDoesNotExist{Identifier: "x"}},
+			attempts: 1, want: "step: resource does not exist: x",
 		},
-		"a refused password": {
-			errors: []error{status.Error(codes.Unauthenticated, "who are you")},
-			tries:  1, want: "look: rpc error: code = Unauthenticated",
+		"unauthenticated": {
+			errors:   []error{status.Error(codes.Unauthenticated, "invalid token")},
+			attempts: 1, want: "step: rpc error: code = Unauthenticated",
 		},
-		"no answer for good": {
-			errors: []error{unavailable}, tries: 3,
-			want: "look: etcd (https://a0:2379) gave no answer within ",
+		"no response until the time-out": {
+			errors: []error{unavailable}, attempts: 3,
+			want: "step: etcd (https://a0:2379) did not answer within ",
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			tries := 0
-			err := patience.Do(t.Context(), "look", func(context.Context) error {
-				tries++
-				return c.errors[min(tries, len(c.errors))-1]
+			attempts := 0
+			err := retry.Do(t.Context(), "step", func(context.Context) error {
+				attempts++
+				return c.errors[min(attempts, len(c.errors))-1]
 			})
 			if got := fmt.Sprint(err); (c.want == "") != (err == nil) || !strings.HasPrefix(got, c.want) && err != nil {
 				t.Errorf("error %q, not %q", got, c.want)
 			}
-			if tries != c.tries {
-				t.Errorf("%d tries, not %d", tries, c.tries)
+			if attempts != c.attempts {
+				t.Errorf("%d attempts, not %d", attempts, c.attempts)
 			}
 		})
 	}
 }
 
-func TestPatienceInterruptsAStepThatHangs(t *testing.T) {
+func TestRetryDoInterruptsHangingStep(t *testing.T) {
 	started := time.Now()
-	err := patience.Do(t.Context(), "look", func(ctx context.Context) error {
+	err := retry.Do(t.Context(), "step", func(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	})
@@ -93,17 +93,17 @@ func TestPatienceInterruptsAStepThatHangs(t *testing.T) {
 	}
 }
 
-func TestErrorsKeepTheirKind(t *testing.T) {
+func TestRetryDoKeepsErrorType(t *testing.T) {
 	kinds := map[string]struct {
 		err error
 		is  func(error) bool
 	}{
-		"absent":   {calicoerrors.ErrorResourceDoesNotExist{}, datastore.Absent},
-		"present":  {calicoerrors.ErrorResourceAlreadyExists{}, datastore.Present},
-		"conflict": {calicoerrors.ErrorResourceUpdateConflict{}, datastore.Conflict},
+		"not found":      {calicoerrors.ErrorResourceDoesNotExist{}, datastore.IsNotFound},
+		"already exists": {calicoerrors.ErrorResourceAlreadyExists{}, datastore.IsAlreadyExists},
+		"conflict":       {calicoerrors.ErrorResourceUpdateConflict{}, datastore.IsConflict},
 	}
 	for name, kind := range kinds {
-		err := patience.Do(t.Context(), "look", func(context.Context) error { return kind.err })
+		err := retry.Do(t.Context(), "step", func(context.Context) error { return kind.err })
 		for other, each := range kinds {
 			if each.is(err) != (name == other) {
 				t.Errorf("%s counts as %s: %v", name, other, each.is(err))

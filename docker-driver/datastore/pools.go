@@ -10,7 +10,7 @@ import (
 	"github.com/projectcalico/calico/libcalico-go/lib/options"
 )
 
-// PoolLister is the part of Calico's IPPool client that is needed.
+// PoolLister is the part of Calico's IPPool client that lists pools.
 type PoolLister interface {
 	List(ctx context.Context, opts options.ListOptions) (*v3.IPPoolList, error)
 }
@@ -26,7 +26,7 @@ func (p Pool) String() string { return p.Name + " " + p.CIDR.String() }
 // Pools are the enabled IPPools.
 type Pools []Pool
 
-// EnabledPools lists the pools that workloads get addresses from.
+// EnabledPools lists the enabled IPPools.
 func EnabledPools(ctx context.Context, lister PoolLister) (Pools, error) {
 	list, err := lister.List(ctx, options.ListOptions{})
 	if err != nil {
@@ -35,7 +35,7 @@ func EnabledPools(ctx context.Context, lister PoolLister) (Pools, error) {
 	return Enabled(list), nil
 }
 
-// Enabled are those of the pools that workloads get addresses from.
+// Enabled returns the enabled IPPools of the list.
 func Enabled(list *v3.IPPoolList) Pools {
 	var pools Pools
 	for _, item := range list.Items {
@@ -46,7 +46,7 @@ func Enabled(list *v3.IPPoolList) Pools {
 	return pools
 }
 
-// CIDR is that of the IPPool, without bits of a host; the zero prefix if it is none.
+// CIDR returns the IPPool's CIDR with host bits cleared. It returns the zero prefix if the CIDR is invalid.
 func CIDR(pool v3.IPPool) netip.Prefix {
 	cidr, err := netip.ParsePrefix(pool.Spec.CIDR)
 	if err != nil {
@@ -55,7 +55,7 @@ func CIDR(pool v3.IPPool) netip.Prefix {
 	return cidr.Masked()
 }
 
-// WithCIDR returns the pool of exactly this CIDR.
+// WithCIDR returns the pool with this CIDR.
 func (p Pools) WithCIDR(cidr string) (Pool, error) {
 	prefix, err := ParseCIDR(cidr)
 	if err != nil {
@@ -66,42 +66,42 @@ func (p Pools) WithCIDR(cidr string) (Pool, error) {
 			return pool, nil
 		}
 	}
-	return Pool{}, fmt.Errorf("%s is not an enabled Calico IPPool; %s", cidr, p.Choice())
+	return Pool{}, fmt.Errorf("%s is not an enabled Calico IPPool; %s", cidr, p.Describe())
 }
 
-// ParseCIDR reads what a person or the engine gives as a pool.
+// ParseCIDR parses a pool's CIDR and clears its host bits.
 func ParseCIDR(cidr string) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(cidr)
 	if err != nil {
-		return prefix, fmt.Errorf("%q is no CIDR such as 192.168.0.0/16: %w", cidr, err)
+		return prefix, fmt.Errorf("%q is not a CIDR such as 192.168.0.0/16: %w", cidr, err)
 	}
 	return prefix.Masked(), nil
 }
 
-// Named returns the pool of this name.
-func (p Pools) Named(name string) (Pool, error) {
+// WithName returns the pool with this name.
+func (p Pools) WithName(name string) (Pool, error) {
 	for _, pool := range p {
 		if pool.Name == name {
 			return pool, nil
 		}
 	}
-	return Pool{}, fmt.Errorf("%s is not the name of an enabled Calico IPPool; %s", name, p.Choice())
+	return Pool{}, fmt.Errorf("%s is not the name of an enabled Calico IPPool; %s", name, p.Describe())
 }
 
-// Around returns the pool in which the address lies.
-func (p Pools) Around(address netip.Addr) (Pool, error) {
+// Containing returns the pool that contains the address.
+func (p Pools) Containing(address netip.Addr) (Pool, error) {
 	for _, pool := range p {
 		if pool.CIDR.Contains(address) {
 			return pool, nil
 		}
 	}
-	return Pool{}, fmt.Errorf("%s lies in no enabled Calico IPPool; %s", address, p.Choice())
+	return Pool{}, fmt.Errorf("%s is not in an enabled Calico IPPool; %s", address, p.Describe())
 }
 
-// Choice is the part of an error that says what would be accepted.
-func (p Pools) Choice() string {
+// Describe lists the pools for an error message.
+func (p Pools) Describe() string {
 	if len(p) == 0 {
-		return "there is none yet: make one first (calicoctl create -f with kind IPPool)"
+		return "there is no enabled pool: create one first (calicoctl create -f with kind IPPool)"
 	}
 	names := make([]string, len(p))
 	for i, pool := range p {

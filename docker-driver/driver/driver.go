@@ -1,5 +1,5 @@
-// Package driver puts the parts together: which plugin types stand behind which socket, and who tells whom. It owes
-// tests the same driver as the one that serves, with another datastore and another host behind it.
+// Package driver assembles the driver from its parts. Tests assemble it with fakes of the datastore, the engine and the
+// host.
 package driver
 
 import (
@@ -16,112 +16,106 @@ import (
 	"calico-lab/docker-driver/publish"
 	"calico-lab/docker-driver/reconcile"
 	"calico-lab/docker-driver/store"
+	"calico-lab/docker-driver/trigger"
 	"calico-lab/docker-driver/workload"
 )
 
-// NetworkName and IPAMName are the names by which Docker finds the sockets.
+// NetworkName and IPAMName are the driver names in Docker, and the names of the sockets.
 const (
 	NetworkName = "calico"
 	IPAMName    = "calico-ipam"
 )
 
-// Addresses is what is needed of Calico's IPAM client.
-type Addresses interface {
-	ipam.Addresses
-	reconcile.Addresses
-}
-
 // Links are this host's interfaces.
 type Links interface {
 	network.Links
 	reconcile.Links
+	Remove(name string) error
 }
 
-// Datastore is what is needed of Calico's client.
+// Datastore is the part of Calico's client that the driver uses.
 type Datastore struct {
 	Pools       ipam.Pools
 	Profiles    network.Profiles
 	Endpoints   workload.Client
-	Addresses   Addresses
+	Addresses   ipam.Addresses
 	Allocations reconcile.Allocations
-	Patience    datastore.Patience
+	Retry       datastore.Retry
 }
 
-// Settings are the operator's.
+// Settings are the driver's settings.
 type Settings struct {
 	Node string
-	// Take bounds calls that a container's start waits for, Give those that hand something back.
-	Take, Give time.Duration
-	// Settle is the time between the two looks of a reconciliation, Every that between reconciliations.
-	Settle, Every time.Duration
-	// DefaultMTU is the MTU of networks that were created without one.
+	// StartTimeout limits calls that the start of a container waits for, CleanupTimeout those that remove something.
+	StartTimeout, CleanupTimeout time.Duration
+	// RecheckDelay is the pause between the two comparisons of a reconciliation, Interval that between reconciliations.
+	RecheckDelay, Interval time.Duration
+	// DefaultMTU returns the MTU of networks that were created without one.
 	DefaultMTU func() int
-	// Relabel is told when endpoints were made without their containers' labels.
-	Relabel func()
+	// Relabel requests that the labels of all endpoints are set.
+	Relabel trigger.Trigger
 }
 
-// Driver is the whole driver but for its sockets.
+// Driver is the driver without its sockets.
 type Driver struct {
 	Endpoints  workload.Endpoints
 	Ports      *publish.Ports
 	Reconciler *reconcile.Reconciler
 
-	ipam     *ipam.Driver
-	network  *network.Driver
-	observed *observe.Record
-	log      *slog.Logger
+	ipam    *ipam.Driver
+	network *network.Driver
+	status  *observe.Status
+	log     *slog.Logger
 }
 
-// New assembles a driver. The ports are those of the same record and host.
+// New assembles a driver.
 func New(s Settings, d Datastore, engine reconcile.Engine, links Links, records *store.Store, ports *publish.Ports,
-	observed *observe.Record, log *slog.Logger,
+	status *observe.Status, log *slog.Logger,
 ) *Driver {
-	take, give := d.Patience.Within(s.Take), d.Patience.Within(s.Give)
+	startRetry, cleanupRetry := d.Retry.WithTimeout(s.StartTimeout), d.Retry.WithTimeout(s.CleanupTimeout)
 	endpoints := workload.Endpoints{Client: d.Endpoints, Node: s.Node}
+	remover := workload.Remover{Endpoints: endpoints, Links: links, Ports: ports, Retry: cleanupRetry}
+	requested := trigger.New()
 	addresses := &ipam.Driver{
-		Node: s.Node, Pools: d.Pools, Addresses: d.Addresses, Endpoints: endpoints, Attached: links.Exists,
-		Owed: records, Take: take, Give: give, Log: log,
+		Node: s.Node, Pools: d.Pools, Addresses: d.Addresses, Endpoints: endpoints, Interfaces: links, Remover: remover,
+		Records: records, StartRetry: startRetry, CleanupRetry: cleanupRetry, RequestReconcile: requested.Request, Log: log,
 	}
 	networks := &network.Driver{
-		Pools: d.Pools, Profiles: d.Profiles, Endpoints: endpoints, Links: links, Publisher: ports, Store: records,
-		Addresses: addresses, Created: addresses.Created, Deleted: addresses.Deleted,
-		DefaultMTU: s.DefaultMTU, Take: take, Give: give, Log: log,
+		IPAM: addresses, Pools: d.Pools, Profiles: d.Profiles, Endpoints: endpoints, Remover: remover, Links: links,
+		Ports: ports, Store: records, DefaultMTU: s.DefaultMTU, StartRetry: startRetry, CleanupRetry: cleanupRetry, Log: log,
 	}
-	addresses.Remove, addresses.Used, networks.LeavePool = networks.Remove, networks.Uses, addresses.LeavePool
-	reconciler := reconcile.New(reconcile.Reconciler{
-		Driver: NetworkName, Node: s.Node, Engine: engine, Endpoints: endpoints, Network: networks, Pools: addresses,
-		Allocations: d.Allocations, Addresses: d.Addresses, Links: links, Ports: ports,
-		Claimed: addresses.Claimed, Starting: addresses.Starting, ReleaseLeft: addresses.ReleaseLeft,
-		Datastore: give, Settle: s.Settle, Every: s.Every, Log: log,
-		Done: func(mended map[string]int, err error) {
-			observed.Reconciled(mended, err)
-			if mended[reconcile.StoredAgain] > 0 {
-				s.Relabel()
+	reconciler := &reconcile.Reconciler{
+		Driver: NetworkName, Node: s.Node, Engine: engine, Endpoints: endpoints, Network: networks, Remover: remover,
+		IPAM: addresses, Allocations: d.Allocations, Addresses: d.Addresses, Links: links, Ports: ports, Records: records,
+		Retry: cleanupRetry, RecheckDelay: s.RecheckDelay, Interval: s.Interval, Requested: requested, Log: log,
+		Done: func(repaired map[string]int, err error) {
+			status.Reconciled(repaired, err)
+			if repaired[reconcile.RecreatedEndpoint] > 0 {
+				s.Relabel.Request()
 			}
 		},
-	})
-	addresses.Doubt = reconciler.Ask
+	}
 	return &Driver{
 		Endpoints: endpoints, Ports: ports, Reconciler: reconciler,
-		ipam: addresses, network: networks, observed: observed, log: log,
+		ipam: addresses, network: networks, status: status, log: log,
 	}
 }
 
-// Handlers returns what serves each socket, by its name. The network driver's socket answers IPAM calls as well, for
-// people who give the same name twice.
-func (d *Driver) Handlers(unanswered *plugin.Unanswered) map[string]http.Handler {
+// Handlers returns the HTTP handler of each socket by name. The network driver's socket also serves the IPAM calls, for
+// networks that were created with --ipam-driver calico.
+func (d *Driver) Handlers(journal *plugin.Journal) map[string]http.Handler {
 	both := d.network.Calls()
 	maps.Copy(both, d.ipam.Calls())
 	return map[string]http.Handler{
-		NetworkName: plugin.Handler([]string{"NetworkDriver", "IpamDriver"}, both, unanswered, d.log, d.answered),
-		IPAMName:    plugin.Handler([]string{"IpamDriver"}, d.ipam.Calls(), unanswered, d.log, d.answered),
+		NetworkName: plugin.Handler([]string{"NetworkDriver", "IpamDriver"}, both, journal, d.log, d.observe),
+		IPAMName:    plugin.Handler([]string{"IpamDriver"}, d.ipam.Calls(), journal, d.log, d.observe),
 	}
 }
 
-func (d *Driver) answered(call string, took time.Duration, err error) {
-	d.observed.Call(call, took, err)
+func (d *Driver) observe(call string, took time.Duration, err error) {
+	d.status.Call(call, took, err)
 	if err != nil {
-		// What a refused call left, or could not give back, is found by comparing.
-		d.Reconciler.Ask()
+		// A failed call may have left something that it could not remove.
+		d.Reconciler.Requested.Request()
 	}
 }

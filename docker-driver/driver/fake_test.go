@@ -24,9 +24,10 @@ import (
 	"calico-lab/docker-driver/datastore"
 	"calico-lab/docker-driver/engine"
 	"calico-lab/docker-driver/link"
+	"calico-lab/docker-driver/trigger"
 )
 
-// fake is a datastore, a host and an engine in memory, with the answers that Calico's library gives.
+// fake is a datastore, a host and an engine in memory. It returns the same errors as Calico's library.
 type fake struct {
 	mutex       sync.Mutex
 	node        string
@@ -37,50 +38,50 @@ type fake struct {
 	// emptyHandles are revisions by ID.
 	emptyHandles map[string]string
 	links        map[string]link.Pair
-	// docker are the engine's endpoints, networks its networks; nil when it does not run.
+	// docker are the engine's endpoints, networks its networks. docker is nil if the engine does not run.
 	docker   map[string]engine.Endpoint
 	networks []string
-	// asked is called after the engine was asked.
-	asked func()
-	// removing is called when an interface is removed.
-	removing func()
-	// conflicts is how many changes of pools another host is quicker with.
+	// onEngineList is called after the engine's endpoints were listed.
+	onEngineList func()
+	// onLinkRemove is called when an interface is removed.
+	onLinkRemove func()
+	// conflicts is the number of pool updates that fail because of an update by another host.
 	conflicts int
-	// questions is how often somebody asked for the pools.
-	questions atomic.Int32
-	// listed is called after somebody asked for the pools.
-	listed func()
-	// made is called when a pool was made.
-	made func()
-	// interrupted ends the removal of pools half way.
-	interrupted bool
-	// down makes every question to the datastore fail as it does without a quorum.
-	down bool
+	// poolLists is the number of times that the pools were listed.
+	poolLists atomic.Int32
+	// onPoolList is called after the pools were listed.
+	onPoolList func()
+	// onPoolCreate is called after a pool was created.
+	onPoolCreate func()
+	// failPoolDelete makes the deletion of a pool fail after the pool is disabled.
+	failPoolDelete bool
+	// etcdDown makes every request to the datastore fail as without a quorum.
+	etcdDown bool
 	// linkError and ruleError fail the next step of that kind.
 	linkError, ruleError error
-	// relabel is called when labels are wanted again.
-	relabel func()
-	// rules is the last document given to each iptables-restore.
+	// relabel is requested when labels have to be set again.
+	relabel trigger.Trigger
+	// rules is the last input of each iptables-restore.
 	rules map[string]string
-	// taken are ports of the host that somebody else has, as protocol:address:port.
-	taken []string
+	// portsInUse are ports of the host, as protocol:address:port.
+	portsInUse []string
 }
 
 func newFake() *fake {
 	return &fake{
 		node: "a0", profiles: map[string]*v3.Profile{}, endpoints: map[string]*libapi.WorkloadEndpoint{},
 		allocations: map[netip.Addr]datastore.Allocation{}, links: map[string]link.Pair{},
-		docker: map[string]engine.Endpoint{}, rules: map[string]string{},
+		docker: map[string]engine.Endpoint{}, rules: map[string]string{}, relabel: trigger.New(),
 	}
 }
 
-var errDown = calicoerrors.ErrorDatastoreError{Err: context.DeadlineExceeded}
+var errEtcdDown = calicoerrors.ErrorDatastoreError{Err: context.DeadlineExceeded}
 
 func (f *fake) lock() (func(), error) {
 	f.mutex.Lock()
-	if f.down {
+	if f.etcdDown {
 		f.mutex.Unlock()
-		return func() {}, errDown
+		return func() {}, errEtcdDown
 	}
 	return f.mutex.Unlock, nil
 }
@@ -88,12 +89,12 @@ func (f *fake) lock() (func(), error) {
 type fakePools struct{ *fake }
 
 func (f fakePools) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
-	f.questions.Add(1)
+	f.poolLists.Add(1)
 	unlock, err := f.lock()
 	defer unlock()
 	defer func() {
-		if f.listed != nil {
-			f.listed()
+		if f.onPoolList != nil {
+			f.onPoolList()
 		}
 	}()
 	list := &v3.IPPoolList{}
@@ -113,8 +114,8 @@ func (f fakePools) Create(_ context.Context, p *v3.IPPool, _ options.SetOptions)
 		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: p.Name}
 	}
 	f.pools = append(f.pools, *p.DeepCopy())
-	if f.made != nil {
-		f.made()
+	if f.onPoolCreate != nil {
+		f.onPoolCreate()
 	}
 	return p, nil
 }
@@ -140,14 +141,14 @@ func (f fakePools) Delete(_ context.Context, name string, _ options.DeleteOption
 	if err != nil {
 		return nil, err
 	}
-	// Calico's client does it in two steps, with half a second in between.
+	// Calico's client first disables the pool and deletes it half a second later.
 	for i := range f.pools {
 		if f.pools[i].Name == name {
 			f.pools[i].Spec.Disabled = true
 		}
 	}
-	if f.interrupted {
-		return nil, errDown
+	if f.failPoolDelete {
+		return nil, errEtcdDown
 	}
 	f.pools = slices.DeleteFunc(f.pools, func(each v3.IPPool) bool { return each.Name == name })
 	return nil, nil
@@ -161,7 +162,7 @@ func (f fakeProfiles) Create(_ context.Context, p *v3.Profile, _ options.SetOpti
 	if err != nil {
 		return nil, err
 	}
-	if _, there := f.profiles[p.Name]; there {
+	if _, found := f.profiles[p.Name]; found {
 		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: p.Name}
 	}
 	f.profiles[p.Name] = p
@@ -174,7 +175,7 @@ func (f fakeProfiles) Get(_ context.Context, name string, _ options.GetOptions) 
 	if err != nil {
 		return nil, err
 	}
-	if p, there := f.profiles[name]; there {
+	if p, found := f.profiles[name]; found {
 		return p, nil
 	}
 	return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
@@ -201,7 +202,7 @@ func (f fakeEndpoints) Create(
 	if err != nil {
 		return nil, err
 	}
-	if _, there := f.endpoints[name]; there {
+	if _, found := f.endpoints[name]; found {
 		return nil, calicoerrors.ErrorResourceAlreadyExists{Identifier: name}
 	}
 	stored := e.DeepCopy()
@@ -229,7 +230,7 @@ func (f fakeEndpoints) Delete(
 	if err != nil {
 		return nil, err
 	}
-	if _, there := f.endpoints[name]; !there {
+	if _, found := f.endpoints[name]; !found {
 		return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
 	}
 	delete(f.endpoints, name)
@@ -242,7 +243,7 @@ func (f fakeEndpoints) Get(_ context.Context, _, name string, _ options.GetOptio
 	if err != nil {
 		return nil, err
 	}
-	if e, there := f.endpoints[name]; there {
+	if e, found := f.endpoints[name]; found {
 		return e.DeepCopy(), nil
 	}
 	return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
@@ -269,7 +270,7 @@ func (f fakeAddresses) AssignIP(_ context.Context, args calico.AssignIPArgs) err
 		return err
 	}
 	address := netip.MustParseAddr(args.IP.String())
-	if _, there := f.allocations[address]; there {
+	if _, found := f.allocations[address]; found {
 		return calicoerrors.ErrorResourceAlreadyExists{Identifier: address}
 	}
 	f.allocate(address, *args.HandleID, args.Attrs[calico.AttributeNode])
@@ -289,7 +290,7 @@ func (f fakeAddresses) AutoAssign(
 		return nil, nil, err
 	}
 	if args.IntendedUse != v3.IPPoolAllowedUseWorkload || args.HandleID == nil {
-		return nil, nil, errors.New("an allocation without a use or a handle")
+		return nil, nil, errors.New("an allocation without an intended use or a handle")
 	}
 	answer := &calico.IPAMAssignments{}
 	cidrs := slices.Concat(args.IPv4Pools, args.IPv6Pools)
@@ -300,7 +301,7 @@ func (f fakeAddresses) AutoAssign(
 		return nil, nil, fmt.Errorf("the given pool (%s) does not exist, or is not enabled", prefix)
 	}
 	for address := prefix.Addr(); prefix.Contains(address); address = address.Next() {
-		if _, there := f.allocations[address]; there {
+		if _, found := f.allocations[address]; found {
 			continue
 		}
 		f.allocate(address, *args.HandleID, args.Attrs[calico.AttributeNode])
@@ -337,8 +338,8 @@ func (f fakeAddresses) GetAssignmentAttributes(_ context.Context, ip cnet.IP) (m
 	if err != nil {
 		return nil, nil, err
 	}
-	allocation, there := f.allocations[netip.MustParseAddr(ip.String())]
-	if !there {
+	allocation, found := f.allocations[netip.MustParseAddr(ip.String())]
+	if !found {
 		return nil, nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: ip.String()}
 	}
 	return map[string]string{calico.AttributeNode: allocation.Node}, &allocation.Handle, nil
@@ -347,7 +348,7 @@ func (f fakeAddresses) GetAssignmentAttributes(_ context.Context, ip cnet.IP) (m
 func (f fakeAddresses) IPsByHandle(_ context.Context, handle string) ([]cnet.IP, error) {
 	unlock, err := f.lock()
 	defer unlock()
-	if _, left := f.emptyHandles[handle]; left {
+	if _, remaining := f.emptyHandles[handle]; remaining {
 		return nil, err
 	}
 	return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: handle}
@@ -394,7 +395,7 @@ func (f *fake) RemoveHandle(_ context.Context, id, _ string) error {
 	return err
 }
 
-// fakeLinks is the host's side.
+// fakeLinks are the host's interfaces.
 type fakeLinks struct{ *fake }
 
 func (f fakeLinks) Create(pair link.Pair) error {
@@ -407,18 +408,18 @@ func (f fakeLinks) Create(pair link.Pair) error {
 
 func (f fakeLinks) Remove(name string) error {
 	delete(f.links, name)
-	if f.removing != nil {
-		f.removing()
+	if f.onLinkRemove != nil {
+		f.onLinkRemove()
 	}
 	return nil
 }
 
 func (f fakeLinks) Exists(name string) bool {
-	_, there := f.links[name]
-	return there
+	_, found := f.links[name]
+	return found
 }
 
-func (f fakeLinks) Owned() (map[string]string, error) {
+func (f fakeLinks) List() (map[string]string, error) {
 	owned := map[string]string{}
 	for name, pair := range f.links {
 		owned[pair.EndpointID] = name
@@ -448,25 +449,25 @@ func (c closer) Close() error {
 	return nil
 }
 
-func (f *fake) hold(protocol string, at netip.AddrPort) (io.Closer, error) {
+func (f *fake) reserve(protocol string, at netip.AddrPort) (io.Closer, error) {
 	name := protocol + ":" + at.String()
-	if slices.Contains(f.taken, name) {
+	if slices.Contains(f.portsInUse, name) {
 		return nil, syscall.EADDRINUSE
 	}
-	f.taken = append(f.taken, name)
+	f.portsInUse = append(f.portsInUse, name)
 	return closer(func() {
-		f.taken = slices.DeleteFunc(f.taken, func(each string) bool { return each == name })
+		f.portsInUse = slices.DeleteFunc(f.portsInUse, func(each string) bool { return each == name })
 	}), nil
 }
 
-// Endpoints are those of the engine.
+// Endpoints returns the engine's endpoints.
 func (f *fake) Endpoints(context.Context, string) (map[string]engine.Endpoint, []string, error) {
 	if f.docker == nil {
-		return nil, nil, errors.New("the engine cannot be asked")
+		return nil, nil, errors.New("the engine does not run")
 	}
 	endpoints, networks := maps.Clone(f.docker), slices.Clone(f.networks)
-	if f.asked != nil {
-		f.asked()
+	if f.onEngineList != nil {
+		f.onEngineList()
 	}
 	return endpoints, networks, nil
 }

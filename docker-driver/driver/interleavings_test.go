@@ -36,126 +36,134 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// These tests run two containers, reconciliation and the faults that can come between them in every order, up to a number
-// of switches from one to another, and in many random orders beyond that. Every question to the datastore and to the
-// engine, and every call of the engine, is a step that waits until the order has it carried out. Time is that of synctest.
+// This test simulates two containers, reconciliation and faults, and checks that no address is used twice and none is
+// leaked. Each request to the datastore and to the engine, and each call of the engine, is a step. A step waits until
+// the order of events executes it. The test runs all orders that differ from the default order in a limited number of
+// places, and many random orders. Time is simulated by synctest.
 
-// first is the address that IPAM gives away as long as it is free.
-const first = "192.168.0.0"
+// firstAddress is the address that IPAM assigns if it is free.
+const firstAddress = "192.168.0.0"
 
-// Who makes a step, and for which driver.
+// Context keys: the actor that makes a step, and the generation of the driver process for which it makes the step.
 type (
 	actorKey      struct{}
 	generationKey struct{}
 )
 
-// step waits to be carried out.
+// step is a request or a call that waits for its execution.
 type step struct {
-	what string
+	name string
 	do   func()
-	// changes tells that the step writes, so that its answer can be lost, or it can be late.
-	changes  bool
-	answered chan struct{}
-	// hung tells that no answer comes any more.
-	hung bool
+	// write means that the step changes the datastore: its response can be lost, and its execution can be delayed.
+	write    bool
+	executed chan struct{}
+	// noResponse means that the step gets no response any more.
+	noResponse bool
 }
 
-// world is one host with its datastore and engine, in one order of events.
-type world struct {
+// simulation is one host with its datastore and engine, in one order of events.
+type simulation struct {
 	*fake
 	records *store.Store
-	calls   *plugin.Unanswered
+	journal *plugin.Journal
 
-	guard   sync.Mutex
+	stepMutex sync.Mutex
+	// pending are the waiting steps by actor.
 	pending map[string]*step
-	// late are writes that etcd carries out after their callers have given up.
-	late []*step
-	// open has every step carried out at once; over ends all that waits.
-	open bool
-	over chan struct{}
+	// delayed are writes that etcd executes after their callers' time-outs.
+	delayed []*step
+	// immediate executes every step at once. ended is closed at the end and ends all waits.
+	immediate bool
+	ended     chan struct{}
 
-	// generation is that of the driver; killed is closed when it is.
+	// generation is the number of the driver process. killed is closed when the process is killed.
 	generation int
 	killed     chan struct{}
-	whole      *driver.Driver
+	driver     *driver.Driver
 	handlers   map[string]http.Handler
-	// comparing tells that a reconciliation is under way.
-	comparing bool
-	// elsewhere tells that another host has taken the first address.
-	elsewhere  bool
-	restarts   int
-	containers []*simulated
-	// last is who made the last step.
-	last  string
-	trace []string
+	// reconciling means that a reconciliation is in progress.
+	reconciling bool
+	// takenByOtherHost means that another host has been assigned the first address.
+	takenByOtherHost bool
+	restarts         int
+	containers       []*container
+	// lastActor made the last step.
+	lastActor string
+	trace     []string
 }
 
-// simulated is a container as Docker starts and removes it.
-type simulated struct {
-	name, id, wanted string
-	// running is its address; invalid while it does not run.
+// container is a container that Docker starts and removes.
+type container struct {
+	name, id, requestedIP string
+	// running is the container's address. It is invalid while the container does not run.
 	running netip.Addr
 	ended   bool
-	gone    chan struct{}
+	// engineKilled is closed when the engine is killed during the start or the removal.
+	engineKilled chan struct{}
+	// remove is closed to remove the container.
 	remove  chan struct{}
 	removed bool
 }
 
-// pass waits until the step is carried out.
-func (w *world) pass(ctx context.Context, what string, changes bool, do func()) error {
+// await waits until the step is executed.
+func (s *simulation) await(ctx context.Context, name string, write bool, do func()) error {
 	actor, _ := ctx.Value(actorKey{}).(string)
-	w.guard.Lock()
-	if generation, bound := ctx.Value(generationKey{}).(int); bound && generation != w.generation {
-		w.guard.Unlock()
-		<-w.over
-		return errDown
+	s.stepMutex.Lock()
+	if generation, bound := ctx.Value(generationKey{}).(int); bound && generation != s.generation {
+		s.stepMutex.Unlock()
+		<-s.ended
+		return errEtcdDown
 	}
-	if w.open {
+	if s.immediate {
 		do()
-		w.guard.Unlock()
+		s.stepMutex.Unlock()
 		return nil
 	}
-	s := &step{what: what, do: do, changes: changes, answered: make(chan struct{})}
-	w.pending[actor] = s
-	w.guard.Unlock()
+	waiting := &step{name: name, do: do, write: write, executed: make(chan struct{})}
+	s.pending[actor] = waiting
+	s.stepMutex.Unlock()
 	select {
-	case <-s.answered:
+	case <-waiting.executed:
 		return nil
 	case <-ctx.Done():
-	case <-w.over:
+	case <-s.ended:
 	}
-	w.guard.Lock()
-	defer w.guard.Unlock()
-	if w.pending[actor] == s {
-		delete(w.pending, actor)
+	s.stepMutex.Lock()
+	defer s.stepMutex.Unlock()
+	if s.pending[actor] == waiting {
+		delete(s.pending, actor)
 	}
-	return errDown
+	return errEtcdDown
 }
 
-// through makes a step of a question with an answer and an error.
-func through[T any](ctx context.Context, w *world, what string, changes bool, do func() (T, error)) (answer T, err error) {
+// request makes a step of a request with a response and an error.
+func request[T any](
+	ctx context.Context, s *simulation, name string, write bool, do func() (T, error),
+) (response T, err error) {
 	var failed error
-	if err := w.pass(ctx, what, changes, func() { answer, failed = do() }); err != nil {
+	if err := s.await(ctx, name, write, func() { response, failed = do() }); err != nil {
 		var none T
 		return none, err
 	}
-	return answer, failed
+	return response, failed
 }
 
 type stepAddresses struct {
 	fakeAddresses
-	w *world
+	simulation *simulation
 }
 
 func (s stepAddresses) AssignIP(ctx context.Context, args calico.AssignIPArgs) error {
-	_, err := through(ctx, s.w, "assign", true, func() (any, error) { return nil, s.fakeAddresses.AssignIP(ctx, args) })
+	_, err := request(ctx, s.simulation, "assign", true, func() (any, error) {
+		return nil, s.fakeAddresses.AssignIP(ctx, args)
+	})
 	return err
 }
 
 func (s stepAddresses) AutoAssign(
 	ctx context.Context, args calico.AutoAssignArgs,
 ) (v4, v6 *calico.IPAMAssignments, err error) {
-	v4, err = through(ctx, s.w, "assign any", true, func() (*calico.IPAMAssignments, error) {
+	v4, err = request(ctx, s.simulation, "assign next", true, func() (*calico.IPAMAssignments, error) {
 		v4, _, err := s.fakeAddresses.AutoAssign(ctx, args)
 		return v4, err
 	})
@@ -165,7 +173,7 @@ func (s stepAddresses) AutoAssign(
 func (s stepAddresses) ReleaseIPs(
 	ctx context.Context, ips ...calico.ReleaseOptions,
 ) ([]cnet.IP, []calico.ReleaseOptions, error) {
-	_, err := through(ctx, s.w, "release", true, func() (any, error) {
+	_, err := request(ctx, s.simulation, "release", true, func() (any, error) {
 		_, _, err := s.fakeAddresses.ReleaseIPs(ctx, ips...)
 		return nil, err
 	})
@@ -174,9 +182,9 @@ func (s stepAddresses) ReleaseIPs(
 
 func (s stepAddresses) GetAssignmentAttributes(ctx context.Context, ip cnet.IP) (map[string]string, *string, error) {
 	var handle *string
-	attributes, err := through(ctx, s.w, "who has", false, func() (map[string]string, error) {
-		attributes, held, err := s.fakeAddresses.GetAssignmentAttributes(ctx, ip)
-		handle = held
+	attributes, err := request(ctx, s.simulation, "read assignment", false, func() (map[string]string, error) {
+		attributes, id, err := s.fakeAddresses.GetAssignmentAttributes(ctx, ip)
+		handle = id
 		return attributes, err
 	})
 	return attributes, handle, err
@@ -184,13 +192,13 @@ func (s stepAddresses) GetAssignmentAttributes(ctx context.Context, ip cnet.IP) 
 
 type stepEndpoints struct {
 	fakeEndpoints
-	w *world
+	simulation *simulation
 }
 
 func (s stepEndpoints) Create(
 	ctx context.Context, e *libapi.WorkloadEndpoint, o options.SetOptions,
 ) (*libapi.WorkloadEndpoint, error) {
-	return through(ctx, s.w, "store endpoint", true, func() (*libapi.WorkloadEndpoint, error) {
+	return request(ctx, s.simulation, "create endpoint", true, func() (*libapi.WorkloadEndpoint, error) {
 		return s.fakeEndpoints.Create(ctx, e, o)
 	})
 }
@@ -198,7 +206,7 @@ func (s stepEndpoints) Create(
 func (s stepEndpoints) Delete(
 	ctx context.Context, namespace, name string, o options.DeleteOptions,
 ) (*libapi.WorkloadEndpoint, error) {
-	return through(ctx, s.w, "delete endpoint", true, func() (*libapi.WorkloadEndpoint, error) {
+	return request(ctx, s.simulation, "delete endpoint", true, func() (*libapi.WorkloadEndpoint, error) {
 		return s.fakeEndpoints.Delete(ctx, namespace, name, o)
 	})
 }
@@ -206,33 +214,35 @@ func (s stepEndpoints) Delete(
 func (s stepEndpoints) Get(
 	ctx context.Context, namespace, name string, o options.GetOptions,
 ) (*libapi.WorkloadEndpoint, error) {
-	return through(ctx, s.w, "get endpoint", false, func() (*libapi.WorkloadEndpoint, error) {
+	return request(ctx, s.simulation, "get endpoint", false, func() (*libapi.WorkloadEndpoint, error) {
 		return s.fakeEndpoints.Get(ctx, namespace, name, o)
 	})
 }
 
 func (s stepEndpoints) List(ctx context.Context, o options.ListOptions) (*libapi.WorkloadEndpointList, error) {
-	return through(ctx, s.w, "list endpoints", false, func() (*libapi.WorkloadEndpointList, error) {
+	return request(ctx, s.simulation, "list endpoints", false, func() (*libapi.WorkloadEndpointList, error) {
 		return s.fakeEndpoints.List(ctx, o)
 	})
 }
 
 type stepProfiles struct {
 	fakeProfiles
-	w *world
+	simulation *simulation
 }
 
 func (s stepProfiles) Get(ctx context.Context, name string, o options.GetOptions) (*v3.Profile, error) {
-	return through(ctx, s.w, "get profile", false, func() (*v3.Profile, error) { return s.fakeProfiles.Get(ctx, name, o) })
+	return request(ctx, s.simulation, "get profile", false, func() (*v3.Profile, error) {
+		return s.fakeProfiles.Get(ctx, name, o)
+	})
 }
 
-type stepAllocations struct{ w *world }
+type stepAllocations struct{ simulation *simulation }
 
 func (s stepAllocations) Allocations(
 	ctx context.Context, node, prefix string,
 ) ([]datastore.Allocation, map[string]string, error) {
-	all, err := through(ctx, s.w, "list allocations", false, func() ([]datastore.Allocation, error) {
-		all, _, err := s.w.fake.Allocations(ctx, node, prefix)
+	all, err := request(ctx, s.simulation, "list allocations", false, func() ([]datastore.Allocation, error) {
+		all, _, err := s.simulation.fake.Allocations(ctx, node, prefix)
 		return all, err
 	})
 	return all, nil, err
@@ -240,111 +250,112 @@ func (s stepAllocations) Allocations(
 
 func (s stepAllocations) RemoveHandle(context.Context, string, string) error { return nil }
 
-type stepEngine struct{ w *world }
+type stepEngine struct{ simulation *simulation }
 
 func (s stepEngine) Endpoints(ctx context.Context, name string) (map[string]engine.Endpoint, []string, error) {
-	all, err := through(ctx, s.w, "ask Docker", false, func() (map[string]engine.Endpoint, error) {
-		all, _, err := s.w.fake.Endpoints(ctx, name)
+	all, err := request(ctx, s.simulation, "list Docker's endpoints", false, func() (map[string]engine.Endpoint, error) {
+		all, _, err := s.simulation.fake.Endpoints(ctx, name)
 		return all, err
 	})
 	return all, []string{"n"}, err
 }
 
-// stepLinks are the host's, for a driver as long as it lives.
+// stepLinks are the host's interfaces for one driver process.
 type stepLinks struct {
 	fakeLinks
-	w          *world
+	simulation *simulation
 	generation int
 }
 
-func (s stepLinks) alive(do func() error) error {
-	s.w.guard.Lock()
-	if s.generation != s.w.generation {
-		s.w.guard.Unlock()
-		<-s.w.over
-		return errDown
+// ifAlive runs do unless the driver process was killed.
+func (s stepLinks) ifAlive(do func() error) error {
+	s.simulation.stepMutex.Lock()
+	if s.generation != s.simulation.generation {
+		s.simulation.stepMutex.Unlock()
+		<-s.simulation.ended
+		return errEtcdDown
 	}
-	defer s.w.guard.Unlock()
+	defer s.simulation.stepMutex.Unlock()
 	return do()
 }
 
 func (s stepLinks) Create(pair link.Pair) error {
-	return s.alive(func() error { return s.fakeLinks.Create(pair) })
+	return s.ifAlive(func() error { return s.fakeLinks.Create(pair) })
 }
 
 func (s stepLinks) Remove(name string) error {
-	return s.alive(func() error { return s.fakeLinks.Remove(name) })
+	return s.ifAlive(func() error { return s.fakeLinks.Remove(name) })
 }
 
 func (s stepLinks) Exists(name string) (exists bool) {
-	_ = s.alive(func() error {
+	_ = s.ifAlive(func() error {
 		exists = s.fakeLinks.Exists(name)
 		return nil
 	})
 	return exists
 }
 
-func (s stepLinks) Owned() (owned map[string]string, err error) {
-	err = s.alive(func() (err error) {
-		owned, err = s.fakeLinks.Owned()
+func (s stepLinks) List() (owned map[string]string, err error) {
+	err = s.ifAlive(func() (err error) {
+		owned, err = s.fakeLinks.List()
 		return err
 	})
 	return owned, err
 }
 
-// startDriver starts a driver, which knows nothing of one before it.
-func (w *world) startDriver() {
-	w.generation++
-	w.killed = make(chan struct{})
-	links := stepLinks{fakeLinks{w.fake}, w, w.generation}
-	ports := &publish.Ports{Store: w.records, Run: w.run, Attached: links.Exists, Hold: w.hold}
-	w.whole = driver.New(
+// startDriver starts a driver process, without the memory of the previous one.
+func (s *simulation) startDriver() {
+	s.generation++
+	s.killed = make(chan struct{})
+	links := stepLinks{fakeLinks{s.fake}, s, s.generation}
+	ports := &publish.Ports{Store: s.records, Run: s.run, HasInterface: links.Exists, Reserve: s.reserve}
+	s.driver = driver.New(
 		driver.Settings{
-			Node: w.node, Take: 75 * time.Second, Give: 5 * time.Second, Settle: 10 * time.Second, Every: time.Hour,
-			DefaultMTU: func() int { return 1450 }, Relabel: func() {},
+			Node: s.node, StartTimeout: 75 * time.Second, CleanupTimeout: 5 * time.Second, RecheckDelay: 10 * time.Second,
+			Interval: time.Hour, DefaultMTU: func() int { return 1450 }, Relabel: s.relabel,
 		},
 		driver.Datastore{
-			Pools: fakePools{w.fake}, Profiles: stepProfiles{fakeProfiles{w.fake}, w},
-			Endpoints: stepEndpoints{fakeEndpoints{w.fake}, w}, Addresses: stepAddresses{fakeAddresses{w.fake}, w},
-			Allocations: stepAllocations{w}, Patience: datastore.Patience{Where: "https://a0:2379"},
+			Pools: fakePools{s.fake}, Profiles: stepProfiles{fakeProfiles{s.fake}, s},
+			Endpoints: stepEndpoints{fakeEndpoints{s.fake}, s}, Addresses: stepAddresses{fakeAddresses{s.fake}, s},
+			Allocations: stepAllocations{s}, Retry: datastore.Retry{Endpoints: "https://a0:2379"},
 		},
-		stepEngine{w}, links, w.records, ports, &observe.Record{}, slog.New(slog.DiscardHandler),
+		stepEngine{s}, links, s.records, ports, &observe.Status{}, slog.New(slog.DiscardHandler),
 	)
-	w.handlers = w.whole.Handlers(w.calls)
+	s.handlers = s.driver.Handlers(s.journal)
 }
 
-// kill ends the driver. What it was doing never goes on.
-func (w *world) kill() {
-	w.guard.Lock()
-	defer w.guard.Unlock()
-	for actor, s := range w.pending {
-		if !strings.HasPrefix(s.what, "engine") {
-			delete(w.pending, actor)
+// restartDriver kills the driver process and starts another one. Steps of the killed process are not executed.
+func (s *simulation) restartDriver() {
+	s.stepMutex.Lock()
+	defer s.stepMutex.Unlock()
+	for actor, waiting := range s.pending {
+		if !strings.HasPrefix(waiting.name, "engine") {
+			delete(s.pending, actor)
 		}
 	}
-	close(w.killed)
-	w.comparing = false
-	w.restarts++
-	w.startDriver()
+	close(s.killed)
+	s.reconciling = false
+	s.restarts++
+	s.startDriver()
 }
 
-var errGone = errors.New("the engine does not go on with this container")
+var errEngineKilled = errors.New("the engine was killed")
 
-// call is one of the engine's calls. The engine repeats it when the driver is killed meanwhile.
-func (w *world) call(c *simulated, name string, request, response any) error {
+// call makes a call of the engine. The engine repeats the call if the driver is killed during it.
+func (s *simulation) call(c *container, name string, request, response any) error {
 	ctx := context.WithValue(context.Background(), actorKey{}, c.name)
-	if err := w.pass(ctx, "engine calls "+name, false, func() {}); err != nil {
-		return errGone
+	if err := s.await(ctx, "engine calls "+name, false, func() {}); err != nil {
+		return errEngineKilled
 	}
 	body, err := json.Marshal(request)
 	if err != nil {
 		return err
 	}
 	for {
-		w.guard.Lock()
-		handlers, killed := w.handlers, w.killed
-		bound := context.WithValue(ctx, generationKey{}, w.generation)
-		w.guard.Unlock()
+		s.stepMutex.Lock()
+		handlers, killed := s.handlers, s.killed
+		bound := context.WithValue(ctx, generationKey{}, s.generation)
+		s.stepMutex.Unlock()
 		recorder := httptest.NewRecorder()
 		done := make(chan struct{})
 		go func() {
@@ -356,101 +367,101 @@ func (w *world) call(c *simulated, name string, request, response any) error {
 		case <-done:
 		case <-killed:
 			continue
-		case <-c.gone:
-			return errGone
-		case <-w.over:
-			return errGone
+		case <-c.engineKilled:
+			return errEngineKilled
+		case <-s.ended:
+			return errEngineKilled
 		}
-		var answer struct{ Err string }
-		if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil {
+		var failed struct{ Err string }
+		if err := json.Unmarshal(recorder.Body.Bytes(), &failed); err != nil {
 			return err
 		}
-		if answer.Err != "" {
-			return errors.New(answer.Err)
+		if failed.Err != "" {
+			return errors.New(failed.Err)
 		}
 		return json.Unmarshal(recorder.Body.Bytes(), response)
 	}
 }
 
-// live starts the container and removes it when it is told to, as engines do.
-func (w *world) live(c *simulated) {
+// runContainer starts the container and removes it on request, with the same calls as an engine.
+func (s *simulation) runContainer(c *container) {
 	defer func() {
-		w.guard.Lock()
-		defer w.guard.Unlock()
+		s.stepMutex.Lock()
+		defer s.stepMutex.Unlock()
 		c.ended = true
 		c.running = netip.Addr{}
-		delete(w.docker, c.id)
+		delete(s.docker, c.id)
 	}()
 	var address plugin.RequestAddressResponse
-	request := plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: c.wanted}
-	if w.call(c, "IpamDriver.RequestAddress", request, &address) != nil {
+	request := plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: c.requestedIP}
+	if s.call(c, "IpamDriver.RequestAddress", request, &address) != nil {
 		return
 	}
 	prefix := netip.MustParsePrefix(address.Address)
 	release := func() {
-		_ = w.call(c, "IpamDriver.ReleaseAddress",
+		_ = s.call(c, "IpamDriver.ReleaseAddress",
 			plugin.ReleaseAddressRequest{PoolID: "192.168.0.0/16", Address: prefix.Addr().String()}, &plugin.Empty{})
 	}
 	endpoint := plugin.EndpointRequest{NetworkID: "n", EndpointID: c.id}
-	err := w.call(c, "NetworkDriver.CreateEndpoint", plugin.CreateEndpointRequest{
+	err := s.call(c, "NetworkDriver.CreateEndpoint", plugin.CreateEndpointRequest{
 		NetworkID: "n", EndpointID: c.id, Interface: &plugin.Interface{Address: address.Address},
 	}, &plugin.CreateEndpointResponse{})
-	if errors.Is(err, errGone) {
+	if errors.Is(err, errEngineKilled) {
 		return
 	}
 	if err != nil {
 		release()
 		return
 	}
-	// The engine may be slow here as well.
+	// The engine may be slow here too.
 	ctx := context.WithValue(context.Background(), actorKey{}, c.name)
-	err = w.pass(ctx, "engine stores endpoint", false, func() {
-		w.docker[c.id] = engine.Endpoint{ID: c.id, NetworkID: "n", IPv4Address: address.Address}
+	err = s.await(ctx, "engine stores endpoint", false, func() {
+		s.docker[c.id] = engine.Endpoint{ID: c.id, NetworkID: "n", IPv4Address: address.Address}
 	})
 	if err == nil {
-		err = w.call(c, "NetworkDriver.Join", plugin.JoinRequest{NetworkID: "n", EndpointID: c.id}, &plugin.JoinResponse{})
+		err = s.call(c, "NetworkDriver.Join", plugin.JoinRequest{NetworkID: "n", EndpointID: c.id}, &plugin.JoinResponse{})
 	}
-	if errors.Is(err, errGone) {
+	if errors.Is(err, errEngineKilled) {
 		return
 	}
 	if err == nil {
-		w.guard.Lock()
+		s.stepMutex.Lock()
 		c.running = prefix.Addr()
-		w.guard.Unlock()
+		s.stepMutex.Unlock()
 		select {
 		case <-c.remove:
-		case <-w.over:
+		case <-s.ended:
 			return
 		}
-		w.guard.Lock()
+		s.stepMutex.Lock()
 		c.running = netip.Addr{}
-		w.guard.Unlock()
-		if errors.Is(w.call(c, "NetworkDriver.Leave", endpoint, &plugin.Empty{}), errGone) {
+		s.stepMutex.Unlock()
+		if errors.Is(s.call(c, "NetworkDriver.Leave", endpoint, &plugin.Empty{}), errEngineKilled) {
 			return
 		}
 	}
-	w.guard.Lock()
-	delete(w.docker, c.id)
-	w.guard.Unlock()
-	if errors.Is(w.call(c, "NetworkDriver.DeleteEndpoint", endpoint, &plugin.Empty{}), errGone) {
+	s.stepMutex.Lock()
+	delete(s.docker, c.id)
+	s.stepMutex.Unlock()
+	if errors.Is(s.call(c, "NetworkDriver.DeleteEndpoint", endpoint, &plugin.Empty{}), errEngineKilled) {
 		return
 	}
 	release()
 }
 
-// compare starts a reconciliation.
-func (w *world) compare() {
-	w.guard.Lock()
-	w.comparing = true
-	generation, whole := w.generation, w.whole
-	w.guard.Unlock()
+// reconcile starts a reconciliation.
+func (s *simulation) reconcile() {
+	s.stepMutex.Lock()
+	s.reconciling = true
+	generation, reconciler := s.generation, s.driver.Reconciler
+	s.stepMutex.Unlock()
 	ctx := context.WithValue(context.WithValue(context.Background(), actorKey{}, "reconcile"), generationKey{}, generation)
 	go func() {
-		_, _ = whole.Reconciler.Once(ctx)
-		w.guard.Lock()
-		defer w.guard.Unlock()
-		if generation == w.generation {
-			w.comparing = false
+		_, _ = reconciler.Once(ctx)
+		s.stepMutex.Lock()
+		defer s.stepMutex.Unlock()
+		if generation == s.generation {
+			s.reconciling = false
 		}
 	}()
 }
@@ -460,37 +471,37 @@ type action struct {
 	do   func()
 }
 
-// actions are what can happen now; the first is what goes on by itself.
-func (w *world) actions() []action {
-	w.guard.Lock()
-	defer w.guard.Unlock()
-	pass := func(d time.Duration) action {
+// actions returns the events that are possible now. The first one is the default.
+func (s *simulation) actions() []action {
+	s.stepMutex.Lock()
+	defer s.stepMutex.Unlock()
+	sleep := func(d time.Duration) action {
 		return action{fmt.Sprint("time ", d), func() { time.Sleep(d) }}
 	}
-	carryOut := func(actor string) []action {
-		s := w.pending[actor]
-		if s == nil || s.hung {
+	execute := func(actor string) []action {
+		waiting := s.pending[actor]
+		if waiting == nil || waiting.noResponse {
 			return nil
 		}
-		name := actor + ": " + s.what
+		name := actor + ": " + waiting.name
 		all := []action{{name, func() {
-			w.last = actor
-			w.finish(actor, s)
+			s.lastActor = actor
+			s.execute(actor, waiting)
 		}}}
-		if s.changes {
-			seen := maps.Clone(w.allocations)
+		if waiting.write {
+			seen := maps.Clone(s.allocations)
 			all = append(all,
-				action{name + ", the answer is lost", func() {
-					s.hung = true
-					s.do()
+				action{name + ", response lost", func() {
+					waiting.noResponse = true
+					waiting.do()
 				}},
-				action{name + ", late", func() {
-					s.hung = true
-					// Writes of IPAM's are conditional on the revision of the block.
-					onBlock := !strings.Contains(s.what, "endpoint")
-					w.late = append(w.late, &step{what: name, do: func() {
-						if !onBlock || maps.Equal(seen, w.allocations) {
-							s.do()
+				action{name + ", delayed", func() {
+					waiting.noResponse = true
+					// IPAM's writes fail if the revision of the block has changed.
+					onBlock := !strings.Contains(waiting.name, "endpoint")
+					s.delayed = append(s.delayed, &step{name: name, do: func() {
+						if !onBlock || maps.Equal(seen, s.allocations) {
+							waiting.do()
 						}
 					}})
 				}})
@@ -499,87 +510,87 @@ func (w *world) actions() []action {
 	}
 	var all []action
 	order := []string{"c1", "c2", "reconcile"}
-	if i := slices.Index(order, w.last); i >= 0 {
-		order = append([]string{w.last}, slices.Delete(order, i, i+1)...)
+	if i := slices.Index(order, s.lastActor); i >= 0 {
+		order = append([]string{s.lastActor}, slices.Delete(order, i, i+1)...)
 	}
-	if w.last == "reconcile" && w.comparing && w.pending["reconcile"] == nil {
-		all = append(all, pass(11*time.Second))
+	if s.lastActor == "reconcile" && s.reconciling && s.pending["reconcile"] == nil {
+		all = append(all, sleep(11*time.Second))
 	}
 	for _, actor := range order {
-		all = append(all, carryOut(actor)...)
+		all = append(all, execute(actor)...)
 	}
 	ended := true
-	for _, c := range w.containers {
+	for _, c := range s.containers {
 		ended = ended && (c.ended || c.running.IsValid())
 	}
-	if len(all) == 0 && (!ended || w.comparing) {
-		all = append(all, pass(9*time.Second))
+	if len(all) == 0 && (!ended || s.reconciling) {
+		all = append(all, sleep(9*time.Second))
 	}
-	if len(all) == 0 && len(w.trace) > 0 {
+	if len(all) == 0 && len(s.trace) > 0 {
 		all = append(all, action{"end", nil})
 	}
-	for i, s := range w.late {
-		all = append(all, action{"etcd carries out " + s.what, func() {
-			w.late = slices.Delete(w.late, i, i+1)
-			s.do()
+	for i, late := range s.delayed {
+		all = append(all, action{"delayed write: " + late.name, func() {
+			s.delayed = slices.Delete(s.delayed, i, i+1)
+			late.do()
 		}})
 	}
-	if !w.comparing {
+	if !s.reconciling {
 		all = append(all, action{"reconcile", func() {
-			w.last = "reconcile"
-			w.compare()
+			s.lastActor = "reconcile"
+			s.reconcile()
 		}})
 	}
-	all = append(all, pass(20*time.Second), pass(2*time.Minute))
-	for _, c := range w.containers {
+	all = append(all, sleep(20*time.Second), sleep(2*time.Minute))
+	for _, c := range s.containers {
 		switch {
 		case c.running.IsValid() && !c.removed:
 			all = append(all, action{c.name + " is removed", func() {
-				w.last, c.removed = c.name, true
+				s.lastActor, c.removed = c.name, true
 				close(c.remove)
 			}})
 		case !c.ended && !c.removed:
-			all = append(all, action{c.name + "'s engine is killed", func() {
+			all = append(all, action{"the engine is killed during a call for " + c.name, func() {
 				c.removed = true
-				w.guard.Lock()
-				defer w.guard.Unlock()
-				close(c.gone)
+				s.stepMutex.Lock()
+				defer s.stepMutex.Unlock()
+				close(c.engineKilled)
 				c.ended = true
-				if s := w.pending[c.name]; s != nil && strings.HasPrefix(s.what, "engine") {
-					// It never calls.
-					delete(w.pending, c.name)
+				if waiting := s.pending[c.name]; waiting != nil && strings.HasPrefix(waiting.name, "engine") {
+					// The engine does not make the call.
+					delete(s.pending, c.name)
 				}
-				delete(w.docker, c.id)
+				delete(s.docker, c.id)
 			}})
 		}
 	}
-	if w.restarts < 2 {
-		all = append(all, action{"the driver is killed", w.kill})
+	if s.restarts < 2 {
+		all = append(all, action{"the driver is killed", s.restartDriver})
 	}
-	if _, taken := w.allocations[netip.MustParseAddr(first)]; !taken && !w.elsewhere {
-		all = append(all, action{"another host takes " + first, func() {
-			w.elsewhere = true
-			fakeAddresses{w.fake}.allocate(netip.MustParseAddr(first), "docker-elsewhere", "a1")
+	if _, taken := s.allocations[netip.MustParseAddr(firstAddress)]; !taken && !s.takenByOtherHost {
+		all = append(all, action{"another host is assigned " + firstAddress, func() {
+			s.takenByOtherHost = true
+			fakeAddresses{s.fake}.allocate(netip.MustParseAddr(firstAddress), "docker-other-host", "a1")
 		}})
 	}
 	return all
 }
 
-// finish carries the step out.
-func (w *world) finish(actor string, s *step) {
-	w.guard.Lock()
-	defer w.guard.Unlock()
-	s.do()
-	delete(w.pending, actor)
-	close(s.answered)
+// execute executes the step and responds.
+func (s *simulation) execute(actor string, waiting *step) {
+	s.stepMutex.Lock()
+	defer s.stepMutex.Unlock()
+	waiting.do()
+	delete(s.pending, actor)
+	close(waiting.executed)
 }
 
-// wrong tells what is not as it must be at any time.
-func (w *world) wrong() error {
-	w.guard.Lock()
-	defer w.guard.Unlock()
+// checkInvariants returns an error if a container runs with an address that is not its own.
+func (s *simulation) checkInvariants() error {
+	s.stepMutex.Lock()
+	defer s.stepMutex.Unlock()
 	holders := map[netip.Addr]string{}
-	for _, c := range w.containers {
+	for _, c := range s.containers {
 		if !c.running.IsValid() {
 			continue
 		}
@@ -587,13 +598,13 @@ func (w *world) wrong() error {
 			return fmt.Errorf("%s and %s run with address %s", other, c.name, c.running)
 		}
 		holders[c.running] = c.name
-		if held := w.allocations[c.running]; held.Node != w.node {
-			return fmt.Errorf("%s runs with address %s, which IPAM has for %q", c.name, c.running, held.Node)
+		if allocation := s.allocations[c.running]; allocation.Node != s.node {
+			return fmt.Errorf("%s runs with address %s, which IPAM has allocated to node %q", c.name, c.running, allocation.Node)
 		}
 	}
 	attached := map[netip.Addr]string{}
-	for _, endpoint := range w.endpoints {
-		if _, there := w.links[endpoint.Spec.InterfaceName]; !there {
+	for _, endpoint := range s.endpoints {
+		if _, found := s.links[endpoint.Spec.InterfaceName]; !found {
 			continue
 		}
 		for _, address := range workload.Addresses(endpoint) {
@@ -606,22 +617,22 @@ func (w *world) wrong() error {
 	return nil
 }
 
-// settle ends all faults and containers, and tells what is left behind for good.
-func (w *world) settle() error {
-	w.guard.Lock()
-	w.open = true
-	for _, s := range w.late {
-		s.do()
+// endAndCheckLeaks ends all faults and containers, reconciles, and returns an error if a resource is leaked.
+func (s *simulation) endAndCheckLeaks() error {
+	s.stepMutex.Lock()
+	s.immediate = true
+	for _, late := range s.delayed {
+		late.do()
 	}
-	for _, s := range w.pending {
-		if !s.hung {
-			s.do()
-			close(s.answered)
+	for _, waiting := range s.pending {
+		if !waiting.noResponse {
+			waiting.do()
+			close(waiting.executed)
 		}
 	}
-	clear(w.pending)
-	w.guard.Unlock()
-	for _, c := range w.containers {
+	clear(s.pending)
+	s.stepMutex.Unlock()
+	for _, c := range s.containers {
 		if !c.removed {
 			close(c.remove)
 		}
@@ -629,73 +640,75 @@ func (w *world) settle() error {
 	for range 3 {
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
-		if err := w.wrong(); err != nil {
+		if err := s.checkInvariants(); err != nil {
 			return err
 		}
-		w.compare()
+		s.reconcile()
 	}
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	maps.DeleteFunc(w.allocations, func(_ netip.Addr, held datastore.Allocation) bool { return held.Node != w.node })
-	if len(w.allocations)+len(w.endpoints)+len(w.links) > 0 {
-		return fmt.Errorf("left behind for good: %v %v %v", w.allocations, slices.Collect(maps.Keys(w.endpoints)), w.links)
+	maps.DeleteFunc(s.allocations, func(_ netip.Addr, a datastore.Allocation) bool { return a.Node != s.node })
+	if len(s.allocations)+len(s.endpoints)+len(s.links) > 0 {
+		return fmt.Errorf("leaked: %v %v %v", s.allocations, slices.Collect(maps.Keys(s.endpoints)), s.links)
 	}
 	return nil
 }
 
-// explore runs one order of events: choose returns which of several actions is next.
-func explore(t *testing.T, records *store.Store, calls *plugin.Unanswered, wanted [2]string, choose func(int) int,
+// simulate runs one order of events. choose returns the index of the next action for the number of possible actions.
+func simulate(t *testing.T, records *store.Store, journal *plugin.Journal, requestedIPs [2]string, choose func(int) int,
 ) (trace []string, err error) {
 	t.Helper()
-	// One record serves all orders.
-	for _, address := range []netip.Addr{netip.MustParseAddr(first), netip.MustParseAddr(first).Next()} {
-		if records.Owed(address) > 0 {
-			if err := records.SetOwed(address, 0); err != nil {
+	// All orders use the same store.
+	for _, address := range []netip.Addr{netip.MustParseAddr(firstAddress), netip.MustParseAddr(firstAddress).Next()} {
+		if records.StaleReleases(address) > 0 {
+			if err := records.SetStaleReleases(address, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{fake: newFake(), records: records, calls: calls, pending: map[string]*step{}, over: make(chan struct{})}
-		w.networks = []string{"n"}
+		s := &simulation{
+			fake: newFake(), records: records, journal: journal, pending: map[string]*step{}, ended: make(chan struct{}),
+		}
+		s.networks = []string{"n"}
 		pool := v3.IPPool{Spec: v3.IPPoolSpec{CIDR: "192.168.0.0/16"}}
 		pool.Name = "netv"
-		w.pools = []v3.IPPool{pool}
-		w.profiles["netv"] = &v3.Profile{}
-		w.startDriver()
-		for i, address := range wanted {
-			c := &simulated{
-				name: fmt.Sprint("c", i+1), id: strings.Repeat(fmt.Sprint(i+1), 16), wanted: address,
-				gone: make(chan struct{}), remove: make(chan struct{}),
+		s.pools = []v3.IPPool{pool}
+		s.profiles["netv"] = &v3.Profile{}
+		s.startDriver()
+		for i, address := range requestedIPs {
+			c := &container{
+				name: fmt.Sprint("c", i+1), id: strings.Repeat(fmt.Sprint(i+1), 16), requestedIP: address,
+				engineKilled: make(chan struct{}), remove: make(chan struct{}),
 			}
-			w.containers = append(w.containers, c)
-			go w.live(c)
+			s.containers = append(s.containers, c)
+			go s.runContainer(c)
 		}
 		for range 120 {
 			synctest.Wait()
-			if err = w.wrong(); err != nil {
+			if err = s.checkInvariants(); err != nil {
 				break
 			}
-			all := w.actions()
+			all := s.actions()
 			next := all[choose(len(all))]
-			w.trace = append(w.trace, next.name)
+			s.trace = append(s.trace, next.name)
 			if next.do == nil {
 				break
 			}
 			next.do()
 		}
 		if err == nil {
-			err = w.settle()
+			err = s.endAndCheckLeaks()
 		}
-		trace = w.trace
-		close(w.over)
+		trace = s.trace
+		close(s.ended)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 	})
 	return trace, err
 }
 
-func TestNoOrderOfEventsGivesOneAddressToTwoContainers(t *testing.T) {
+func TestInterleavingsAssignAddressOnce(t *testing.T) {
 	records, err := store.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -704,50 +717,50 @@ func TestNoOrderOfEventsGivesOneAddressToTwoContainers(t *testing.T) {
 	if _, err := records.PutNetwork("n", store.Network{Pools: datastore.Pools{pool}}); err != nil {
 		t.Fatal(err)
 	}
-	calls, err := plugin.OpenUnanswered(t.TempDir())
+	journal, err := plugin.OpenJournal(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	const switches, random = 2, 1000
-	for name, wanted := range map[string][2]string{
-		"any address":       {"", ""},
-		"any, then by --ip": {"", first},
-		"both by --ip":      {first, first},
+	const deviations, randomOrders = 2, 1000
+	for name, requestedIPs := range map[string][2]string{
+		"next free address":    {"", ""},
+		"next free, then --ip": {"", firstAddress},
+		"both --ip":            {firstAddress, firstAddress},
 	} {
 		t.Run(name, func(t *testing.T) {
 			orders := 0
-			try := func(choose func(int) int) {
+			run := func(choose func(int) int) {
 				orders++
-				if trace, err := explore(t, records, calls, wanted, choose); err != nil {
+				if trace, err := simulate(t, records, journal, requestedIPs, choose); err != nil {
 					t.Fatalf("%v, after\n  %s", err, strings.Join(trace, "\n  "))
 				}
 			}
-			// All orders that leave what goes on by itself at most so many times: each is the points at which it does,
-			// and what happens there.
-			var extend func(prefix []int, left int)
-			extend = func(prefix []int, left int) {
+			// All orders with at most so many actions other than the default: the positions of these actions and the
+			// actions.
+			var extend func(prefix []int, remaining int)
+			extend = func(prefix []int, remaining int) {
 				var counts []int
-				try(func(count int) int {
+				run(func(count int) int {
 					counts = append(counts, count)
 					if i := len(counts) - 1; i < len(prefix) {
 						return prefix[i]
 					}
 					return 0
 				})
-				if left == 0 {
+				if remaining == 0 {
 					return
 				}
 				for at := len(prefix); at < len(counts); at++ {
 					for choice := 1; choice < counts[at]; choice++ {
 						next := append(slices.Clone(prefix), make([]int, at-len(prefix))...)
-						extend(append(next, choice), left-1)
+						extend(append(next, choice), remaining-1)
 					}
 				}
 			}
-			extend(nil, switches)
-			for seed := range uint64(random) {
+			extend(nil, deviations)
+			for seed := range uint64(randomOrders) {
 				source := rand.New(rand.NewPCG(seed, 0))
-				try(func(count int) int {
+				run(func(count int) int {
 					if source.IntN(3) > 0 {
 						return 0
 					}

@@ -20,25 +20,26 @@ import (
 	"calico-lab/docker-driver/engine"
 	"calico-lab/docker-driver/link"
 	"calico-lab/docker-driver/plugin"
+	"calico-lab/docker-driver/reconcile"
 	"calico-lab/docker-driver/store"
 	"calico-lab/docker-driver/workload"
 )
 
 const (
 	running = "aaaaaaaaaaaabbbb"
-	left    = "ccccccccccccdddd"
+	stale   = "ccccccccccccdddd"
 )
 
 var (
 	runningAddress = netip.MustParseAddr("192.168.0.1")
-	leftAddress    = netip.MustParseAddr("192.168.0.2")
+	staleAddress   = netip.MustParseAddr("192.168.0.2")
 )
 
-// consistent makes a host on which one container runs and everything agrees.
+// consistent returns a host with one running container and no differences.
 func consistent(t *testing.T) (*fake, *driver.Driver, *store.Store) {
 	t.Helper()
 	f := newFake()
-	whole, records := assemble(t, f)
+	d, records := assemble(t, f)
 	f.networks = []string{"n"}
 	f.docker[running] = engine.Endpoint{
 		ID: running, NetworkID: "n", IPv4Address: "192.168.0.1/32", MacAddress: "02:42:c0:a8:00:01",
@@ -48,10 +49,10 @@ func consistent(t *testing.T) (*fake, *driver.Driver, *store.Store) {
 		t.Fatal(err)
 	}
 	f.add(t, running, runningAddress)
-	return f, whole, records
+	return f, d, records
 }
 
-// add makes an endpoint of this node with its address and interface.
+// add adds an endpoint of this node with its address and interface.
 func (f *fake) add(t *testing.T, id string, address netip.Addr) {
 	t.Helper()
 	endpoint := workload.Endpoints{Node: f.node}.New(id, "02:42:00:00:00:01", []netip.Addr{address}, []string{"netv"})
@@ -62,16 +63,17 @@ func (f *fake) add(t *testing.T, id string, address netip.Addr) {
 	f.links[workload.HostInterface(id)] = link.Pair{EndpointID: id, Host: workload.HostInterface(id)}
 }
 
-// whileMending does something between the looks of a reconciliation and the addresses that they found left behind. It is
-// the removal of an interface that leads to it.
-func (f *fake) whileMending(do func()) {
+// duringRepair runs do after the comparisons of a reconciliation and before the release of leaked addresses: during the
+// removal of a stale interface.
+func (f *fake) duringRepair(do func()) {
 	f.links["calieeeeeeeeeee"] = link.Pair{EndpointID: "eeeeeeeeeeeeffff"}
-	f.removing = func() {
-		f.removing = nil
+	f.onLinkRemove = func() {
+		f.onLinkRemove = nil
 		do()
 	}
 }
 
+// has reports whether the endpoint is stored, its address allocated, and its interface present.
 func (f *fake) has(id string, address netip.Addr) [3]bool {
 	_, err := workload.Endpoints{Client: fakeEndpoints{f}, Node: f.node}.Get(context.Background(), id)
 	_, allocated := f.allocations[address]
@@ -79,262 +81,269 @@ func (f *fake) has(id string, address netip.Addr) [3]bool {
 	return [3]bool{err == nil, allocated, attached}
 }
 
-// everything is an endpoint that is stored, has its address, and an interface.
-var everything = [3]bool{true, true, true}
+// complete is the result of has for an endpoint without differences.
+var complete = [3]bool{true, true, true}
+
+// claimingIPAM claims the stale endpoint's address.
+type claimingIPAM struct{ reconcile.IPAM }
+
+func (claimingIPAM) Claimed(allocation datastore.Allocation) bool {
+	return allocation.Address == staleAddress
+}
 
 func TestReconcile(t *testing.T) {
 	cases := map[string]struct {
 		// given changes the consistent host.
-		given func(t *testing.T, f *fake, whole *driver.Driver, records *store.Store)
-		// mended is what reconciliation says, failure whether it must fail.
-		mended  map[string]int
-		failure bool
-		// left is what there is of the second endpoint.
-		left [3]bool
-		// ports are those that are published.
+		given func(t *testing.T, f *fake, d *driver.Driver, records *store.Store)
+		// repaired are the expected repairs by kind, failure whether reconciliation must fail.
+		repaired map[string]int
+		failure  bool
+		// want is the final state of the stale endpoint.
+		want [3]bool
+		// ports are the published ports.
 		ports []string
 	}{
-		"everything agrees": {given: func(*testing.T, *fake, *driver.Driver, *store.Store) {}},
-		"an endpoint that Docker does not have": {
-			given:  func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) { f.add(t, left, leftAddress) },
-			mended: map[string]int{"removed endpoint": 1, "removed interface": 1, "released address": 1},
+		"no differences": {given: func(*testing.T, *fake, *driver.Driver, *store.Store) {}},
+		"endpoint without a Docker endpoint": {
+			given:    func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) { f.add(t, stale, staleAddress) },
+			repaired: map[string]int{"removed endpoint": 1, "removed interface": 1, "released address": 1},
 		},
-		"an address without an endpoint": {
+		"address without an endpoint": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
+				fakeAddresses{f}.allocate(staleAddress, "docker-x", "a0")
 			},
-			mended: map[string]int{"released address": 1},
+			repaired: map[string]int{"released address": 1},
 		},
-		"an address on its way to a container": {
-			given: func(t *testing.T, _ *fake, whole *driver.Driver, _ *store.Store) {
-				post(t, whole, "IpamDriver.RequestAddress",
-					plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: leftAddress.String()})
+		"address of a starting container": {
+			given: func(t *testing.T, _ *fake, d *driver.Driver, _ *store.Store) {
+				post(t, d, "IpamDriver.RequestAddress",
+					plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: staleAddress.String()})
 			},
-			left: [3]bool{false, true, false},
+			want: [3]bool{false, true, false},
 		},
-		"an address that a container takes over after the looks": {
-			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
-				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
-				f.whileMending(func() {
-					post(t, whole, "IpamDriver.RequestAddress",
-						plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: leftAddress.String()})
+		"leaked address assigned to a container after the comparisons": {
+			given: func(t *testing.T, f *fake, d *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(staleAddress, "docker-x", "a0")
+				f.duringRepair(func() {
+					post(t, d, "IpamDriver.RequestAddress",
+						plugin.RequestAddressRequest{PoolID: "192.168.0.0/16", Address: staleAddress.String()})
 				})
 			},
-			mended: map[string]int{"removed interface": 1}, left: [3]bool{false, true, false},
+			repaired: map[string]int{"removed interface": 1}, want: [3]bool{false, true, false},
 		},
-		"an address that is released and assigned anew after the looks": {
-			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
-				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a0")
-				f.whileMending(func() {
-					fakeAddresses{f}.allocate(leftAddress, "docker-y", "a0")
-					whole.Reconciler.Claimed = func(a datastore.Allocation) bool { return a.Address == leftAddress }
+		"leaked address released and assigned after the comparisons": {
+			given: func(t *testing.T, f *fake, d *driver.Driver, _ *store.Store) {
+				fakeAddresses{f}.allocate(staleAddress, "docker-x", "a0")
+				f.duringRepair(func() {
+					fakeAddresses{f}.allocate(staleAddress, "docker-y", "a0")
+					d.Reconciler.IPAM = claimingIPAM{d.Reconciler.IPAM}
 				})
 			},
-			mended: map[string]int{"removed interface": 1, "released address": 1}, left: [3]bool{false, true, false},
+			repaired: map[string]int{"removed interface": 1, "released address": 1}, want: [3]bool{false, true, false},
 		},
-		"an address of another host": {
+		"address of another host": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a1")
+				fakeAddresses{f}.allocate(staleAddress, "docker-x", "a1")
 			},
-			left: [3]bool{false, true, false},
+			want: [3]bool{false, true, false},
 		},
-		"an address of this host that is not a container's": {
+		"tunnel address of this host": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				fakeAddresses{f}.allocate(leftAddress, "vxlan-tunnel-addr-a0", "a0")
+				fakeAddresses{f}.allocate(staleAddress, "vxlan-tunnel-addr-a0", "a0")
 			},
-			left: [3]bool{false, true, false},
+			want: [3]bool{false, true, false},
 		},
-		"an interface without an endpoint": {
+		"interface without an endpoint": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.links[workload.HostInterface(left)] = link.Pair{EndpointID: left}
+				f.links[workload.HostInterface(stale)] = link.Pair{EndpointID: stale}
 			},
-			mended: map[string]int{"removed interface": 1},
+			repaired: map[string]int{"removed interface": 1},
 		},
-		"the engine cannot be asked": {
+		"engine does not run": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.add(t, left, leftAddress)
+				f.add(t, stale, staleAddress)
 				f.docker = nil
 			},
-			failure: true, left: everything,
+			failure: true, want: complete,
 		},
-		"the engine goes away between the looks": {
+		"engine stops between the comparisons": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.add(t, left, leftAddress)
-				f.asked = func() { f.docker = nil }
+				f.add(t, stale, staleAddress)
+				f.onEngineList = func() { f.docker = nil }
 			},
-			failure: true, left: everything,
+			failure: true, want: complete,
 		},
-		"the datastore cannot be asked": {
+		"datastore unavailable": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.add(t, left, leftAddress)
-				f.down = true
+				f.add(t, stale, staleAddress)
+				f.etcdDown = true
 			},
-			failure: true, left: everything,
+			failure: true, want: complete,
 		},
-		"a container that starts between the looks": {
+		"container starts between the comparisons": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.add(t, left, leftAddress)
-				f.asked = func() {
-					f.docker[left] = engine.Endpoint{ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
+				f.add(t, stale, staleAddress)
+				f.onEngineList = func() {
+					f.docker[stale] = engine.Endpoint{ID: stale, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
 				}
 			},
-			left: everything,
+			want: complete,
 		},
-		"a container that starts while something else is mended": {
+		"container starts during the comparisons, with another difference": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
 				f.links["calieeeeeeeeeee"] = link.Pair{EndpointID: "eeeeeeeeeeeeffff"}
-				looks := 0
-				f.asked = func() {
-					if looks++; looks == 1 {
-						f.add(t, left, leftAddress)
+				comparisons := 0
+				f.onEngineList = func() {
+					if comparisons++; comparisons == 1 {
+						f.add(t, stale, staleAddress)
 					} else {
-						f.docker[left] = engine.Endpoint{ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
+						f.docker[stale] = engine.Endpoint{ID: stale, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
 					}
 				}
 			},
-			mended: map[string]int{"removed interface": 1}, left: everything,
+			repaired: map[string]int{"removed interface": 1}, want: complete,
 		},
-		"the datastore lost an endpoint": {
+		"endpoint missing in the datastore": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.docker[left] = engine.Endpoint{
-					ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32", MacAddress: "02:42:c0:a8:00:02",
+				f.docker[stale] = engine.Endpoint{
+					ID: stale, NetworkID: "n", IPv4Address: "192.168.0.2/32", MacAddress: "02:42:c0:a8:00:02",
 				}
-				f.links[workload.HostInterface(left)] = link.Pair{EndpointID: left}
+				f.links[workload.HostInterface(stale)] = link.Pair{EndpointID: stale}
 			},
-			mended: map[string]int{"stored endpoint again": 1, "allocated address again": 1}, left: everything,
+			repaired: map[string]int{"recreated endpoint": 1, "reallocated address": 1}, want: complete,
 		},
-		"an address that another host has as well": {
+		"address allocated to another host too": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.add(t, left, leftAddress)
-				f.docker[left] = engine.Endpoint{ID: left, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
-				fakeAddresses{f}.allocate(leftAddress, "docker-x", "a1")
+				f.add(t, stale, staleAddress)
+				f.docker[stale] = engine.Endpoint{ID: stale, NetworkID: "n", IPv4Address: "192.168.0.2/32"}
+				fakeAddresses{f}.allocate(staleAddress, "docker-x", "a1")
 			},
-			failure: true, left: everything,
+			failure: true, want: complete,
 		},
-		"a handle without an address": {
+		"handle without an address": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
 				f.emptyHandles = map[string]string{"docker-x": "1"}
 			},
-			mended: map[string]int{"removed handle": 1},
+			repaired: map[string]int{"removed handle": 1},
 		},
-		"a handle that is getting its address": {
+		"handle that gets its address between the comparisons": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
 				f.emptyHandles = map[string]string{"docker-x": "1"}
-				f.asked = func() { f.emptyHandles = nil }
+				f.onEngineList = func() { f.emptyHandles = nil }
 			},
 		},
-		"a handle that is used between the looks": {
+		"handle changed between the comparisons": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
 				f.emptyHandles = map[string]string{"docker-x": "1"}
-				f.asked = func() {
+				f.onEngineList = func() {
 					f.emptyHandles = map[string]string{"docker-x": "2"}
-					f.asked = func() { f.emptyHandles = nil }
+					f.onEngineList = func() { f.emptyHandles = nil }
 				}
 			},
 		},
-		"published ports of an endpoint that Docker does not have": {
-			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
-				f.add(t, left, leftAddress)
-				publishPort(t, whole, left, leftAddress)
-				publishPort(t, whole, running, runningAddress)
+		"published ports of an endpoint without a Docker endpoint": {
+			given: func(t *testing.T, f *fake, d *driver.Driver, _ *store.Store) {
+				f.add(t, stale, staleAddress)
+				publishPort(t, d, stale, staleAddress)
+				publishPort(t, d, running, runningAddress)
 			},
-			mended: map[string]int{
-				"removed endpoint": 1, "removed interface": 1, "released address": 1, "withdrew ports": 1,
+			repaired: map[string]int{
+				"removed endpoint": 1, "removed interface": 1, "released address": 1, "unpublished ports": 1,
 			},
 			ports: []string{"tcp:0.0.0.0:8001"},
 		},
-		"published ports of an endpoint of which nothing else is left": {
-			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
-				publishPort(t, whole, left, leftAddress)
+		"published ports without an endpoint": {
+			given: func(t *testing.T, f *fake, d *driver.Driver, _ *store.Store) {
+				publishPort(t, d, stale, staleAddress)
 			},
-			mended: map[string]int{"withdrew ports": 1},
+			repaired: map[string]int{"unpublished ports": 1},
 		},
-		"published ports whose rules were flushed": {
-			given: func(t *testing.T, f *fake, whole *driver.Driver, _ *store.Store) {
-				publishPort(t, whole, running, runningAddress)
+		"published ports with flushed rules": {
+			given: func(t *testing.T, f *fake, d *driver.Driver, _ *store.Store) {
+				publishPort(t, d, running, runningAddress)
 				clear(f.rules)
 			},
 			ports: []string{"tcp:0.0.0.0:8001"},
 		},
-		"a network that Docker does not have": {
+		"stored network without a Docker network": {
 			given: func(t *testing.T, _ *fake, _ *driver.Driver, records *store.Store) {
-				if _, err := records.PutNetwork("gone", store.Network{}); err != nil {
+				if _, err := records.PutNetwork("removed", store.Network{}); err != nil {
 					t.Fatal(err)
 				}
 			},
-			mended: map[string]int{"forgot network": 1},
+			repaired: map[string]int{"removed network record": 1},
 		},
-		"a pool that was made for a network that was not": {
+		"created pool without a network": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.pools = append(f.pools, madePool("10.70.0.0/24", "a0"))
+				f.pools = append(f.pools, createdPool("10.70.0.0/24", "a0"))
 			},
-			mended: map[string]int{"gave up pool": 1},
+			repaired: map[string]int{"unregistered pool": 1},
 		},
-		"a pool that was made and that a network is on": {
+		"created pool with a network": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, records *store.Store) {
-				f.pools = append(f.pools, madePool("10.70.0.0/24", "a0"))
-				pool := datastore.Pool{Name: "made", CIDR: netip.MustParsePrefix("10.70.0.0/24")}
+				f.pools = append(f.pools, createdPool("10.70.0.0/24", "a0"))
+				pool := datastore.Pool{Name: "created", CIDR: netip.MustParsePrefix("10.70.0.0/24")}
 				if _, err := records.PutNetwork("n", store.Network{Pools: datastore.Pools{pool}}); err != nil {
 					t.Fatal(err)
 				}
 			},
 		},
-		"a pool that was made for another host's network": {
+		"created pool of another host": {
 			given: func(_ *testing.T, f *fake, _ *driver.Driver, _ *store.Store) {
-				f.pools = append(f.pools, madePool("10.70.0.0/24", "a1"))
+				f.pools = append(f.pools, createdPool("10.70.0.0/24", "a1"))
 			},
 		},
-		"a pool that was made for a network whose record is lost": {
+		"created pool and a network without a record": {
 			given: func(t *testing.T, f *fake, _ *driver.Driver, records *store.Store) {
-				f.pools = append(f.pools, madePool("10.70.0.0/24", "a0"))
+				f.pools = append(f.pools, createdPool("10.70.0.0/24", "a0"))
 				f.networks = append(f.networks, "lost")
 			},
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			f, whole, records := consistent(t)
-			c.given(t, f, whole, records)
-			mended, err := whole.Reconciler.Once(t.Context())
+			f, d, records := consistent(t)
+			c.given(t, f, d, records)
+			repaired, err := d.Reconciler.Once(t.Context())
 			if (err != nil) != c.failure {
 				t.Errorf("error %v", err)
 			}
-			if len(mended)+len(c.mended) > 0 {
-				equal(t, "mended", mended, c.mended)
+			if len(repaired)+len(c.repaired) > 0 {
+				equal(t, "repaired", repaired, c.repaired)
 			}
-			f.down = false
-			equal(t, "running", f.has(running, runningAddress), everything)
-			equal(t, "left", f.has(left, leftAddress), c.left)
-			equal(t, "ports held", append([]string(nil), f.taken...), c.ports)
+			f.etcdDown = false
+			equal(t, "running", f.has(running, runningAddress), complete)
+			equal(t, "stale", f.has(stale, staleAddress), c.want)
+			equal(t, "ports in use", append([]string(nil), f.portsInUse...), c.ports)
 			if count := strings.Count(f.rules["iptables"], "DNAT"); count != len(c.ports) {
 				t.Errorf("%d rules", count)
 			}
 			if known := records.Networks(); len(known) != 1 {
-				t.Errorf("networks on record: %v", known)
+				t.Errorf("stored networks: %v", known)
 			}
 			if f.docker == nil || c.failure {
 				return
 			}
-			f.asked = nil
-			again, err := whole.Reconciler.Once(t.Context())
+			f.onEngineList = nil
+			again, err := d.Reconciler.Once(t.Context())
 			if err != nil || len(again) > 0 {
-				t.Errorf("a second reconciliation mended %v, %v", again, err)
+				t.Errorf("a second reconciliation repaired %v, %v", again, err)
 			}
 		})
 	}
 }
 
-// publishPort publishes a port whose number ends as the address does.
-func publishPort(t *testing.T, whole *driver.Driver, id string, address netip.Addr) {
+// publishPort publishes port 8000 plus the last byte of the address.
+func publishPort(t *testing.T, d *driver.Driver, id string, address netip.Addr) {
 	t.Helper()
 	number := 8000 + uint16(address.As4()[3])
-	err := whole.Ports.Publish(id, []netip.Addr{address}, []plugin.PortBinding{{Proto: 6, Port: 80, HostPort: number}})
+	err := d.Ports.Publish(id, []netip.Addr{address}, []plugin.PortBinding{{Proto: 6, Port: 80, HostPort: number}})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func post(t *testing.T, whole *driver.Driver, call string, request any) {
+func post(t *testing.T, d *driver.Driver, call string, request any) {
 	t.Helper()
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -342,85 +351,91 @@ func post(t *testing.T, whole *driver.Driver, call string, request any) {
 	}
 	recorder := httptest.NewRecorder()
 	posted := httptest.NewRequest("POST", "/"+call, bytes.NewReader(body))
-	handlersOf(t, whole, nil)[driver.NetworkName].ServeHTTP(recorder, posted)
+	handlersOf(t, d, nil)[driver.NetworkName].ServeHTTP(recorder, posted)
 	var answer plugin.ErrorResponse
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Err != "" {
 		t.Fatalf("%s: %v %s", call, err, answer.Err)
 	}
 }
 
-func TestRunAsksForLabelsOfEndpointsThatItStored(t *testing.T) {
-	f, whole, _ := consistent(t)
+func TestRunRequestsLabelsOfRecreatedEndpoints(t *testing.T) {
+	f, d, _ := consistent(t)
 	delete(f.endpoints, slices.Collect(maps.Keys(f.endpoints))[0])
 	ctx, cancel := context.WithCancel(t.Context())
-	f.relabel = cancel
-	whole.Reconciler.Ask()
-	whole.Reconciler.Run(ctx)
-	equal(t, "running", f.has(running, runningAddress), everything)
+	done := d.Reconciler.Done
+	d.Reconciler.Done = func(repaired map[string]int, err error) {
+		done(repaired, err)
+		cancel()
+	}
+	d.Reconciler.Requested.Request()
+	d.Reconciler.Run(ctx)
+	equal(t, "running", f.has(running, runningAddress), complete)
+	if len(f.relabel) != 1 {
+		t.Error("labels not requested")
+	}
 }
 
-// What appears between the two looks, as an address does that was on its way until then, must not wait for the next
-// regular reconciliation, which is an hour away here.
-func TestRunLooksAgainForWhatOnlyTheSecondLookFound(t *testing.T) {
-	f, whole, _ := consistent(t)
+// A difference that only the second comparison finds must not wait for the interval, which is an hour here.
+func TestRunRechecksDifferenceOfSecondComparisonOnly(t *testing.T) {
+	f, d, _ := consistent(t)
 	f.links["califirst"] = link.Pair{EndpointID: "first", Host: "califirst"}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	looks := 0
-	f.asked = func() {
-		looks++
-		if looks == 1 {
-			fakeAddresses{f}.allocate(leftAddress, "docker-"+left, f.node)
+	comparisons := 0
+	f.onEngineList = func() {
+		comparisons++
+		if comparisons == 1 {
+			fakeAddresses{f}.allocate(staleAddress, "docker-"+stale, f.node)
 		}
 	}
-	whole.Reconciler.Done = func(map[string]int, error) {
-		if _, there := f.allocations[leftAddress]; !there {
+	d.Reconciler.Done = func(map[string]int, error) {
+		if _, found := f.allocations[staleAddress]; !found {
 			cancel()
 		}
 	}
-	whole.Reconciler.Ask()
-	whole.Reconciler.Run(ctx)
-	if _, there := f.allocations[leftAddress]; there {
-		t.Errorf("the address is still allocated after %d looks", looks)
+	d.Reconciler.Requested.Request()
+	d.Reconciler.Run(ctx)
+	if _, found := f.allocations[staleAddress]; found {
+		t.Errorf("the address is allocated after %d comparisons", comparisons)
 	}
 }
 
-// Calico's library says nothing when a handle did not go with its address.
-func TestAReleaseThatLeavesItsHandleWantsAReconciliation(t *testing.T) {
-	f, whole, _ := consistent(t)
-	handle := "docker-" + left
-	fakeAddresses{f}.allocate(leftAddress, handle, f.node)
+// Calico's library returns no error when it releases an address and does not delete the handle.
+func TestReleaseAddressRequestsReconcileForRemainingHandle(t *testing.T) {
+	f, d, _ := consistent(t)
+	handle := "docker-" + stale
+	fakeAddresses{f}.allocate(staleAddress, handle, f.node)
 	f.emptyHandles = map[string]string{handle: "1"}
-	body := []byte(`{"PoolID": "192.168.0.0/16", "Address": "` + leftAddress.String() + `"}`)
+	body := []byte(`{"PoolID": "192.168.0.0/16", "Address": "` + staleAddress.String() + `"}`)
 	request := httptest.NewRequest("POST", "/IpamDriver.ReleaseAddress", bytes.NewReader(body))
-	handlersOf(t, whole, nil)[driver.IPAMName].ServeHTTP(httptest.NewRecorder(), request)
+	handlersOf(t, d, nil)[driver.IPAMName].ServeHTTP(httptest.NewRecorder(), request)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	whole.Reconciler.Done = func(map[string]int, error) { cancel() }
-	whole.Reconciler.Run(ctx)
+	d.Reconciler.Done = func(map[string]int, error) { cancel() }
+	d.Reconciler.Run(ctx)
 	if len(f.emptyHandles) > 0 {
-		t.Errorf("handles left: %v", f.emptyHandles)
+		t.Errorf("remaining handles: %v", f.emptyHandles)
 	}
 }
 
-// Soon after a look that saw addresses on their way comes another, which may be the first one to fail.
-func TestRunWarnsOfAFailureThatFollowsAnUnsettledLook(t *testing.T) {
-	f, whole, _ := consistent(t)
-	post(t, whole, "IpamDriver.RequestAddress", plugin.RequestAddressRequest{PoolID: "192.168.0.0/16"})
+// After a comparison with starting containers the next one follows soon, and may be the first one to fail.
+func TestRunWarnsOnceOfFailure(t *testing.T) {
+	f, d, _ := consistent(t)
+	post(t, d, "IpamDriver.RequestAddress", plugin.RequestAddressRequest{PoolID: "192.168.0.0/16"})
 	var log bytes.Buffer
-	whole.Reconciler.Log = slog.New(slog.NewTextHandler(&log, nil))
+	d.Reconciler.Log = slog.New(slog.NewTextHandler(&log, nil))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	runs := 0
-	whole.Reconciler.Done = func(_ map[string]int, err error) {
+	d.Reconciler.Done = func(_ map[string]int, err error) {
 		f.docker = nil
 		if runs++; runs == 4 {
 			cancel()
 		}
 	}
-	whole.Reconciler.Ask()
-	whole.Reconciler.Run(ctx)
-	if warned := strings.Count(log.String(), "the engine cannot be asked"); warned != 1 {
+	d.Reconciler.Requested.Request()
+	d.Reconciler.Run(ctx)
+	if warned := strings.Count(log.String(), "the engine does not run"); warned != 1 {
 		t.Errorf("warned %d times in %d runs:\n%s", warned, runs, &log)
 	}
 }

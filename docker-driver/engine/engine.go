@@ -1,8 +1,7 @@
-// Package engine asks the Docker engine of this host which networks, endpoints and containers it has, and listens for
-// its events. It owes a bounded wait and a plain error when the engine cannot be asked.
+// Package engine reads the networks, endpoints, containers and events of this host's Docker engine. Each request has a
+// time-out.
 //
-// It needs five GET requests over a unix socket. Docker's own client module would bring some forty more modules and
-// several megabytes for them.
+// It uses five GET requests over a unix socket. Docker's client module would add some forty modules and several megabytes.
 package engine
 
 import (
@@ -18,23 +17,23 @@ import (
 	"time"
 )
 
-// patience bounds one question; the engine answers only when it has restored its containers.
-const patience = 20 * time.Second
+// requestTimeout limits one request. The engine does not answer until it has restored its containers.
+const requestTimeout = 20 * time.Second
 
-// errorLimit bounds how much of an error's body is read.
-const errorLimit = 4096
+// errorBytes limits how much of an error response is read.
+const errorBytes = 4096
 
-// ErrAbsent is the answer to a question about something that the engine does not have.
-var ErrAbsent = errors.New("the engine does not have it")
+// ErrNotFound is returned for a network or container that the engine does not have.
+var ErrNotFound = errors.New("the engine does not have it")
 
-// Engine is reached by a unix socket.
+// Engine is a client of Docker's API.
 type Engine struct {
 	socket string
 	client *http.Client
 }
 
-// At returns the engine behind the socket.
-func At(socket string) *Engine {
+// New returns a client for the API's unix socket.
+func New(socket string) *Engine {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var dialer net.Dialer
@@ -46,7 +45,7 @@ func At(socket string) *Engine {
 	return &Engine{socket: socket, client: &http.Client{Transport: transport}}
 }
 
-// Endpoint is an endpoint of a network as the engine knows it.
+// Endpoint is an endpoint of a Docker network.
 type Endpoint struct {
 	ID          string `json:"EndpointID"`
 	NetworkID   string `json:"-"`
@@ -55,7 +54,7 @@ type Endpoint struct {
 	IPv6Address string
 }
 
-// Endpoints returns all endpoints of the driver's networks, by ID, with the networks' IDs.
+// Endpoints returns all endpoints of the driver's networks by ID, and the networks' IDs.
 func (e *Engine) Endpoints(ctx context.Context, driver string) (map[string]Endpoint, []string, error) {
 	var networks []struct{ ID, Driver string }
 	filter, err := json.Marshal(map[string][]string{"driver": {driver}})
@@ -63,7 +62,7 @@ func (e *Engine) Endpoints(ctx context.Context, driver string) (map[string]Endpo
 		return nil, nil, err
 	}
 	if err := e.get(ctx, "/networks", url.Values{"filters": {string(filter)}}, &networks); err != nil {
-		return nil, nil, fmt.Errorf("ask Docker for its networks: %w", err)
+		return nil, nil, fmt.Errorf("list Docker's networks: %w", err)
 	}
 	endpoints := map[string]Endpoint{}
 	var ids []string
@@ -74,11 +73,11 @@ func (e *Engine) Endpoints(ctx context.Context, driver string) (map[string]Endpo
 		ids = append(ids, network.ID)
 		var detail struct{ Containers map[string]Endpoint }
 		err := e.get(ctx, "/networks/"+network.ID, nil, &detail)
-		if errors.Is(err, ErrAbsent) {
+		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("ask Docker for network %s: %w", network.ID, err)
+			return nil, nil, fmt.Errorf("inspect Docker network %s: %w", network.ID, err)
 		}
 		for _, endpoint := range detail.Containers {
 			endpoint.NetworkID = network.ID
@@ -88,7 +87,7 @@ func (e *Engine) Endpoints(ctx context.Context, driver string) (map[string]Endpo
 	return endpoints, ids, nil
 }
 
-// Container is a container with its endpoints.
+// Container is a container with the IDs of its endpoints.
 type Container struct {
 	ID, Name  string
 	Labels    map[string]string
@@ -105,7 +104,7 @@ func (e *Engine) Container(ctx context.Context, id string) (Container, error) {
 		}
 	}
 	if err := e.get(ctx, "/containers/"+id+"/json", nil, &detail); err != nil {
-		return Container{}, fmt.Errorf("ask Docker for container %s: %w", id, err)
+		return Container{}, fmt.Errorf("inspect Docker container %s: %w", id, err)
 	}
 	container := Container{ID: detail.ID, Name: strings.TrimPrefix(detail.Name, "/"), Labels: detail.Config.Labels}
 	for _, network := range detail.NetworkSettings.Networks {
@@ -120,7 +119,7 @@ func (e *Engine) Container(ctx context.Context, id string) (Container, error) {
 func (e *Engine) Running(ctx context.Context) ([]string, error) {
 	var list []struct{ ID string }
 	if err := e.get(ctx, "/containers/json", nil, &list); err != nil {
-		return nil, fmt.Errorf("ask Docker for its containers: %w", err)
+		return nil, fmt.Errorf("list Docker's containers: %w", err)
 	}
 	ids := make([]string, len(list))
 	for i, each := range list {
@@ -129,8 +128,8 @@ func (e *Engine) Running(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// Watch calls subscribed once the engine sends events, and then attached with the ID of each container that started,
-// came to a network, or got a new name. It returns when the stream ends, which is always an error.
+// Watch calls subscribed when the event stream is open, and then attached with the ID of each container that is started,
+// connected to a network, or renamed. It returns an error when the stream ends.
 func (e *Engine) Watch(ctx context.Context, subscribed func(), attached func(containerID string)) error {
 	filter, err := json.Marshal(map[string][]string{
 		"type":  {"container", "network"},
@@ -141,7 +140,7 @@ func (e *Engine) Watch(ctx context.Context, subscribed func(), attached func(con
 	}
 	body, err := e.open(ctx, "/events", url.Values{"filters": {string(filter)}})
 	if err != nil {
-		return fmt.Errorf("listen to Docker's events: %w", err)
+		return fmt.Errorf("subscribe to Docker's events: %w", err)
 	}
 	defer body.Close()
 	subscribed()
@@ -166,7 +165,7 @@ func (e *Engine) Watch(ctx context.Context, subscribed func(), attached func(con
 }
 
 func (e *Engine) get(ctx context.Context, path string, query url.Values, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	body, err := e.open(ctx, path, query)
 	if err != nil {
@@ -177,7 +176,7 @@ func (e *Engine) get(ctx context.Context, path string, query url.Values, into an
 }
 
 func (e *Engine) open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
-	// The host's name is there because HTTP wants one; paths without a version mean the engine's own.
+	// HTTP requires a host name. Paths without a version use the engine's own API version.
 	address := url.URL{Scheme: "http", Host: "docker", Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err != nil {
@@ -192,8 +191,8 @@ func (e *Engine) open(ctx context.Context, path string, query url.Values) (io.Re
 	}
 	defer response.Body.Close()
 	if response.StatusCode == http.StatusNotFound {
-		return nil, ErrAbsent
+		return nil, ErrNotFound
 	}
-	text, _ := io.ReadAll(io.LimitReader(response.Body, errorLimit))
-	return nil, fmt.Errorf("the engine at %s answers %s: %s", e.socket, response.Status, strings.TrimSpace(string(text)))
+	text, _ := io.ReadAll(io.LimitReader(response.Body, errorBytes))
+	return nil, fmt.Errorf("the engine at %s returned %s: %s", e.socket, response.Status, strings.TrimSpace(string(text)))
 }

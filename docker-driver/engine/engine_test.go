@@ -14,8 +14,8 @@ import (
 	"calico-lab/docker-driver/engine"
 )
 
-// serve is an engine that answers as Docker 20.10 does.
-func serve(t *testing.T, answers map[string]string) *engine.Engine {
+// serve starts an engine with the responses of Docker 20.10 by path.
+func serve(t *testing.T, responses map[string]string) *engine.Engine {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "docker.sock")
 	listener, err := net.Listen("unix", socket)
@@ -23,19 +23,19 @@ func serve(t *testing.T, answers map[string]string) *engine.Engine {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer, known := answers[r.URL.Path]
+		response, known := responses[r.URL.Path]
 		switch {
 		case !known:
 			http.Error(w, `{"message":"no such thing"}`, http.StatusNotFound)
-		case answer == "broken":
+		case response == "broken":
 			http.Error(w, `{"message":"it is broken"}`, http.StatusInternalServerError)
 		default:
-			fmt.Fprint(w, answer)
+			fmt.Fprint(w, response)
 		}
 	})}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
-	return engine.At(socket)
+	return engine.New(socket)
 }
 
 func TestEndpoints(t *testing.T) {
@@ -62,18 +62,18 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-func TestEndpointsOfAnEngineThatFails(t *testing.T) {
-	for name, answers := range map[string]map[string]string{
+func TestEndpointsEngineFails(t *testing.T) {
+	for name, responses := range map[string]map[string]string{
 		"networks":  {"/networks": "broken"},
 		"a network": {"/networks": `[{"Id":"n1","Driver":"calico"}]`, "/networks/n1": "broken"},
 	} {
-		_, _, err := serve(t, answers).Endpoints(t.Context(), "calico")
+		_, _, err := serve(t, responses).Endpoints(t.Context(), "calico")
 		if err == nil || !strings.Contains(err.Error(), "it is broken") {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	if _, _, err := engine.At("/nonexistent.sock").Endpoints(t.Context(), "calico"); err == nil {
-		t.Error("an engine that does not run has no endpoints")
+	if _, _, err := engine.New("/nonexistent.sock").Endpoints(t.Context(), "calico"); err == nil {
+		t.Error("no error from an engine that does not run")
 	}
 }
 
@@ -88,7 +88,7 @@ func TestContainer(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(container, want) {
 		t.Errorf("container %+v, %v", container, err)
 	}
-	if _, err := docker.Container(t.Context(), "gone"); !errors.Is(err, engine.ErrAbsent) {
+	if _, err := docker.Container(t.Context(), "gone"); !errors.Is(err, engine.ErrNotFound) {
 		t.Errorf("error %v", err)
 	}
 	if ids, err := docker.Running(t.Context()); err != nil || !slices.Equal(ids, []string{"c", "d"}) {

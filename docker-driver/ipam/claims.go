@@ -18,241 +18,221 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// repeats is how long an engine repeats a call that got no answer (30 s in pkg/plugins/client.go).
-const repeats = 30 * time.Second
+// repeatWindow is how long an engine repeats a call without a response (30 s in pkg/plugins/client.go).
+const repeatWindow = 30 * time.Second
 
-// settling is how long an address that a container asked for by --ip is refused to another container that asks for it,
-// while no call about it is under way. An engine goes on at once, unless it waits for an address of the other family.
-const settling = 15 * time.Second
+// startWindow is how long after its last call a claim blocks another container that requests the address by --ip. An engine
+// makes the next call of a start at once, unless it waits for an address of the other family.
+const startWindow = 15 * time.Second
 
-// claims are the addresses that containers of this host are getting. Docker has an endpoint only after the address is
-// assigned and the endpoint is stored; until then nothing in the datastore tells such an address from one that a crash
-// left behind. Two rules keep an address from a second container:
+// claims are the addresses of containers that are starting on this host. Docker has an endpoint only after its address is
+// assigned and the endpoint is stored. Until then the datastore cannot tell such an address from one that a crash left
+// behind. Two rules prevent that two containers get one address:
 //
-//   - Reconciliation releases no claimed address. A claim lasts while calls about the address are under way, and for
-//     a lifetime after each of them.
-//   - No rule about time is certain, because an engine can be slow and a driver can be killed. So CreateEndpoint accepts
-//     an address without a claim only if IPAM has it for this host, no other endpoint has it, and IPAM has assigned it
-//     anew: after that write, no release that is still under way in etcd can change the address's block.
+//   - Reconciliation releases no claimed address. A claim is active during calls about the address, and for claimLifetime
+//     after each of them.
+//   - A time limit alone is not safe, because an engine can be slow and a driver can be killed. So CreateEndpoint accepts an
+//     address without a claim only if IPAM has it for this host, no other endpoint has it, and IPAM has assigned it again:
+//     after that write, a release that is still in progress in etcd fails, because the address's block has changed.
 type claims struct {
 	mutex sync.Mutex
-	// trying are the handles of assignments that are under way.
-	trying map[string]bool
-	// held are the claims by address.
-	held map[netip.Addr]*claim
+	// assigning are the handles of assignments in progress.
+	assigning map[string]bool
+	byAddress map[netip.Addr]*claim
 }
 
 type claim struct {
-	// endpoint was created with the address; it is empty until then.
+	// endpoint has the address. It is empty until CreateEndpoint.
 	endpoint string
-	// calls is how many calls about the endpoint are under way.
+	// calls is the number of calls about the endpoint in progress.
 	calls int
-	// since is when the last call ended.
-	since time.Time
+	// lastCall is the end of the last call.
+	lastCall time.Time
 }
 
-// within tells whether a call is under way, or ended less than the limit ago.
-func (c *claim) within(limit time.Duration) bool {
-	return c != nil && (c.calls > 0 || time.Since(c.since) <= limit)
+// active reports whether a call is in progress, or has ended within the window.
+func (c *claim) active(window time.Duration) bool {
+	return c != nil && (c.calls > 0 || time.Since(c.lastCall) <= window)
 }
 
-// try notes that an address is being assigned by the handle.
-func (c *claims) try(handle string) {
+// beginAssign records that an assignment with the handle is in progress.
+func (c *claims) beginAssign(handle string) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	if c.trying == nil {
-		c.trying = map[string]bool{}
+	if c.assigning == nil {
+		c.assigning = map[string]bool{}
 	}
-	c.trying[handle] = true
+	c.assigning[handle] = true
 }
 
-// tried notes that no assignment by the handles is under way any more. An address that one of them has is either claimed
-// or left behind.
-func (c *claims) tried(handles []string) {
+// endAssign records that no assignment with the handles is in progress. An address with one of the handles is now either
+// claimed or leaked.
+func (c *claims) endAssign(handles []string) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	for _, handle := range handles {
-		delete(c.trying, handle)
+		delete(c.assigning, handle)
 	}
 }
 
-// add claims an address that has been assigned just now.
+// add claims an address that has just been assigned.
 func (c *claims) add(address netip.Addr) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	if c.held == nil {
-		c.held = map[netip.Addr]*claim{}
+	if c.byAddress == nil {
+		c.byAddress = map[netip.Addr]*claim{}
 	}
-	c.held[address] = &claim{since: time.Now()}
+	c.byAddress[address] = &claim{lastCall: time.Now()}
 }
 
-// drop ends the claim.
-func (c *claims) drop(address netip.Addr) {
+func (c *claims) remove(address netip.Addr) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	delete(c.held, address)
+	delete(c.byAddress, address)
 }
 
-// use gives a claimed address to the endpoint, and tells whether that was possible: one claim is good for one endpoint.
-func (c *claims) use(address netip.Addr, endpoint string) bool {
+// bind binds the claim to the endpoint. It returns false if there is no claim or if it is bound to another endpoint.
+func (c *claims) bind(address netip.Addr, endpoint string) bool {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	held := c.held[address]
-	if held == nil || held.endpoint != "" && held.endpoint != endpoint {
+	found := c.byAddress[address]
+	if found == nil || found.endpoint != "" && found.endpoint != endpoint {
 		return false
 	}
-	held.endpoint = endpoint
+	found.endpoint = endpoint
 	return true
 }
 
-// of tells whether the endpoint has the claims of all these addresses.
-func (c *claims) of(endpoint string, addresses []netip.Addr) bool {
+// bound reports whether the claims of all addresses are bound to the endpoint.
+func (c *claims) bound(endpoint string, addresses []netip.Addr) bool {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return !slices.ContainsFunc(addresses, func(address netip.Addr) bool {
-		held := c.held[address]
-		return held == nil || held.endpoint != endpoint
+		found := c.byAddress[address]
+		return found == nil || found.endpoint != endpoint
 	})
 }
 
-// has tells whether the address is claimed: a call about it was answered less than the limit ago, or is under way.
-func (c *claims) has(address netip.Addr, limit time.Duration) bool {
+// active reports whether the address has an active claim.
+func (c *claims) active(address netip.Addr, window time.Duration) bool {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	return c.held[address].within(limit)
+	return c.byAddress[address].active(window)
 }
 
-// call notes that a call about the endpoint is under way, and returns what ends it.
-func (c *claims) call(endpoint string) (end func()) {
+// beginCall records that a call about the endpoint is in progress until end is called.
+func (c *claims) beginCall(endpoint string) (end func()) {
 	var counted []*claim
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	for _, held := range c.held {
-		if held.endpoint == endpoint {
-			held.calls++
-			counted = append(counted, held)
+	for _, each := range c.byAddress {
+		if each.endpoint == endpoint {
+			each.calls++
+			counted = append(counted, each)
 		}
 	}
 	return func() {
 		c.mutex.Lock()
 		defer c.mutex.Unlock()
-		for _, held := range counted {
-			held.calls--
-			held.since = time.Now()
+		for _, each := range counted {
+			each.calls--
+			each.lastCall = time.Now()
 		}
 	}
 }
 
-// Owed counts releases of an address that are expected of containers of this host that do not have it any more. The
-// count outlives the driver, because the release may come to the next one.
-type Owed interface {
-	Owed(address netip.Addr) int
-	SetOwed(address netip.Addr, count int) error
-}
-
-// owe notes that a container that does not have the address any more may yet release it. The address must be locked.
-func (d *Driver) owe(address netip.Addr, by int) {
-	if err := d.Owed.SetOwed(address, d.Owed.Owed(address)+by); err != nil {
-		d.Log.Warn("a driver after this one would not know whose address is released", "address", address, "error", err)
+// addStaleReleases changes the number of releases of the address that are expected from containers that no longer have it.
+// The number is stored, because such a release may come after a restart of the driver. The address must be locked.
+func (d *Driver) addStaleReleases(address netip.Addr, count int) {
+	if err := d.Records.SetStaleReleases(address, d.Records.StaleReleases(address)+count); err != nil {
+		d.Log.Warn("expected stale release not stored; after a restart the driver would carry it out", "address", address,
+			"error", err)
 	}
 }
 
-// Claimed tells whether a container of this host may be getting the address of the allocation.
+// Claimed reports whether the allocation may be that of a container that is starting on this host.
 func (d *Driver) Claimed(allocation datastore.Allocation) bool {
 	d.claims.mutex.Lock()
-	trying := d.claims.trying[allocation.Handle]
+	assigning := d.claims.assigning[allocation.Handle]
 	d.claims.mutex.Unlock()
-	return trying || d.claims.has(allocation.Address, d.lifetime())
+	return assigning || d.claims.active(allocation.Address, d.claimLifetime())
 }
 
-// Starting tells whether a container of this host may be getting the endpoint, which Docker need not have yet.
+// Starting reports whether the endpoint may be that of a container that is starting on this host. Docker may not list it
+// yet.
 func (d *Driver) Starting(endpointID string) bool {
 	d.claims.mutex.Lock()
 	defer d.claims.mutex.Unlock()
-	for _, held := range d.claims.held {
-		if held.endpoint == endpointID && held.within(d.lifetime()) {
+	for _, each := range d.claims.byAddress {
+		if each.endpoint == endpointID && each.active(d.claimLifetime()) {
 			return true
 		}
 	}
 	return false
 }
 
-// Left ends the claims of an endpoint that Docker deletes.
-func (d *Driver) Left(endpointID string) {
+// RemoveClaims removes the claims of an endpoint that Docker deletes.
+func (d *Driver) RemoveClaims(endpointID string) {
 	d.claims.mutex.Lock()
 	defer d.claims.mutex.Unlock()
-	for address, held := range d.claims.held {
-		if held.endpoint == endpointID {
-			delete(d.claims.held, address)
+	for address, each := range d.claims.byAddress {
+		if each.endpoint == endpointID {
+			delete(d.claims.byAddress, address)
 		}
 	}
 }
 
-// lifetime is how long a claim lasts after a call: the engine may wait for an address of the other family, and repeats a
-// call that the driver was killed in.
-func (d *Driver) lifetime() time.Duration { return d.Take.Limit + repeats }
+// claimLifetime is how long a claim is active after a call: the engine may wait for an address of the other family, and it
+// repeats a call during which the driver was killed.
+func (d *Driver) claimLifetime() time.Duration { return d.StartRetry.Timeout + repeatWindow }
 
-// Secure makes sure that the addresses are those of this endpoint and of no other one, and keeps them so until end is
-// called. It fails if an address has gone to another container.
-func (d *Driver) Secure(ctx context.Context, endpointID string, addresses []netip.Addr) (end func(), err error) {
-	unlock := d.lock(addresses)
+// BindAddresses binds the addresses to the endpoint and locks them until unlock is called. It returns an error if another
+// container has got one of them.
+func (d *Driver) BindAddresses(
+	ctx context.Context, endpointID string, addresses []netip.Addr,
+) (unlock func(), err error) {
+	unlock = d.locks.lockAll(addresses)
 	for _, address := range addresses {
-		if err := d.secure(ctx, endpointID, address); err != nil {
+		if err := d.bindAddress(ctx, endpointID, address); err != nil {
 			unlock()
 			return nil, err
 		}
 	}
-	return d.until(endpointID, unlock), nil
+	return d.beginCall(endpointID, unlock), nil
 }
 
-// Joining keeps the addresses of an endpoint that a container joins until end is called. Where it is not certain that
-// nobody has removed the endpoint before that, the caller has to look the endpoint up again.
-func (d *Driver) Joining(endpointID string, addresses []netip.Addr) (certain bool, end func()) {
-	unlock := d.lock(addresses)
-	return d.claims.of(endpointID, addresses), d.until(endpointID, unlock)
+// LockAddresses locks the addresses of an endpoint until unlock is called. If bound is false, the endpoint may have been
+// removed before the lock, and the caller has to read it again.
+func (d *Driver) LockAddresses(endpointID string, addresses []netip.Addr) (bound bool, unlock func()) {
+	unlock = d.locks.lockAll(addresses)
+	return d.claims.bound(endpointID, addresses), d.beginCall(endpointID, unlock)
 }
 
-// until returns what ends a call about the endpoint and then unlocks its addresses.
-func (d *Driver) until(endpointID string, unlock func()) func() {
-	ended := d.claims.call(endpointID)
+// beginCall begins a call about the endpoint. The result ends the call and then unlocks its addresses.
+func (d *Driver) beginCall(endpointID string, unlock func()) func() {
+	end := d.claims.beginCall(endpointID)
 	return func() {
-		ended()
+		end()
 		unlock()
 	}
 }
 
-// lock waits for the turns of the addresses, in the same order everywhere, and returns what ends them.
-func (d *Driver) lock(addresses []netip.Addr) func() {
-	var ends []func()
-	for _, address := range slices.SortedFunc(slices.Values(addresses), netip.Addr.Compare) {
-		ends = append(ends, d.turns.take(address))
-	}
-	return func() {
-		for _, end := range ends {
-			end()
-		}
-	}
-}
-
-// secure gives the address to the endpoint. Without a claim, as after a restart of the driver, it has to be assigned anew.
-func (d *Driver) secure(ctx context.Context, endpointID string, address netip.Addr) error {
-	if d.claims.use(address, endpointID) {
+// bindAddress binds a locked address to the endpoint. Without a claim, as after a restart of the driver, it assigns the
+// address again.
+func (d *Driver) bindAddress(ctx context.Context, endpointID string, address netip.Addr) error {
+	if d.claims.bind(address, endpointID) {
 		return nil
 	}
-	err := d.secureAnew(ctx, endpointID, address)
-	if errors.Is(err, errLost) && !d.Attached(workload.HostInterface(endpointID)) {
-		// The engine gives up the container, and releases an address that is not the container's.
-		d.owe(address, 1)
+	err := d.reassign(ctx, endpointID, address)
+	if errors.Is(err, errAddressLost) && !d.Interfaces.Exists(workload.HostInterface(endpointID)) {
+		// The engine now stops the start and releases the address, which belongs to another container.
+		d.addStaleReleases(address, 1)
 	}
 	return err
 }
 
-func (d *Driver) secureAnew(ctx context.Context, endpointID string, address netip.Addr) error {
-	var found holding
-	err := d.Take.Do(ctx, "ask who has address "+address.String(), func(ctx context.Context) (err error) {
-		found, err = d.holding(ctx, address)
-		return err
-	})
+func (d *Driver) reassign(ctx context.Context, endpointID string, address netip.Addr) error {
+	found, err := d.lookUpOwner(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -261,98 +241,96 @@ func (d *Driver) secureAnew(ctx context.Context, endpointID string, address neti
 		other = nil
 	}
 	switch {
-	case other != nil && (other.Spec.Node != d.Node || d.Attached(other.Spec.InterfaceName) ||
+	case other != nil && (other.Spec.Node != d.Node || d.Interfaces.Exists(other.Spec.InterfaceName) ||
 		d.Starting(other.Spec.Endpoint)):
-		return lost(address, holder(other)+" on host "+other.Spec.Node)
+		return addressLost(address, containerOf(other)+" on host "+other.Spec.Node)
 	case found.allocated && found.node != d.Node:
-		return lost(address, "host "+orUnknown(found.node))
+		return addressLost(address, "host "+orUnknown(found.node))
 	case found.allocated && !strings.HasPrefix(found.handle, HandlePrefix):
-		return lost(address, "handle "+orUnknown(found.handle)+" on this host")
+		return addressLost(address, "handle "+orUnknown(found.handle)+" on this host")
 	}
 	if other != nil {
-		if err := d.Remove(ctx, other.Spec.Endpoint); err != nil {
+		if err := d.Remover.Remove(ctx, other.Spec.Endpoint); err != nil {
 			return err
 		}
-		d.owe(address, 1)
+		d.addStaleReleases(address, 1)
 	}
-	// A container that runs keeps its allocation: it went through this before it got its interface.
-	if found.allocated && d.Attached(workload.HostInterface(endpointID)) {
+	// A running container keeps its allocation: its address was bound before it got its interface.
+	if found.allocated && d.Interfaces.Exists(workload.HostInterface(endpointID)) {
 		d.claims.add(address)
-		d.claims.use(address, endpointID)
+		d.claims.bind(address, endpointID)
 		return nil
 	}
 	if found.allocated {
-		if err := d.free(ctx, address, found.handle); err != nil {
+		if err := d.releaseUnused(ctx, address, found.handle); err != nil {
 			return err
 		}
 	}
 	var handles []string
-	defer func() { d.triedMoreThanOnce(handles) }()
-	err = d.Take.Do(ctx, "assign address "+address.String()+" anew", func(ctx context.Context) error {
-		handle, err := d.assign(ctx, address)
+	defer func() { d.endAssign(handles) }()
+	err = d.StartRetry.Do(ctx, "assign address "+address.String()+" again", func(ctx context.Context) error {
+		handle, err := d.assignIP(ctx, address)
 		handles = append(handles, handle)
 		return err
 	})
-	if datastore.Present(err) {
-		// By an earlier try of this call, of which the answer was lost, or by somebody else.
-		err = d.Take.Do(ctx, "ask who has address "+address.String(), func(ctx context.Context) (err error) {
-			found, err = d.holding(ctx, address)
-			return err
-		})
+	if datastore.IsAlreadyExists(err) {
+		// Either an earlier attempt of this call has it, whose response was lost, or another host.
+		found, err = d.lookUpOwner(ctx, address)
 		if err == nil && !slices.Contains(handles, found.handle) {
-			return lost(address, "host "+orUnknown(found.node))
+			return addressLost(address, "host "+orUnknown(found.node))
 		}
 	}
 	if err != nil {
 		return err
 	}
-	d.Log.Info("assigned an address anew to an endpoint that is created with it", "address", address,
-		"endpoint", endpointID)
+	d.Log.Info("assigned the address of a new endpoint again", "address", address, "endpoint", endpointID)
 	d.claims.add(address)
-	d.claims.use(address, endpointID)
+	d.claims.bind(address, endpointID)
 	return nil
 }
 
-// errLost is why a container does not start whose address somebody else has got.
-var errLost = errors.New("start the container again")
+// errAddressLost is returned for an endpoint whose address belongs to another container.
+var errAddressLost = errors.New("start the container again")
 
-// lost is the error of a container whose address somebody else has got.
-func lost(address netip.Addr, who string) error {
-	return fmt.Errorf("address %s is not this container's any more: it was released while the driver or etcd was out of "+
-		"reach, and %s has it now: %w", address, who, errLost)
+func addressLost(address netip.Addr, owner string) error {
+	return fmt.Errorf("address %s no longer belongs to this container: it was released while the driver or etcd was "+
+		"unavailable, and %s has it now: %w", address, owner, errAddressLost)
 }
 
-// holding is who has an address.
-type holding struct {
+// owner is the owner of an address in IPAM and among the WorkloadEndpoints.
+type owner struct {
 	allocated    bool
 	handle, node string
-	// endpoint of any node that has the address; nil if there is none.
+	// endpoint has the address, on any node. It is nil if there is none.
 	endpoint *libapi.WorkloadEndpoint
 }
 
-// holding asks IPAM and the endpoints who has the address.
-func (d *Driver) holding(ctx context.Context, address netip.Addr) (holding, error) {
-	var found holding
-	attributes, handle, err := d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
-	switch {
-	case err == nil:
-		found = holding{allocated: true, handle: deref(handle), node: attributes[calico.AttributeNode]}
-	case !datastore.Absent(err):
-		return found, err
-	}
-	found.endpoint, err = d.Endpoints.WithAddress(ctx, address)
+func (d *Driver) lookUpOwner(ctx context.Context, address netip.Addr) (owner, error) {
+	var found owner
+	err := d.StartRetry.Do(ctx, "look up the owner of address "+address.String(), func(ctx context.Context) (err error) {
+		found = owner{}
+		attributes, handle, err := d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
+		switch {
+		case err == nil:
+			found = owner{allocated: true, handle: deref(handle), node: attributes[calico.AttributeNode]}
+		case !datastore.IsNotFound(err):
+			return err
+		}
+		found.endpoint, err = d.Endpoints.WithAddress(ctx, address)
+		return err
+	})
 	return found, err
 }
 
-// free releases the address from a handle that nothing uses any more, so that it can be assigned anew. Taking it over as
-// it is would not do: a release that got no answer may still be under way in etcd, and be carried out afterwards.
-func (d *Driver) free(ctx context.Context, address netip.Addr, handle string) error {
-	err := d.Take.Do(ctx, "release address "+address.String()+" that nothing uses", func(ctx context.Context) error {
+// releaseUnused releases an address that nothing uses, so that it can be assigned again. Keeping the allocation would not be
+// safe, because an earlier release without a response may still be in progress in etcd.
+func (d *Driver) releaseUnused(ctx context.Context, address netip.Addr, handle string) error {
+	err := d.StartRetry.Do(ctx, "release unused address "+address.String(), func(ctx context.Context) error {
 		_, _, err := d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{Address: address.String(), Handle: handle})
 		return err
 	})
-	if datastore.Conflict(err) {
-		// It is released, and allocated anew.
+	if datastore.IsConflict(err) {
+		// It was released and assigned again in between.
 		return nil
 	}
 	return err

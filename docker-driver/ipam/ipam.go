@@ -1,6 +1,6 @@
-// Package ipam answers Docker's IPAM calls from Calico's own address management. It owes: addresses from the
-// network's own pool and no other, every allocation under a handle with this node's name on it, a fixed address
-// honoured or refused with the reason, and releases that succeed when there is nothing left to release.
+// Package ipam implements Docker's IPAM driver on Calico's IPAM. Addresses come from the network's own pool only. Each
+// allocation has a handle of its own and this node's name. A requested address is assigned, or refused with the reason.
+// Releasing is idempotent.
 package ipam
 
 import (
@@ -27,8 +27,8 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// HandlePrefix starts the handle of every allocation that this driver makes. The rest is random: Docker asks for an
-// address before it tells for which endpoint.
+// HandlePrefix is the prefix of the handles of this driver's allocations. The rest is random, because Docker requests an
+// address before the driver knows the endpoint's ID.
 const HandlePrefix = "docker-"
 
 // LocalSpace and GlobalSpace are the address spaces by which the network driver recognises this IPAM driver.
@@ -37,7 +37,7 @@ const (
 	GlobalSpace = "calico-global"
 )
 
-// Addresses is the part of Calico's IPAM client that is needed.
+// Addresses is the part of Calico's IPAM client that the driver uses.
 type Addresses interface {
 	AssignIP(ctx context.Context, args calico.AssignIPArgs) error
 	AutoAssign(ctx context.Context, args calico.AutoAssignArgs) (*calico.IPAMAssignments, *calico.IPAMAssignments, error)
@@ -47,42 +47,59 @@ type Addresses interface {
 	GetUtilization(ctx context.Context, args calico.GetUtilizationArgs) ([]*calico.PoolUtilization, error)
 }
 
-// Endpoints tells whom an address belongs to.
+// Endpoints finds WorkloadEndpoints by their addresses.
 type Endpoints interface {
+	// WithAddress returns the endpoint with the address, of any node, or nil.
 	WithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
-	OwnWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
+	// NodeWithAddress returns this node's endpoint with the address, or nil.
+	NodeWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
 }
 
-// ErrStays is why a pool or an address that seemed to be left behind is not given up.
-var ErrStays = errors.New("it stays")
+// Interfaces are this host's network interfaces.
+type Interfaces interface {
+	Exists(name string) bool
+}
 
-// Driver answers the calls.
+// Remover removes an endpoint from this host and from the datastore, without its addresses.
+type Remover interface {
+	Remove(ctx context.Context, endpointID string) error
+}
+
+// Records are the part of this host's store that the driver uses.
+type Records interface {
+	// UsesPool reports whether a network of this host uses the pool.
+	UsesPool(cidr netip.Prefix) bool
+	// StaleReleases returns how many releases of the address are expected from containers that no longer have it.
+	StaleReleases(address netip.Addr) int
+	SetStaleReleases(address netip.Addr, count int) error
+}
+
+// ErrInUse is returned when a pool or an allocation that seemed to be leaked is in use.
+var ErrInUse = errors.New("in use")
+
+// Driver handles the calls.
 type Driver struct {
-	Node      string
-	Pools     Pools
-	Addresses Addresses
-	Endpoints Endpoints
-	// Attached tells whether the host has the interface of that name.
-	Attached func(name string) bool
-	// Used tells whether a network of this host is on the pool.
-	Used func(cidr netip.Prefix) bool
-	// Remove removes an endpoint of this host, with its interface and published ports.
-	Remove func(ctx context.Context, endpointID string) error
-	// Take bounds calls that a container's start waits for, Give those that hand something back.
-	Take, Give datastore.Patience
-	Log        *slog.Logger
-	// Doubt wants a reconciliation, because it is not certain what a call has left.
-	Doubt  func()
-	Owed   Owed
-	claims claims
-	turns  turns
-	// promises are the pools that networks are being created on.
-	promises promises
-	// noting lets one pool at a time be taken or given up, so that what is noted on it is what holds on this host.
-	noting sync.Mutex
+	Node       string
+	Pools      Pools
+	Addresses  Addresses
+	Endpoints  Endpoints
+	Interfaces Interfaces
+	Remover    Remover
+	Records    Records
+	// StartRetry is for calls that the start of a container waits for, CleanupRetry for calls that release something.
+	StartRetry, CleanupRetry datastore.Retry
+	// RequestReconcile requests a reconciliation, for when a call may have left something.
+	RequestReconcile func()
+	Log              *slog.Logger
+
+	claims   claims
+	locks    addressLocks
+	requests poolRequests
+	// poolsMutex serialises changes of the list of hosts of a pool, so that the list agrees with this host's networks.
+	poolsMutex sync.Mutex
 }
 
-// Calls are the paths that this driver answers.
+// Calls returns the calls of the IPAM driver.
 func (d *Driver) Calls() plugin.Calls {
 	return plugin.Calls{
 		"IpamDriver.GetCapabilities":         plugin.Typed(d.GetCapabilities),
@@ -94,29 +111,30 @@ func (d *Driver) Calls() plugin.Calls {
 	}
 }
 
-// GetCapabilities asks for no replay: Calico's datastore outlives the engine, and what differs is reconciled.
+// GetCapabilities requests no replay of addresses, because the allocations are in etcd and reconciliation repairs
+// differences.
 func (d *Driver) GetCapabilities(context.Context, plugin.Empty) (plugin.IpamCapabilities, error) {
 	return plugin.IpamCapabilities{}, nil
 }
 
-// GetDefaultAddressSpaces names the spaces; both mean Calico's pools.
+// GetDefaultAddressSpaces returns the address spaces. Both contain Calico's pools.
 func (d *Driver) GetDefaultAddressSpaces(context.Context, plugin.Empty) (plugin.AddressSpaces, error) {
 	return plugin.AddressSpaces{LocalDefaultAddressSpace: LocalSpace, GlobalDefaultAddressSpace: GlobalSpace}, nil
 }
 
-// RequestPool finds the enabled IPPool that was asked for, or makes it when it was given a block size. Its CIDR is the
-// pool's ID, so that no state is needed to know it.
+// RequestPool finds the requested IPPool, or creates it if the request has a block size. The pool's ID is its CIDR, so the
+// driver needs no state for it.
 func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (plugin.RequestPoolResponse, error) {
 	var none plugin.RequestPoolResponse
 	if r.SubPool != "" {
-		return none, fmt.Errorf("--ip-range %s: a Calico network uses its whole pool; make an IPPool of that range "+
-			"and give it as --subnet", r.SubPool)
+		return none, fmt.Errorf("--ip-range %s: a Calico network uses its whole pool; create an IPPool of that range "+
+			"and use it as --subnet", r.SubPool)
 	}
-	pool, err := d.pool(ctx, r)
+	pool, err := d.findOrCreatePool(ctx, r)
 	if err != nil {
 		return none, err
 	}
-	// With this as the gateway the engine takes no address of the pool for one. Containers have 169.254.1.1.
+	// With this gateway the engine allocates no gateway address from the pool. The containers' next hop is 169.254.1.1.
 	gateway := "0.0.0.0/0"
 	if pool.CIDR.Addr().Is6() {
 		gateway = "::/0"
@@ -128,24 +146,24 @@ func (d *Driver) RequestPool(ctx context.Context, r plugin.RequestPoolRequest) (
 	}, nil
 }
 
-// ReleasePool gives back a pool that this driver made for a network that was then not created. Of one that is removed
-// the record is still there; its pools are given up with it.
+// ReleasePool deletes a pool that this driver created for a network that was then not created. When a network is removed,
+// this call comes before DeleteNetwork, which unregisters the host from its pools.
 func (d *Driver) ReleasePool(ctx context.Context, r plugin.ReleasePoolRequest) (plugin.Empty, error) {
 	cidr, err := datastore.ParseCIDR(r.PoolID)
 	if err != nil {
 		return plugin.Empty{}, err
 	}
-	d.promises.change(cidr, -1)
-	if d.Used(cidr) {
+	d.requests.add(cidr, -1)
+	if d.Records.UsesPool(cidr) {
 		return plugin.Empty{}, nil
 	}
-	if err = d.LeavePool(ctx, cidr); errors.Is(err, ErrStays) {
+	if err = d.UnregisterHost(ctx, cidr); errors.Is(err, ErrInUse) {
 		return plugin.Empty{}, nil
 	}
 	return plugin.Empty{}, err
 }
 
-// RequestAddress takes a certain address of the pool or the next free one.
+// RequestAddress assigns the requested address of the pool, or the next free one.
 func (d *Driver) RequestAddress(
 	ctx context.Context, r plugin.RequestAddressRequest,
 ) (plugin.RequestAddressResponse, error) {
@@ -154,14 +172,14 @@ func (d *Driver) RequestAddress(
 		return none, fmt.Errorf("--gateway %s: a Calico network has no gateway address, containers reach their host "+
 			"by 169.254.1.1; leave --gateway out", r.Address)
 	}
-	ctx, cancel := d.Take.Bound(ctx)
+	ctx, cancel := d.StartRetry.Context(ctx)
 	defer cancel()
 	var address netip.Addr
 	var err error
 	if r.Address == "" {
-		address, err = d.any(ctx, r.PoolID)
+		address, err = d.assignNext(ctx, r.PoolID)
 	} else {
-		address, err = d.certain(ctx, r.PoolID, r.Address)
+		address, err = d.assignRequested(ctx, r.PoolID, r.Address)
 	}
 	if err != nil {
 		return none, err
@@ -169,10 +187,10 @@ func (d *Driver) RequestAddress(
 	return plugin.RequestAddressResponse{Address: netip.PrefixFrom(address, address.BitLen()).String()}, nil
 }
 
-// poolWithID returns the enabled pool.
-func (d *Driver) poolWithID(ctx context.Context, poolID string) (datastore.Pool, error) {
+// enabledPool returns the enabled pool with the ID.
+func (d *Driver) enabledPool(ctx context.Context, poolID string) (datastore.Pool, error) {
 	var pools datastore.Pools
-	err := d.Take.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
+	err := d.StartRetry.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
 		pools, err = datastore.EnabledPools(ctx, d.Pools)
 		return err
 	})
@@ -182,9 +200,9 @@ func (d *Driver) poolWithID(ctx context.Context, poolID string) (datastore.Pool,
 	return pools.WithCIDR(poolID)
 }
 
-// any takes and claims the next free address of the pool with this ID. IPAM looks the pool up itself: only what is said when there is
-// no address needs to know which it is.
-func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
+// assignNext assigns and claims the next free address of the pool. IPAM checks the pool itself, so the driver reads it only
+// for the error message when no address is free.
+func (d *Driver) assignNext(ctx context.Context, poolID string) (netip.Addr, error) {
 	pool, err := datastore.ParseCIDR(poolID)
 	if err != nil {
 		return netip.Addr{}, err
@@ -192,7 +210,7 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 	args := calico.AutoAssignArgs{
 		Attrs:    Attributes(d.Node),
 		Hostname: d.Node,
-		// Without the use no pool matches.
+		// Without an intended use no pool matches.
 		IntendedUse: v3.IPPoolAllowedUseWorkload,
 	}
 	cidr := []cnet.IPNet{cnet.MustParseCIDR(pool.String())}
@@ -203,12 +221,12 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 	}
 	var assigned []cnet.IPNet
 	var reasons, handles []string
-	defer func() { d.triedMoreThanOnce(handles) }()
-	err = d.Take.Do(ctx, "assign an address of pool "+poolID, func(ctx context.Context) error {
+	defer func() { d.endAssign(handles) }()
+	err = d.StartRetry.Do(ctx, "assign an address of pool "+poolID, func(ctx context.Context) error {
 		handle := NewHandle()
 		handles = append(handles, handle)
 		args.HandleID = &handle
-		d.claims.try(handle)
+		d.claims.beginAssign(handle)
 		v4, v6, err := d.Addresses.AutoAssign(ctx, args)
 		for _, part := range []*calico.IPAMAssignments{v4, v6} {
 			if part != nil {
@@ -216,7 +234,7 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 				reasons = append(reasons, part.Msgs...)
 			}
 		}
-		if datastore.Absent(err) {
+		if datastore.IsNotFound(err) {
 			return fmt.Errorf("node %s is not in Calico's datastore: start Calico on this host first (%w)", d.Node, err)
 		}
 		return err
@@ -227,10 +245,10 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 		d.claims.add(address)
 		return address, nil
 	}
-	if datastore.Unanswered(err) {
+	if datastore.IsTimeout(err) {
 		return netip.Addr{}, err
 	}
-	known, unknown := d.poolWithID(ctx, poolID)
+	known, unknown := d.enabledPool(ctx, poolID)
 	if failed := cmp.Or(unknown, err); failed != nil {
 		return netip.Addr{}, failed
 	}
@@ -238,48 +256,48 @@ func (d *Driver) any(ctx context.Context, poolID string) (netip.Addr, error) {
 		known, d.Node, strings.Join(reasons, "; "))
 }
 
-// takeovers is how often an address that nothing uses is freed and assigned anew, when others are quicker each time.
-const takeovers = 3
+// assignAttempts limits how often an unused address is released and assigned again if other hosts assign it in between.
+const assignAttempts = 3
 
-// certain takes and claims the address that the person asked for with --ip.
-func (d *Driver) certain(ctx context.Context, poolID, wanted string) (netip.Addr, error) {
-	address, err := netip.ParseAddr(wanted)
+// assignRequested assigns and claims the address of --ip.
+func (d *Driver) assignRequested(ctx context.Context, poolID, requested string) (netip.Addr, error) {
+	address, err := netip.ParseAddr(requested)
 	if err != nil {
-		return address, fmt.Errorf("--ip %s: not an address: %w", wanted, err)
+		return address, fmt.Errorf("--ip %s: not an address: %w", requested, err)
 	}
-	pool, err := d.poolWithID(ctx, poolID)
+	pool, err := d.enabledPool(ctx, poolID)
 	if err != nil {
 		return address, err
 	}
 	if !pool.CIDR.Contains(address) {
-		return address, fmt.Errorf("--ip %s: outside pool %s", wanted, pool)
+		return address, fmt.Errorf("--ip %s: outside pool %s", requested, pool)
 	}
-	defer d.turns.take(address)()
+	defer d.locks.lock(address)()
 	var handles []string
-	defer func() { d.triedMoreThanOnce(handles) }()
-	for range takeovers {
-		err = d.Take.Do(ctx, "assign address "+wanted, func(ctx context.Context) error {
-			handle, err := d.assign(ctx, address)
+	defer func() { d.endAssign(handles) }()
+	for range assignAttempts {
+		err = d.StartRetry.Do(ctx, "assign address "+requested, func(ctx context.Context) error {
+			handle, err := d.assignIP(ctx, address)
 			handles = append(handles, handle)
 			return err
 		})
-		mine := err == nil
-		if datastore.Present(err) {
-			mine, err = d.adopt(ctx, address, handles)
+		assigned := err == nil
+		if datastore.IsAlreadyExists(err) {
+			assigned, err = d.resolveConflict(ctx, address, handles)
 		}
 		switch {
-		case mine:
+		case assigned:
 			d.claims.add(address)
 			return address, nil
 		case err != nil:
 			return address, err
 		}
 	}
-	return address, fmt.Errorf("--ip %s: other hosts assign and release it at the same time: try again", wanted)
+	return address, fmt.Errorf("--ip %s: other hosts assign and release it at the same time: try again", requested)
 }
 
-// assign assigns the address by a handle of its own, which it returns.
-func (d *Driver) assign(ctx context.Context, address netip.Addr) (string, error) {
+// assignIP assigns the address with a new handle, which it returns.
+func (d *Driver) assignIP(ctx context.Context, address netip.Addr) (string, error) {
 	handle := NewHandle()
 	args := calico.AssignIPArgs{
 		IP:          cnet.MustParseIP(address.String()),
@@ -288,178 +306,174 @@ func (d *Driver) assign(ctx context.Context, address netip.Addr) (string, error)
 		IntendedUse: v3.IPPoolAllowedUseWorkload,
 		HandleID:    &handle,
 	}
-	d.claims.try(handle)
+	d.claims.beginAssign(handle)
 	err := d.Addresses.AssignIP(ctx, args)
-	if blockClaimed(err) {
-		// The block is there now, and an address can be taken from another host's block as well.
+	if isBlockClaimed(err) {
+		// The block exists now, and an address can also be assigned from another host's block.
 		err = d.Addresses.AssignIP(ctx, args)
 	}
 	return handle, err
 }
 
-// triedMoreThanOnce ends the tries of a call, and has reconciliation look for what the ones before the last have left. Each
-// has a handle of its own: IPAM counts a handle's addresses before it assigns them, so that one used twice would outlive its
-// address.
-func (d *Driver) triedMoreThanOnce(handles []string) {
-	d.claims.tried(handles)
+// endAssign ends the assignments of a call. After more than one attempt it requests a reconciliation, because an earlier
+// attempt may have left its handle. Each attempt has a handle of its own: IPAM increments a handle's count before it assigns
+// the address, so a handle of two attempts would remain after the release of its address.
+func (d *Driver) endAssign(handles []string) {
+	d.claims.endAssign(handles)
 	if len(handles) > 1 {
-		d.Doubt()
+		d.RequestReconcile()
 	}
 }
 
-// blockClaimed tells that another host has made the address's block at the same moment. The library means to try again
-// itself, but looks for a pointer to an error that it returns as a value (libcalico-go/lib/ipam/ipam.go, AssignIP, of
-// v3.31.0), whose type it does not export.
-func blockClaimed(err error) bool {
+// isBlockClaimed reports whether another host has claimed the address's block at the same time. The library retries
+// this error only if it is a pointer, but returns it as a value (libcalico-go/lib/ipam/ipam.go, AssignIP, of v3.31.0).
+// It does not export the type.
+func isBlockClaimed(err error) bool {
 	return err != nil && strings.Contains(err.Error(), " already claimed")
 }
 
-// adopt decides on an address that is already allocated: mine tells that an earlier try of this call has got it. Where it
-// is neither mine nor an error, the address is free now: it was this driver's own and nothing used it any more, as after a
-// crash of the engine or a release that etcd did not hear of.
-func (d *Driver) adopt(ctx context.Context, address netip.Addr, handles []string) (mine bool, err error) {
-	var found holding
-	err = d.Take.Do(ctx, "ask who has address "+address.String(), func(ctx context.Context) (err error) {
-		found, err = d.holding(ctx, address)
-		return err
-	})
+// resolveConflict handles an address that is already allocated. It returns true if an earlier attempt of this call has
+// assigned it. If it returns neither true nor an error, the address is free now: it was an unused address of this host, for
+// example after a crash of the engine or a release that did not reach etcd.
+func (d *Driver) resolveConflict(ctx context.Context, address netip.Addr, handles []string) (assigned bool, err error) {
+	found, err := d.lookUpOwner(ctx, address)
 	endpoint := found.endpoint
 	switch {
 	case err != nil:
 		return false, err
 	case !found.allocated && endpoint == nil:
-		// Who had it has released it in between.
+		// It was released in between.
 		return false, nil
 	case found.allocated && slices.Contains(handles, found.handle):
-		// The answer to an earlier try was lost, not the allocation.
+		// The response to an earlier attempt was lost.
 		return true, nil
-	case endpoint != nil && (endpoint.Spec.Node != d.Node || d.Attached(endpoint.Spec.InterfaceName)):
-		return false, fmt.Errorf("--ip %s: taken by %s on host %s", address, holder(endpoint), endpoint.Spec.Node)
+	case endpoint != nil && (endpoint.Spec.Node != d.Node || d.Interfaces.Exists(endpoint.Spec.InterfaceName)):
+		return false, fmt.Errorf("--ip %s: taken by %s on host %s", address, containerOf(endpoint), endpoint.Spec.Node)
 	case found.allocated && found.node != d.Node:
 		return false, fmt.Errorf("--ip %s: taken on host %s", address, orUnknown(found.node))
 	case found.allocated && !strings.HasPrefix(found.handle, HandlePrefix):
 		return false, fmt.Errorf("--ip %s: taken on this host, not by a container (handle %s)", address,
 			orUnknown(found.handle))
-	case d.claims.has(address, settling):
+	case d.claims.active(address, startWindow):
 		return false, fmt.Errorf("--ip %s: taken by another container that is starting on this host", address)
 	}
 	if endpoint != nil {
-		if err := d.Remove(ctx, endpoint.Spec.Endpoint); err != nil {
+		if err := d.Remover.Remove(ctx, endpoint.Spec.Endpoint); err != nil {
 			return false, err
 		}
 	}
-	d.claims.drop(address)
-	d.owe(address, 1)
+	d.claims.remove(address)
+	d.addStaleReleases(address, 1)
 	if found.allocated {
-		err = d.free(ctx, address, found.handle)
+		err = d.releaseUnused(ctx, address, found.handle)
 	}
-	d.Log.Info("takes over an address that nothing on this host uses any more", "address", address,
-		"handle", found.handle, "error", err)
+	d.Log.Info("released an unused address of this host", "address", address, "handle", found.handle, "error", err)
 	return false, err
 }
 
-// ReleaseAddress gives the address back when this driver on this node holds it.
+// ReleaseAddress releases the address if it is allocated by this driver on this node.
 func (d *Driver) ReleaseAddress(ctx context.Context, r plugin.ReleaseAddressRequest) (plugin.Empty, error) {
 	address, err := netip.ParseAddr(r.Address)
 	if err != nil {
 		return plugin.Empty{}, fmt.Errorf("release %q: not an address: %w", r.Address, err)
 	}
 	if address.IsUnspecified() {
-		// The gateway that RequestPool named, which was never allocated.
+		// The gateway of RequestPool's response, which is not allocated.
 		return plugin.Empty{}, nil
 	}
-	defer d.turns.take(address)()
-	if d.Owed.Owed(address) > 0 {
-		// A container that is being removed gives its interface up first and its address last. Another may have got
-		// the address in between, and must not lose it to this call. Reconciliation finds out if it was its own.
-		d.owe(address, -1)
-		d.Log.Info("not released: the address has gone over to another container", "address", address)
-		d.Doubt()
+	defer d.locks.lock(address)()
+	if d.Records.StaleReleases(address) > 0 {
+		// The engine removes a container's interface before it releases the address. If another container has got the
+		// address in between, this release must not take it away. If the address is leaked, reconciliation releases it.
+		d.addStaleReleases(address, -1)
+		d.Log.Info("stale release ignored: another container has got the address", "address", address)
+		d.RequestReconcile()
 		return plugin.Empty{}, nil
 	}
-	d.claims.drop(address)
-	if err := d.removeLeftEndpoint(ctx, address); err != nil {
+	d.claims.remove(address)
+	if err := d.removeStaleEndpoint(ctx, address); err != nil {
 		return plugin.Empty{}, err
 	}
-	return plugin.Empty{}, d.Give.Do(ctx, "release address "+r.Address, func(ctx context.Context) error {
+	return plugin.Empty{}, d.CleanupRetry.Do(ctx, "release address "+r.Address, func(ctx context.Context) error {
 		return d.release(ctx, address)
 	})
 }
 
-// ReleaseLeft releases an allocation that no container had when reconciliation looked, unless one may have got it since. The
-// claim is looked at twice: before this call's turn, because a call that has the address's turn may wait for etcd, and in
-// it, because that call may have ended with the address.
-func (d *Driver) ReleaseLeft(ctx context.Context, left datastore.Allocation) error {
-	stays := fmt.Errorf("%w: %s has gone over to a container", ErrStays, left.Address)
-	if d.Claimed(left) {
-		return stays
+// ReleaseLeaked releases an allocation that no container had when reconciliation read it. It returns ErrInUse if a container
+// may have got it since. It checks the claim twice: before the lock, because a call that has the lock may wait for etcd, and
+// after it, because that call may have assigned the address.
+func (d *Driver) ReleaseLeaked(ctx context.Context, leaked datastore.Allocation) error {
+	inUse := fmt.Errorf("%w: a container has got %s", ErrInUse, leaked.Address)
+	if d.Claimed(leaked) {
+		return inUse
 	}
-	defer d.turns.take(left.Address)()
-	if d.Claimed(left) {
-		return stays
+	defer d.locks.lock(leaked.Address)()
+	if d.Claimed(leaked) {
+		return inUse
 	}
-	endpoint, err := d.Endpoints.OwnWithAddress(ctx, left.Address)
+	endpoint, err := d.Endpoints.NodeWithAddress(ctx, leaked.Address)
 	if err != nil {
 		return err
 	}
 	if endpoint != nil {
-		return fmt.Errorf("%w: endpoint %s still has address %s", ErrStays, endpoint.Spec.Endpoint, left.Address)
+		return fmt.Errorf("%w: endpoint %s has address %s", ErrInUse, endpoint.Spec.Endpoint, leaked.Address)
 	}
-	d.claims.drop(left.Address)
+	d.claims.remove(leaked.Address)
 	_, _, err = d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{
-		Address: left.Address.String(), Handle: left.Handle, SequenceNumber: &left.Sequence,
+		Address: leaked.Address.String(), Handle: leaked.Handle, SequenceNumber: &leaked.Sequence,
 	})
-	if datastore.Conflict(err) {
-		// It is released, and allocated anew.
+	if datastore.IsConflict(err) {
+		// It was released and assigned again in between.
 		return nil
 	}
 	return err
 }
 
-// removeLeftEndpoint removes the endpoint that still has the address. Engines delete the endpoint before they release
-// its address, but one that starts after a crash cleans up before it has loaded its network drivers: it then releases
-// addresses and deletes no endpoint. Without this the address could go to a second endpoint.
-func (d *Driver) removeLeftEndpoint(ctx context.Context, address netip.Addr) error {
+// removeStaleEndpoint removes an endpoint that still has the address. Engines delete an endpoint before they release its
+// address. But an engine that starts after a crash cleans up before it has loaded its network drivers, and then releases
+// addresses without deleting endpoints. Otherwise a second endpoint could get the address.
+func (d *Driver) removeStaleEndpoint(ctx context.Context, address netip.Addr) error {
 	var endpoint *libapi.WorkloadEndpoint
-	err := d.Give.Do(ctx, "look for an endpoint with address "+address.String(), func(ctx context.Context) (err error) {
-		endpoint, err = d.Endpoints.OwnWithAddress(ctx, address)
-		return err
-	})
+	err := d.CleanupRetry.Do(ctx, "look up the endpoint with address "+address.String(),
+		func(ctx context.Context) (err error) {
+			endpoint, err = d.Endpoints.NodeWithAddress(ctx, address)
+			return err
+		})
 	if err != nil || endpoint == nil {
 		return err
 	}
 	d.Log.Info("the engine released the address of an endpoint that it had not deleted", "address", address,
 		"endpoint", endpoint.Spec.Endpoint)
-	return d.Remove(ctx, endpoint.Spec.Endpoint)
+	return d.Remover.Remove(ctx, endpoint.Spec.Endpoint)
 }
 
 func (d *Driver) release(ctx context.Context, address netip.Addr) error {
 	attributes, handle, err := d.Addresses.GetAssignmentAttributes(ctx, cnet.MustParseIP(address.String()))
-	if datastore.Absent(err) {
-		// By an earlier try, it may be, of which only the answer was lost, or else the handle's turn.
-		d.Doubt()
+	if datastore.IsNotFound(err) {
+		// An earlier attempt whose response was lost may have released it, and may have left its handle.
+		d.RequestReconcile()
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if handle == nil || !strings.HasPrefix(*handle, HandlePrefix) || attributes[calico.AttributeNode] != d.Node {
-		d.Log.Warn("not released: the address belongs to somebody else by now", "address", address,
-			"handle", deref(handle), "node", attributes[calico.AttributeNode])
+		d.Log.Warn("not released: the address has another owner now", "address", address, "handle", deref(handle),
+			"node", attributes[calico.AttributeNode])
 		return nil
 	}
 	_, _, err = d.Addresses.ReleaseIPs(ctx, calico.ReleaseOptions{Address: address.String(), Handle: *handle})
 	if err != nil {
 		return err
 	}
-	// The library tells nobody when the handle did not go with the address, as when etcd is late with that answer.
-	if _, left := d.Addresses.IPsByHandle(ctx, *handle); !datastore.Absent(left) {
-		d.Doubt()
+	// The library returns no error if it releases the address and fails to delete the handle.
+	if _, remaining := d.Addresses.IPsByHandle(ctx, *handle); !datastore.IsNotFound(remaining) {
+		d.RequestReconcile()
 	}
 	return nil
 }
 
-// Attributes are what an allocation of the node tells about itself.
+// Attributes are the attributes of an allocation of the node.
 func Attributes(node string) map[string]string {
 	return map[string]string{
 		calico.AttributeNode:      node,
@@ -467,15 +481,16 @@ func Attributes(node string) map[string]string {
 	}
 }
 
-// NewHandle returns a handle that no other allocation has.
+// NewHandle returns a new random handle.
 func NewHandle() string {
 	random := make([]byte, 16)
-	// crypto/rand.Read never fails: it ends the program instead.
+	// crypto/rand.Read returns no error: it ends the program if it fails.
 	_, _ = rand.Read(random)
 	return HandlePrefix + hex.EncodeToString(random)
 }
 
-func holder(endpoint *libapi.WorkloadEndpoint) string {
+// containerOf names the endpoint's container for an error message.
+func containerOf(endpoint *libapi.WorkloadEndpoint) string {
 	if name := endpoint.Annotations[workload.ContainerName]; name != "" {
 		return "container " + name
 	}
@@ -494,36 +509,4 @@ func orUnknown(text string) string {
 		return "(unknown)"
 	}
 	return text
-}
-
-// turns lets calls about one address follow each other: of one that takes it over and one that gives it back, the
-// second has to see what the first did.
-type turns struct {
-	mutex sync.Mutex
-	taken map[netip.Addr]chan struct{}
-}
-
-// take waits for the address's turn, and returns what ends it.
-func (t *turns) take(address netip.Addr) func() {
-	for {
-		t.mutex.Lock()
-		ended, busy := t.taken[address]
-		if !busy {
-			break
-		}
-		t.mutex.Unlock()
-		<-ended
-	}
-	defer t.mutex.Unlock()
-	if t.taken == nil {
-		t.taken = map[netip.Addr]chan struct{}{}
-	}
-	mine := make(chan struct{})
-	t.taken[address] = mine
-	return func() {
-		t.mutex.Lock()
-		defer t.mutex.Unlock()
-		delete(t.taken, address)
-		close(mine)
-	}
 }

@@ -20,74 +20,74 @@ import (
 
 const netv = "192.168.0.0/16"
 
-// onlyNetv is a datastore with one pool.
-type onlyNetv struct{ Pools }
+// onePool is a datastore with one pool.
+type onePool struct{ Pools }
 
-func (onlyNetv) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
+func (onePool) List(context.Context, options.ListOptions) (*v3.IPPoolList, error) {
 	return &v3.IPPoolList{Items: []v3.IPPool{{Spec: v3.IPPoolSpec{CIDR: netv}}}}, nil
 }
 
-// contended is an IPAM in which other hosts claim the block first, for some tries.
-type contended struct {
+// conflicting is an IPAM in which another host claims the block first, for some attempts.
+type conflicting struct {
 	Addresses
-	claims int
-	tries  int
+	conflicts int
+	attempts  int
 }
 
-func (c *contended) AssignIP(context.Context, calico.AssignIPArgs) error {
-	c.tries++
-	if c.tries <= c.claims {
+func (c *conflicting) AssignIP(context.Context, calico.AssignIPArgs) error {
+	c.attempts++
+	if c.attempts <= c.conflicts {
 		return errors.New("192.168.0.64/26 already claimed by host:a2")
 	}
 	return nil
 }
 
-func TestAnAddressInABlockThatAnotherHostClaimsAtTheSameMoment(t *testing.T) {
-	addresses := &contended{claims: 1}
+func TestAssignRequestedAfterBlockConflict(t *testing.T) {
+	addresses := &conflicting{conflicts: 1}
 	driver := &Driver{
-		Node:      "a1",
-		Pools:     onlyNetv{},
-		Addresses: addresses,
-		Take:      datastore.Patience{Limit: time.Second},
-		Log:       slog.New(slog.DiscardHandler),
+		Node:       "a1",
+		Pools:      onePool{},
+		Addresses:  addresses,
+		StartRetry: datastore.Retry{Timeout: time.Second},
+		Log:        slog.New(slog.DiscardHandler),
 	}
-	address, err := driver.certain(context.Background(), netv, "192.168.0.100")
-	if err != nil || address != netip.MustParseAddr("192.168.0.100") || addresses.tries != 2 {
-		t.Errorf("got %v, %v after %d tries", address, err, addresses.tries)
+	address, err := driver.assignRequested(context.Background(), netv, "192.168.0.100")
+	if err != nil || address != netip.MustParseAddr("192.168.0.100") || addresses.attempts != 2 {
+		t.Errorf("got %v, %v after %d attempts", address, err, addresses.attempts)
 	}
 }
 
-// released is an IPAM in which an address goes while somebody asks whose it is.
-type released struct {
+// releasing is an IPAM in which an address is released while its owner is looked up.
+type releasing struct {
 	Addresses
 	free bool
 }
 
-func (r *released) AssignIP(context.Context, calico.AssignIPArgs) error {
+func (r *releasing) AssignIP(context.Context, calico.AssignIPArgs) error {
 	if !r.free {
 		return calicoerrors.ErrorResourceAlreadyExists{}
 	}
 	return nil
 }
 
-func (r *released) GetAssignmentAttributes(context.Context, cnet.IP) (map[string]string, *string, error) {
+func (r *releasing) GetAssignmentAttributes(context.Context, cnet.IP) (map[string]string, *string, error) {
 	r.free = true
 	return nil, nil, calicoerrors.ErrorResourceDoesNotExist{}
 }
 
-// nobody has an endpoint.
-type nobody struct{ Endpoints }
+// noEndpoints is a datastore without endpoints.
+type noEndpoints struct{ Endpoints }
 
-func (nobody) WithAddress(context.Context, netip.Addr) (*libapi.WorkloadEndpoint, error) {
+func (noEndpoints) WithAddress(context.Context, netip.Addr) (*libapi.WorkloadEndpoint, error) {
 	return nil, nil
 }
 
-func TestAnAddressThatIsReleasedWhileItIsAskedFor(t *testing.T) {
+func TestAssignRequestedAfterReleaseDuringLookUp(t *testing.T) {
 	driver := &Driver{
-		Node: "a1", Pools: onlyNetv{}, Addresses: &released{}, Endpoints: nobody{},
-		Take: datastore.Patience{Limit: time.Second}, Doubt: func() {}, Log: slog.New(slog.DiscardHandler),
+		Node: "a1", Pools: onePool{}, Addresses: &releasing{}, Endpoints: noEndpoints{},
+		StartRetry: datastore.Retry{Timeout: time.Second}, RequestReconcile: func() {}, Log: slog.New(slog.DiscardHandler),
 	}
-	address, err := driver.certain(context.Background(), netv, "192.168.0.100")
+	address, err := driver.assignRequested(context.Background(), netv, "192.168.0.100")
 	if err != nil || address != netip.MustParseAddr("192.168.0.100") {
 		t.Errorf("got %v, %v", address, err)
 	}

@@ -19,18 +19,18 @@ import (
 	"calico-lab/docker-driver/plugin"
 )
 
-// PoolOption and BlockSizeOption are what a person gives with --ipam-opt: of a dual-stack network one for each family,
-// IPv4 first, with a comma between them.
+// PoolOption and BlockSizeOption are the keys of --ipam-opt. For a dual-stack network the value is a list with a comma: IPv4
+// first, then IPv6.
 const (
 	PoolOption      = "org.projectcalico.pool"
 	BlockSizeOption = "org.projectcalico.blocksize"
 )
 
-// hosts is the annotation of the pools that this driver made: the nodes that have a network on it. A pool goes with
-// the last of them.
-const hosts = "org.projectcalico.docker/hosts"
+// hostsAnnotation is the annotation of pools that this driver created. It lists the nodes with a network on the pool. The
+// pool is deleted with the last of them.
+const hostsAnnotation = "org.projectcalico.docker/hosts"
 
-// Pools is the part of Calico's IPPool client that is needed.
+// Pools is the part of Calico's IPPool client that the driver uses.
 type Pools interface {
 	datastore.PoolLister
 	Create(ctx context.Context, pool *v3.IPPool, opts options.SetOptions) (*v3.IPPool, error)
@@ -38,8 +38,8 @@ type Pools interface {
 	Delete(ctx context.Context, name string, opts options.DeleteOptions) (*v3.IPPool, error)
 }
 
-// wish is the pool that a person asked for, as far as they said.
-type wish struct {
+// poolRequest is the requested pool. Fields that were not specified are zero.
+type poolRequest struct {
 	cidr      netip.Prefix
 	name      string
 	blockSize int
@@ -48,100 +48,100 @@ type wish struct {
 // blockSizes are the prefix lengths that Calico allows for the blocks of a pool.
 var blockSizes = map[bool]struct{ largest, smallest int }{false: {20, 32}, true: {116, 128}}
 
-// wished reads the request. The engine gives all options for each of the network's families.
-func wished(r plugin.RequestPoolRequest, pools datastore.Pools) (wish, error) {
-	var w wish
+// parsePoolRequest parses a RequestPool call. The engine passes all options in the call for each address family.
+func parsePoolRequest(r plugin.RequestPoolRequest, pools datastore.Pools) (poolRequest, error) {
+	var p poolRequest
 	v6 := r.V6
 	if r.Pool != "" {
 		cidr, err := datastore.ParseCIDR(r.Pool)
 		if err != nil {
-			return w, err
+			return p, err
 		}
-		w.cidr, v6 = cidr, cidr.Addr().Is6()
+		p.cidr, v6 = cidr, cidr.Addr().Is6()
 	}
 	for _, option := range slices.Sorted(maps.Keys(r.Options)) {
 		values := strings.Split(r.Options[option], ",")
 		switch option {
 		case PoolOption:
-			for place, name := range values {
-				// The name of a new pool counts for the family of its place.
-				of6 := place > 0
-				if pool, err := pools.Named(name); err == nil {
-					of6 = pool.CIDR.Addr().Is6()
+			for i, name := range values {
+				// The name of a new pool is for the family of its position in the list.
+				nameV6 := i > 0
+				if pool, err := pools.WithName(name); err == nil {
+					nameV6 = pool.CIDR.Addr().Is6()
 				} else if len(values) == 1 {
-					of6 = v6
+					nameV6 = v6
 				}
-				if of6 == v6 {
-					w.name = name
+				if nameV6 == v6 {
+					p.name = name
 				}
 			}
 		case BlockSizeOption:
 			for _, text := range values {
 				number, err := strconv.Atoi(text)
-				if err != nil || !slices.ContainsFunc([]bool{false, true}, func(v6 bool) bool { return allowed(v6, number) }) {
-					return w, fmt.Errorf("--ipam-opt %s=%s: a block size is a prefix length from /20 to /32, for IPv6 from "+
+				if err != nil || !slices.ContainsFunc([]bool{false, true}, func(v6 bool) bool { return isBlockSize(v6, number) }) {
+					return p, fmt.Errorf("--ipam-opt %s=%s: a block size is a prefix length from /20 to /32, for IPv6 from "+
 						"/116 to /128", option, text)
 				}
-				if allowed(v6, number) {
-					w.blockSize = number
+				if isBlockSize(v6, number) {
+					p.blockSize = number
 				}
 			}
 		default:
-			return w, fmt.Errorf("--ipam-opt %s: not an option of Calico's addresses; there are %s and %s", option,
+			return p, fmt.Errorf("--ipam-opt %s: not an option of Calico's IPAM driver; the options are %s and %s", option,
 				PoolOption, BlockSizeOption)
 		}
 	}
-	return w, nil
+	return p, nil
 }
 
-func allowed(v6 bool, blockSize int) bool {
+func isBlockSize(v6 bool, blockSize int) bool {
 	return blockSizes[v6].largest <= blockSize && blockSize <= blockSizes[v6].smallest
 }
 
-// find returns the enabled pool that is wished for; absent when it has to be made.
-func (w wish) find(pools datastore.Pools) (pool datastore.Pool, absent bool, err error) {
+// find returns the requested pool of the enabled pools. If create is true, it has to be created.
+func (p poolRequest) find(pools datastore.Pools) (pool datastore.Pool, create bool, err error) {
 	switch {
-	case w.cidr.IsValid():
-		pool, err = pools.WithCIDR(w.cidr.String())
-		absent = err != nil && w.blockSize > 0
-		if err == nil && w.name != "" && w.name != pool.Name {
-			err = fmt.Errorf("--ipam-opt %s=%s: the pool of --subnet %s is %s", PoolOption, w.name, w.cidr, pool.Name)
+	case p.cidr.IsValid():
+		pool, err = pools.WithCIDR(p.cidr.String())
+		create = err != nil && p.blockSize > 0
+		if err == nil && p.name != "" && p.name != pool.Name {
+			err = fmt.Errorf("--ipam-opt %s=%s: the pool of --subnet %s is %s", PoolOption, p.name, p.cidr, pool.Name)
 		}
-	case w.name != "":
-		pool, err = pools.Named(w.name)
+	case p.name != "":
+		pool, err = pools.WithName(p.name)
 	default:
 		err = fmt.Errorf("a Calico network needs --subnet with the CIDR of its pool, or --ipam-opt %s=NAME; %s",
-			PoolOption, pools.Choice())
+			PoolOption, pools.Describe())
 	}
-	return pool, absent, err
+	return pool, create, err
 }
 
 var (
-	errNoPool  = errors.New("is not an enabled Calico IPPool")
-	errLeaving = errors.New("is being removed")
+	errNoPool       = errors.New("is not an enabled Calico IPPool")
+	errBeingRemoved = errors.New("is being removed")
 )
 
-// pause lies between looks at a pool that is being removed, which takes Calico's client a second or two.
-const pause = 200 * time.Millisecond
+// removalPoll is the pause between reads of a pool that is being removed. Calico's client removes a pool in a second or two.
+const removalPoll = 200 * time.Millisecond
 
-// pool finds the pool for a new network or makes it, and waits for one that is being removed at the moment.
-func (d *Driver) pool(ctx context.Context, r plugin.RequestPoolRequest) (datastore.Pool, error) {
-	for deadline := time.Now().Add(d.Take.Limit); ; time.Sleep(pause) {
-		pool, err := d.poolNow(ctx, r)
-		if !errors.Is(err, errLeaving) || time.Now().After(deadline) {
+// findOrCreatePool finds or creates the pool of a new network. It waits while the pool is being removed.
+func (d *Driver) findOrCreatePool(ctx context.Context, r plugin.RequestPoolRequest) (datastore.Pool, error) {
+	for deadline := time.Now().Add(d.StartRetry.Timeout); ; time.Sleep(removalPoll) {
+		pool, err := d.tryFindOrCreatePool(ctx, r)
+		if !errors.Is(err, errBeingRemoved) || time.Now().After(deadline) {
 			return pool, err
 		}
-		// It may be this host that was interrupted.
-		d.Doubt()
+		// This host may have been interrupted while it removed the pool.
+		d.RequestReconcile()
 	}
 }
 
-// poolNow finds the pool or makes it, and notes that a network of this host is coming.
-func (d *Driver) poolNow(ctx context.Context, r plugin.RequestPoolRequest) (datastore.Pool, error) {
-	d.noting.Lock()
-	defer d.noting.Unlock()
+// tryFindOrCreatePool finds or creates the pool, registers this host and counts the request.
+func (d *Driver) tryFindOrCreatePool(ctx context.Context, r plugin.RequestPoolRequest) (datastore.Pool, error) {
+	d.poolsMutex.Lock()
+	defer d.poolsMutex.Unlock()
 	var list *v3.IPPoolList
-	err := d.Take.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
+	err := d.StartRetry.Do(ctx, "list Calico's IP pools", func(ctx context.Context) (err error) {
 		list, err = d.Pools.List(ctx, options.ListOptions{})
 		return err
 	})
@@ -149,56 +149,57 @@ func (d *Driver) poolNow(ctx context.Context, r plugin.RequestPoolRequest) (data
 		return datastore.Pool{}, err
 	}
 	pools := datastore.Enabled(list)
-	w, err := wished(r, pools)
+	request, err := parsePoolRequest(r, pools)
 	if err != nil {
 		return datastore.Pool{}, err
 	}
-	pool, absent, err := w.find(pools)
-	if absent {
-		if err := leaving(list, w.cidr); err != nil {
+	pool, create, err := request.find(pools)
+	if create {
+		if err := checkCIDRNotBeingRemoved(list, request.cidr); err != nil {
 			return pool, err
 		}
-		pool, err = d.makePool(ctx, w)
+		pool, err = d.createPool(ctx, request)
 	}
 	if err != nil {
 		return pool, err
 	}
-	if err := d.notePool(ctx, pool, w); err != nil {
+	if err := d.registerHost(ctx, pool, request); err != nil {
 		return pool, err
 	}
-	return pool, d.promise(pool, w)
+	return pool, d.countRequest(pool, request)
 }
 
-// leaving tells of a pool of this CIDR that a host has begun to remove.
-func leaving(list *v3.IPPoolList, cidr netip.Prefix) error {
+// checkCIDRNotBeingRemoved returns an error if a pool with the CIDR is being removed.
+func checkCIDRNotBeingRemoved(list *v3.IPPoolList, cidr netip.Prefix) error {
 	for i := range list.Items {
 		if datastore.CIDR(list.Items[i]) == cidr {
-			return disabled(&list.Items[i])
+			return checkNotBeingRemoved(&list.Items[i])
 		}
 	}
 	return nil
 }
 
-// disabled tells why a pool that this driver made cannot be used. Calico's client disables pools before it removes them.
-func disabled(pool *v3.IPPool) error {
-	on, ours := hostsOf(pool)
+// checkNotBeingRemoved returns an error if the pool was created by this driver and is disabled, because Calico's client
+// disables a pool before it deletes it.
+func checkNotBeingRemoved(pool *v3.IPPool) error {
+	registered, ours := hostsOf(pool)
 	if !ours || !pool.Spec.Disabled {
 		return nil
 	}
-	return fmt.Errorf("pool %s %s %w by host %s: if that does not come to an end, remove it with calicoctl delete "+
-		"ippool %s", pool.Name, pool.Spec.CIDR, errLeaving, strings.Join(on, ","), pool.Name)
+	return fmt.Errorf("pool %s %s %w by host %s: if the removal does not end, run calicoctl delete "+
+		"ippool %s", pool.Name, pool.Spec.CIDR, errBeingRemoved, strings.Join(registered, ","), pool.Name)
 }
 
-// notePool notes on a pool that this driver made that this host uses it.
-func (d *Driver) notePool(ctx context.Context, pool datastore.Pool, w wish) error {
-	return d.Take.Do(ctx, "note that this host uses pool "+pool.String(), func(ctx context.Context) error {
-		return d.changeHosts(ctx, pool.CIDR, func(stored *v3.IPPool, all []string) ([]string, error) {
-			if err := disabled(stored); err != nil {
+// registerHost adds this host to the pool's list of hosts, if this driver created the pool.
+func (d *Driver) registerHost(ctx context.Context, pool datastore.Pool, request poolRequest) error {
+	return d.StartRetry.Do(ctx, "register this host with pool "+pool.String(), func(ctx context.Context) error {
+		return d.updateHosts(ctx, pool.CIDR, func(stored *v3.IPPool, all []string) ([]string, error) {
+			if err := checkNotBeingRemoved(stored); err != nil {
 				return all, err
 			}
-			if w.blockSize > 0 && stored.Spec.BlockSize != w.blockSize {
-				return all, fmt.Errorf("--ipam-opt %s=%d: pool %s is there and has blocks of /%d, which cannot be changed",
-					BlockSizeOption, w.blockSize, pool, stored.Spec.BlockSize)
+			if request.blockSize > 0 && stored.Spec.BlockSize != request.blockSize {
+				return all, fmt.Errorf("--ipam-opt %s=%d: pool %s exists and has blocks of /%d, which cannot be changed",
+					BlockSizeOption, request.blockSize, pool, stored.Spec.BlockSize)
 			}
 			if !slices.Contains(all, d.Node) {
 				all = append(all, d.Node)
@@ -208,65 +209,66 @@ func (d *Driver) notePool(ctx context.Context, pool datastore.Pool, w wish) erro
 	})
 }
 
-// makePool makes a pool with the settings that the lab's own has: no encapsulation, and the host's address for what
-// leaves the pools. The same command on every host makes one pool, because its name follows from its CIDR.
-func (d *Driver) makePool(ctx context.Context, w wish) (datastore.Pool, error) {
+// createPool creates a pool without encapsulation and with natOutgoing. The same command on every host creates one pool,
+// because the name is derived from the CIDR.
+func (d *Driver) createPool(ctx context.Context, request poolRequest) (datastore.Pool, error) {
 	pool := v3.NewIPPool()
-	pool.Name = w.name
+	pool.Name = request.name
 	if pool.Name == "" {
 		pool.Name = "docker" + strings.Map(func(letter rune) rune {
 			if strings.ContainsRune(".:/", letter) {
 				return '-'
 			}
 			return letter
-		}, "-"+w.cidr.Addr().StringExpanded()+"-"+strconv.Itoa(w.cidr.Bits()))
+		}, "-"+request.cidr.Addr().StringExpanded()+"-"+strconv.Itoa(request.cidr.Bits()))
 	}
-	pool.Annotations = map[string]string{hosts: d.Node}
-	pool.Spec = v3.IPPoolSpec{CIDR: w.cidr.String(), BlockSize: w.blockSize, NATOutgoing: true}
-	err := d.Take.Do(ctx, "make IPPool "+pool.Name+" "+w.cidr.String(), func(ctx context.Context) error {
+	pool.Annotations = map[string]string{hostsAnnotation: d.Node}
+	pool.Spec = v3.IPPoolSpec{CIDR: request.cidr.String(), BlockSize: request.blockSize, NATOutgoing: true}
+	err := d.StartRetry.Do(ctx, "create IPPool "+pool.Name+" "+pool.Spec.CIDR, func(ctx context.Context) error {
 		_, err := d.Pools.Create(ctx, pool, options.SetOptions{})
-		if datastore.Present(err) {
-			// Made by another host in the meantime, or else not found under this CIDR in the next step.
+		if datastore.IsAlreadyExists(err) {
+			// Another host has created it. If the existing pool has another CIDR, registerHost fails.
 			return nil
 		}
 		return err
 	})
-	return datastore.Pool{Name: pool.Name, CIDR: w.cidr}, err
+	return datastore.Pool{Name: pool.Name, CIDR: request.cidr}, err
 }
 
-// rounds is how often a change is tried again when another host was quicker.
-const rounds = 5
+// updateAttempts limits the retries of an update after conflicts with other hosts.
+const updateAttempts = 5
 
-// changeHosts edits the list of hosts of the pool if this driver made it; another pool is shown to edit and stays.
-func (d *Driver) changeHosts(
+// updateHosts updates the pool's list of hosts, and deletes the pool if the list is empty. It calls edit for every pool, but
+// changes only pools that this driver created.
+func (d *Driver) updateHosts(
 	ctx context.Context, cidr netip.Prefix, edit func(*v3.IPPool, []string) ([]string, error),
 ) error {
 	var err error
-	for range rounds {
+	for range updateAttempts {
 		var pool *v3.IPPool
-		if pool, err = d.stored(ctx, cidr); err != nil {
+		if pool, err = d.poolWithCIDR(ctx, cidr); err != nil {
 			return err
 		}
 		before, ours := hostsOf(pool)
-		after, refusal := edit(pool, slices.Clone(before))
-		if refusal != nil || !ours || slices.Equal(before, after) {
-			return refusal
+		after, failed := edit(pool, slices.Clone(before))
+		if failed != nil || !ours || slices.Equal(before, after) {
+			return failed
 		}
 		if len(after) == 0 {
-			err = d.dropPool(ctx, pool)
+			err = d.deletePool(ctx, pool)
 		} else {
 			slices.Sort(after)
-			pool.Annotations[hosts] = strings.Join(after, ",")
+			pool.Annotations[hostsAnnotation] = strings.Join(after, ",")
 			_, err = d.Pools.Update(ctx, pool, options.SetOptions{})
 		}
-		if !datastore.Conflict(err) {
+		if !datastore.IsConflict(err) {
 			return err
 		}
 	}
 	return err
 }
 
-func (d *Driver) stored(ctx context.Context, cidr netip.Prefix) (*v3.IPPool, error) {
+func (d *Driver) poolWithCIDR(ctx context.Context, cidr netip.Prefix) (*v3.IPPool, error) {
 	list, err := d.Pools.List(ctx, options.ListOptions{})
 	if err != nil {
 		return nil, err
@@ -279,14 +281,14 @@ func (d *Driver) stored(ctx context.Context, cidr netip.Prefix) (*v3.IPPool, err
 	return nil, fmt.Errorf("%s %w", cidr, errNoPool)
 }
 
-// hostsOf returns the nodes that have a network on the pool, and whether this driver made it.
+// hostsOf returns the nodes that are registered with the pool, and whether this driver created the pool.
 func hostsOf(pool *v3.IPPool) ([]string, bool) {
-	noted, ours := pool.Annotations[hosts]
-	return strings.FieldsFunc(noted, func(letter rune) bool { return letter == ',' }), ours
+	list, ours := pool.Annotations[hostsAnnotation]
+	return strings.FieldsFunc(list, func(letter rune) bool { return letter == ',' }), ours
 }
 
-// dropPool removes a pool that this driver made, unless an address of it is still in use.
-func (d *Driver) dropPool(ctx context.Context, pool *v3.IPPool) error {
+// deletePool deletes a pool that this driver created. It returns ErrInUse if an address of the pool is allocated.
+func (d *Driver) deletePool(ctx context.Context, pool *v3.IPPool) error {
 	use, err := d.Addresses.GetUtilization(ctx, calico.GetUtilizationArgs{Pools: []string{pool.Name}})
 	if err != nil {
 		return err
@@ -294,27 +296,27 @@ func (d *Driver) dropPool(ctx context.Context, pool *v3.IPPool) error {
 	for _, each := range use {
 		for _, block := range each.Blocks {
 			if block.Available < block.Capacity {
-				return fmt.Errorf("%w: addresses of block %s are in use", ErrStays, block.CIDR)
+				return fmt.Errorf("%w: addresses of block %s are allocated", ErrInUse, block.CIDR)
 			}
 		}
 	}
 	_, err = d.Pools.Delete(ctx, pool.Name, options.DeleteOptions{ResourceVersion: pool.ResourceVersion})
-	if datastore.Absent(err) {
+	if datastore.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-// LeavePool notes that no network of this host uses the pool any more, and removes one that this driver made with the
-// last host's network. One that is not there is no error.
-func (d *Driver) LeavePool(ctx context.Context, cidr netip.Prefix) error {
-	d.noting.Lock()
-	defer d.noting.Unlock()
-	if d.Used(cidr) || d.promises.count(cidr) > 0 {
-		return fmt.Errorf("%w: a network of this host is on %s", ErrStays, cidr)
+// UnregisterHost removes this host from the pool's list of hosts. If it was the last one, the pool is deleted. It returns
+// ErrInUse if a network of this host uses the pool or is being created on it. A missing pool is no error.
+func (d *Driver) UnregisterHost(ctx context.Context, cidr netip.Prefix) error {
+	d.poolsMutex.Lock()
+	defer d.poolsMutex.Unlock()
+	if d.Records.UsesPool(cidr) || d.requests.count(cidr) > 0 {
+		return fmt.Errorf("%w: a network of this host uses pool %s", ErrInUse, cidr)
 	}
-	return d.Give.Do(ctx, "give up pool "+cidr.String(), func(ctx context.Context) error {
-		err := d.changeHosts(ctx, cidr, func(_ *v3.IPPool, all []string) ([]string, error) {
+	return d.CleanupRetry.Do(ctx, "unregister this host from pool "+cidr.String(), func(ctx context.Context) error {
+		err := d.updateHosts(ctx, cidr, func(_ *v3.IPPool, all []string) ([]string, error) {
 			return slices.DeleteFunc(all, func(each string) bool { return each == d.Node }), nil
 		})
 		if errors.Is(err, errNoPool) {
@@ -324,18 +326,18 @@ func (d *Driver) LeavePool(ctx context.Context, cidr netip.Prefix) error {
 	})
 }
 
-// HeldPools are the pools that this driver made, and that a network of this host is noted on. A disabled one is a pool
-// whose removal was interrupted, and wants to be given up once more.
-func (d *Driver) HeldPools(ctx context.Context) ([]netip.Prefix, error) {
+// RegisteredPools returns the pools with which this host is registered. They include disabled pools, whose removal was
+// interrupted and has to be repeated.
+func (d *Driver) RegisteredPools(ctx context.Context) ([]netip.Prefix, error) {
 	list, err := d.Pools.List(ctx, options.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	var held []netip.Prefix
+	var registered []netip.Prefix
 	for i := range list.Items {
 		if all, _ := hostsOf(&list.Items[i]); slices.Contains(all, d.Node) {
-			held = append(held, datastore.CIDR(list.Items[i]))
+			registered = append(registered, datastore.CIDR(list.Items[i]))
 		}
 	}
-	return held, nil
+	return registered, nil
 }

@@ -1,5 +1,5 @@
-// Package labels carries containers' labels to their endpoints, where Calico's policies select by them. It owes that
-// a label is there within a second of the container's start, and else as soon as it can be written.
+// Package labels copies containers' labels to their WorkloadEndpoints, where Calico's policies select by them. The
+// labels are set within a second after the container's start. After a failure they are set again a minute later.
 package labels
 
 import (
@@ -13,67 +13,55 @@ import (
 
 	"calico-lab/docker-driver/datastore"
 	"calico-lab/docker-driver/engine"
+	"calico-lab/docker-driver/trigger"
 )
 
-// Prefix starts the containers' labels that become labels of the endpoint, without it.
+// Prefix is the prefix of the container labels that are copied. It is removed from the copy.
 const Prefix = "org.projectcalico.label."
 
-// reserved labels are Calico's own.
-const reserved = "projectcalico.org/"
+// reservedPrefix is the prefix of Calico's own labels.
+const reservedPrefix = "projectcalico.org/"
 
-// Engine is what is asked of Docker.
+// Engine is the part of Docker's API that is used.
 type Engine interface {
 	Container(ctx context.Context, id string) (engine.Container, error)
 	Running(ctx context.Context) ([]string, error)
 	Watch(ctx context.Context, subscribed func(), attached func(containerID string)) error
 }
 
-// Endpoints is where labels are written.
+// Endpoints writes the labels.
 type Endpoints interface {
-	Identify(ctx context.Context, endpointID, containerID, name string, labels map[string]string) error
+	SetContainer(ctx context.Context, endpointID, containerID, name string, labels map[string]string) error
 }
 
-// Follower follows Docker's events.
+// Follower sets labels when Docker reports a container event.
 type Follower struct {
 	Engine    Engine
 	Endpoints Endpoints
-	Datastore datastore.Patience
-	// Subscribed is told whenever the engine has begun to send events, so that it can be asked.
+	Retry     datastore.Retry
+	// All requests that the labels of all running containers are set.
+	All trigger.Trigger
+	// Subscribed is called whenever the event stream is open. The engine answers API requests from then on.
 	Subscribed func()
-	// Retry is when labels that could not be written are written again.
-	Retry time.Duration
-	Log   *slog.Logger
-
-	wanted chan struct{}
+	// RetryDelay is the pause before labels are set again after a failure.
+	RetryDelay time.Duration
+	Log        *slog.Logger
 }
 
-// New makes a follower of its parts.
-func New(parts Follower) *Follower {
-	parts.wanted = make(chan struct{}, 1)
-	return &parts
-}
+// retryLater sets the labels of all containers again later, because without its labels an endpoint is not selected by
+// policies that should restrict it.
+func (f *Follower) retryLater() { time.AfterFunc(f.RetryDelay, f.All.Request) }
 
-// Again wants the labels of all running containers written once more.
-func (f *Follower) Again() {
-	select {
-	case f.wanted <- struct{}{}:
-	default:
-	}
-}
+// reconnectDelay is the pause before the event stream is opened again.
+const reconnectDelay = time.Second
 
-// later has labels written that now cannot be: policies that select by them let pass what they should not.
-func (f *Follower) later() { time.AfterFunc(f.Retry, f.Again) }
+// concurrency limits how many containers are inspected at once. It is more than one because Docker answers a request for a
+// container that is starting only after the start, and other containers must not wait for it.
+const concurrency = 16
 
-// again is the pause before an engine that went away is asked again.
-const again = time.Second
-
-// parallel bounds how many containers are looked at at once. A container that is starting answers only when it has
-// started; others must not wait for it.
-const parallel = 16
-
-// Run follows the events until the context ends.
+// Run processes events until the context ends.
 func (f *Follower) Run(ctx context.Context) {
-	slots := make(chan struct{}, parallel)
+	slots := make(chan struct{}, concurrency)
 	attached := func(containerID string) {
 		if containerID == "" {
 			return
@@ -91,8 +79,8 @@ func (f *Follower) Run(ctx context.Context) {
 	go func() {
 		for {
 			select {
-			case <-f.wanted:
-				f.catchUp(ctx, attached)
+			case <-f.All:
+				f.applyAll(ctx, attached)
 			case <-ctx.Done():
 				return
 			}
@@ -101,22 +89,22 @@ func (f *Follower) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := f.Engine.Watch(ctx, func() {
 			f.Subscribed()
-			f.Again()
+			f.All.Request()
 		}, attached)
-		f.Log.Debug("Docker's events", "error", err)
+		f.Log.Debug("the stream of Docker's events ended", "error", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(again):
+		case <-time.After(reconnectDelay):
 		}
 	}
 }
 
-// catchUp looks at all running containers, some of which may have started while nobody listened.
-func (f *Follower) catchUp(ctx context.Context, attached func(string)) {
+// applyAll processes all running containers, because some may have started while the event stream was closed.
+func (f *Follower) applyAll(ctx context.Context, attached func(string)) {
 	ids, err := f.Engine.Running(ctx)
 	if err != nil {
-		f.Log.Warn("labels of containers that are running already are looked at later", "error", err)
-		f.later()
+		f.Log.Warn("labels of running containers not set; retrying later", "error", err)
+		f.retryLater()
 		return
 	}
 	for _, id := range ids {
@@ -124,56 +112,58 @@ func (f *Follower) catchUp(ctx context.Context, attached func(string)) {
 	}
 }
 
+// apply sets the labels of the container's endpoints.
 func (f *Follower) apply(ctx context.Context, containerID string) {
 	container, err := f.Engine.Container(ctx, containerID)
 	if err != nil {
-		if !errors.Is(err, engine.ErrAbsent) {
-			f.Log.Warn("a container's labels are not known yet", "container", containerID, "error", err)
-			f.later()
+		if !errors.Is(err, engine.ErrNotFound) {
+			f.Log.Warn("labels of a container not read; retrying later", "container", containerID, "error", err)
+			f.retryLater()
 		}
 		return
 	}
-	wanted, refused := Endpoint(container.Labels)
-	for _, reason := range refused {
-		f.Log.Warn("label left out", "container", container.Name, "reason", reason)
+	wanted, invalid := FromContainer(container.Labels)
+	for _, reason := range invalid {
+		f.Log.Warn("label not copied", "container", container.Name, "reason", reason)
 	}
 	for _, endpointID := range container.Endpoints {
-		err := f.Datastore.Do(ctx, "label the endpoint of container "+container.Name, func(ctx context.Context) error {
-			err := f.Endpoints.Identify(ctx, endpointID, container.ID, container.Name, wanted)
-			if datastore.Absent(err) {
-				// An endpoint of another driver's network, or of a container that has gone.
+		err := f.Retry.Do(ctx, "set the labels of the endpoint of container "+container.Name, func(ctx context.Context) error {
+			err := f.Endpoints.SetContainer(ctx, endpointID, container.ID, container.Name, wanted)
+			if datastore.IsNotFound(err) {
+				// The endpoint is another driver's, or its container was removed.
 				return nil
 			}
 			return err
 		})
 		if err != nil {
-			f.Log.Warn("labels not written yet", "container", container.Name, "endpoint", endpointID, "error", err)
-			f.later()
+			f.Log.Warn("labels not set; retrying later", "container", container.Name, "endpoint", endpointID, "error", err)
+			f.retryLater()
 		}
 	}
 }
 
-// Endpoint returns the endpoint's labels for a container's, and why others with the prefix cannot be any.
-func Endpoint(container map[string]string) (map[string]string, []string) {
+// FromContainer returns the endpoint's labels for a container's labels, and the reasons why others with the prefix are
+// invalid.
+func FromContainer(container map[string]string) (map[string]string, []string) {
 	wanted := map[string]string{}
-	var refused []string
+	var invalid []string
 	for name, value := range container {
 		key, ours := strings.CutPrefix(name, Prefix)
 		if !ours {
 			continue
 		}
 		problems := validation.IsQualifiedName(key)
-		if strings.HasPrefix(key, reserved) {
-			problems = append(problems, "names that start with "+reserved+" are Calico's own")
+		if strings.HasPrefix(key, reservedPrefix) {
+			problems = append(problems, "names that start with "+reservedPrefix+" are Calico's own")
 		}
 		for _, problem := range validation.IsValidLabelValue(value) {
 			problems = append(problems, "value "+value+": "+problem)
 		}
 		if len(problems) > 0 {
-			refused = append(refused, name+": "+strings.Join(problems, "; "))
+			invalid = append(invalid, name+": "+strings.Join(problems, "; "))
 			continue
 		}
 		wanted[key] = value
 	}
-	return wanted, refused
+	return wanted, invalid
 }

@@ -13,46 +13,49 @@ import (
 	"calico-lab/docker-driver/datastore"
 	"calico-lab/docker-driver/engine"
 	"calico-lab/docker-driver/labels"
+	"calico-lab/docker-driver/trigger"
 )
 
-func TestEndpoint(t *testing.T) {
-	got, refused := labels.Endpoint(map[string]string{
+func TestFromContainer(t *testing.T) {
+	got, invalid := labels.FromContainer(map[string]string{
 		"org.projectcalico.label.role":                        "web",
 		"org.projectcalico.label.example.org/tier":            "front",
 		"org.projectcalico.label.empty":                       "",
-		"org.projectcalico.label.":                            "nameless",
+		"org.projectcalico.label.":                            "no-name",
 		"org.projectcalico.label.bad value":                   "x",
 		"org.projectcalico.label.long":                        strings.Repeat("x", 64),
-		"org.projectcalico.label.projectcalico.org/namespace": "stolen",
-		"role": "not ours",
+		"org.projectcalico.label.projectcalico.org/namespace": "reserved",
+		"role": "no-prefix",
 	})
 	want := map[string]string{"role": "web", "example.org/tier": "front", "empty": ""}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("labels %v, not %v", got, want)
 	}
-	if len(refused) != 4 {
-		t.Errorf("refused %q", refused)
+	if len(invalid) != 4 {
+		t.Errorf("invalid %q", invalid)
 	}
 }
 
-// host is an engine and the endpoints that the follower writes to.
+// host is an engine and its WorkloadEndpoints, with their labels as written.
 type host struct {
 	mutex      sync.Mutex
 	containers map[string]engine.Container
 	events     chan string
 	written    map[string]string
-	slow       string
-	release    chan struct{}
-	ended      chan struct{}
+	// slow is the ID of a container whose inspection waits for release.
+	slow    string
+	release chan struct{}
+	// ended ends the event stream.
+	ended chan struct{}
 }
 
 func (h *host) Container(_ context.Context, id string) (engine.Container, error) {
 	if id == h.slow {
 		<-h.release
 	}
-	container, there := h.containers[id]
-	if !there {
-		return container, engine.ErrAbsent
+	container, found := h.containers[id]
+	if !found {
+		return container, engine.ErrNotFound
 	}
 	return container, nil
 }
@@ -66,14 +69,14 @@ func (h *host) Watch(ctx context.Context, subscribed func(), attached func(strin
 		case id := <-h.events:
 			attached(id)
 		case <-h.ended:
-			return errors.New("the engine went away")
+			return errors.New("the engine stopped")
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-func (h *host) Identify(_ context.Context, endpoint, container, name string, labels map[string]string) error {
+func (h *host) SetContainer(_ context.Context, endpoint, container, name string, labels map[string]string) error {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
 	h.written[endpoint] = container + " " + name + " " + labels["role"]
@@ -94,7 +97,7 @@ func (h *host) waitFor(t *testing.T, endpoint, want string) {
 	t.Fatalf("endpoint %s: %q, not %q", endpoint, got, want)
 }
 
-func TestFollower(t *testing.T) {
+func TestFollowerRun(t *testing.T) {
 	container := func(id, endpoint string) engine.Container {
 		return engine.Container{
 			ID: id, Name: "n-" + id, Endpoints: []string{endpoint}, Labels: map[string]string{labels.Prefix + "role": "web"},
@@ -108,10 +111,10 @@ func TestFollower(t *testing.T) {
 		release: make(chan struct{}), ended: make(chan struct{}),
 	}
 	subscriptions := make(chan struct{}, 10)
-	follower := labels.New(labels.Follower{
-		Engine: h, Endpoints: h, Datastore: datastore.Patience{Limit: time.Second},
-		Subscribed: func() { subscriptions <- struct{}{} }, Retry: time.Hour, Log: slog.New(slog.DiscardHandler),
-	})
+	follower := &labels.Follower{
+		Engine: h, Endpoints: h, Retry: datastore.Retry{Timeout: time.Second}, All: trigger.New(),
+		Subscribed: func() { subscriptions <- struct{}{} }, RetryDelay: time.Hour, Log: slog.New(slog.DiscardHandler),
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -133,52 +136,52 @@ func TestFollower(t *testing.T) {
 	<-done
 }
 
-// unlucky is a host on which the first try of one step fails.
-type unlucky struct {
+// failing is a host on which the first attempt of one step fails.
+type failing struct {
 	*host
 	step string
 	once sync.Once
 }
 
-func (u *unlucky) fail(step string) (err error) {
-	if step == u.step {
-		u.once.Do(func() { err = errors.New("not this time") })
+func (f *failing) fail(step string) (err error) {
+	if step == f.step {
+		f.once.Do(func() { err = errors.New("first attempt") })
 	}
 	return err
 }
 
-func (u *unlucky) Running(ctx context.Context) ([]string, error) {
-	if err := u.fail("running"); err != nil {
+func (f *failing) Running(ctx context.Context) ([]string, error) {
+	if err := f.fail("running"); err != nil {
 		return nil, err
 	}
-	return u.host.Running(ctx)
+	return f.host.Running(ctx)
 }
 
-func (u *unlucky) Container(ctx context.Context, id string) (engine.Container, error) {
-	if err := u.fail("container"); err != nil {
+func (f *failing) Container(ctx context.Context, id string) (engine.Container, error) {
+	if err := f.fail("container"); err != nil {
 		return engine.Container{}, err
 	}
-	return u.host.Container(ctx, id)
+	return f.host.Container(ctx, id)
 }
 
-func (u *unlucky) Identify(ctx context.Context, endpoint, container, name string, labels map[string]string) error {
-	if err := u.fail("identify"); err != nil {
+func (f *failing) SetContainer(ctx context.Context, endpoint, container, name string, labels map[string]string) error {
+	if err := f.fail("identify"); err != nil {
 		return err
 	}
-	return u.host.Identify(ctx, endpoint, container, name, labels)
+	return f.host.SetContainer(ctx, endpoint, container, name, labels)
 }
 
-func TestLabelsThatCouldNotBeWrittenAreWrittenLater(t *testing.T) {
+func TestFollowerRetriesAfterFailure(t *testing.T) {
 	for _, step := range []string{"running", "container", "identify"} {
 		t.Run(step, func(t *testing.T) {
-			h := &unlucky{step: step, host: &host{
+			h := &failing{step: step, host: &host{
 				containers: map[string]engine.Container{"before": {ID: "before", Name: "n", Endpoints: []string{"e0"}}},
 				written:    map[string]string{},
 			}}
-			follower := labels.New(labels.Follower{
-				Engine: h, Endpoints: h, Datastore: datastore.Patience{Limit: time.Second}, Subscribed: func() {},
-				Retry: time.Millisecond, Log: slog.New(slog.DiscardHandler),
-			})
+			follower := &labels.Follower{
+				Engine: h, Endpoints: h, Retry: datastore.Retry{Timeout: time.Second}, All: trigger.New(),
+				Subscribed: func() {}, RetryDelay: time.Millisecond, Log: slog.New(slog.DiscardHandler),
+			}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() {

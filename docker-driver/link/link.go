@@ -1,5 +1,5 @@
-// Package link makes and removes the veth pairs between this host and its containers. It owes that the host's end
-// answers for the container's next hop at once, before Felix has seen it, and that removing may be repeated.
+// Package link creates and removes the veth pairs between this host and its containers. After Create, the host interface
+// answers ARP for the container's next hop, also when Felix has not configured it yet. Remove is idempotent.
 package link
 
 import (
@@ -14,32 +14,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// alias marks the interfaces that this driver made; `ip link` shows it with the endpoint's ID behind it.
+// alias is the prefix of the alias of this driver's interfaces; the endpoint ID follows. `ip link` shows it.
 const alias = "calico-docker-driver "
 
-// hostMAC is the same on every host's end: the kernel then never has to invent one, and a container's neighbour entry
-// for its next hop stays right whatever happens to the interface. Calico's own plugins use this address.
+// hostMAC is the MAC address of every host interface. Because it is fixed, a container's neighbour entry for its next hop
+// stays valid when the interface is recreated. Calico's own plugins use the same address.
 var hostMAC = net.HardwareAddr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
 
 // Pair describes a veth pair.
 type Pair struct {
 	EndpointID string
-	// Host and Peer are the names of the ends. The engine moves the peer into the container and renames it.
+	// Host and Peer are the interfaces' names. The engine moves the peer into the container and renames it.
 	Host, Peer string
-	// MAC of the container's end.
+	// MAC of the peer.
 	MAC net.HardwareAddr
-	// MTU of both ends.
+	// MTU of both interfaces.
 	MTU int
-	// Addresses of the container, for the routes of this host.
+	// Addresses of the container, for this host's routes.
 	Addresses []netip.Addr
-	// NextHopIPv6 is the link-local address that the container has its IPv6 routes by.
+	// NextHopIPv6 is the link-local next hop of the container's IPv6 routes.
 	NextHopIPv6 netip.Addr
 }
 
-// Host is the network namespace that the driver runs in.
+// Host is the network namespace of the driver.
 type Host struct{}
 
-// Create makes the pair; one left by an interrupted call is made anew. On an error nothing stays.
+// Create creates the pair. It replaces a pair that an interrupted call left, and removes the pair if it fails.
 func (h Host) Create(pair Pair) error {
 	if err := h.Remove(pair.Host); err != nil {
 		return err
@@ -55,7 +55,7 @@ func (h Host) Create(pair Pair) error {
 		PeerMTU:          uint32(pair.MTU),
 	}
 	if err := netlink.LinkAdd(veth); err != nil {
-		return fmt.Errorf("make the veth pair %s and %s: %w", pair.Host, pair.Peer, err)
+		return fmt.Errorf("create the veth pair %s and %s: %w", pair.Host, pair.Peer, err)
 	}
 	if err := h.prepare(pair, veth); err != nil {
 		return errors.Join(err, h.Remove(pair.Host))
@@ -63,18 +63,18 @@ func (h Host) Create(pair Pair) error {
 	return nil
 }
 
-// prepare sets up the host's end as Felix will want it, so that a container that starts while Felix is down or busy
-// has a next hop as soon as policy lets its packets pass.
+// prepare configures the host interface as Felix does, so that a container that starts while Felix is down or busy has a
+// next hop as soon as the policy allows its packets.
 func (h Host) prepare(pair Pair, veth *netlink.Veth) error {
 	if err := netlink.LinkSetAlias(veth, alias+pair.EndpointID); err != nil {
-		return fmt.Errorf("mark %s: %w", pair.Host, err)
+		return fmt.Errorf("set the alias of %s: %w", pair.Host, err)
 	}
 	settings := map[string]string{
-		// The next hop 169.254.1.1 is nobody's address: the host answers for it, and without the usual delay.
+		// No interface has the next hop's address, 169.254.1.1: the host answers ARP for it, without the default delay.
 		"net/ipv4/conf/" + pair.Host + "/proxy_arp":    "1",
 		"net/ipv4/neigh/" + pair.Host + "/proxy_delay": "0",
 		"net/ipv4/conf/" + pair.Host + "/forwarding":   "1",
-		// Published ports are reachable by 127.0.0.1 of the host.
+		// For published ports on 127.0.0.1 of the host.
 		"net/ipv4/conf/" + pair.Host + "/route_localnet": "1",
 	}
 	if pair.NextHopIPv6.IsValid() {
@@ -88,20 +88,20 @@ func (h Host) prepare(pair Pair, veth *netlink.Veth) error {
 		}
 	}
 	if err := netlink.LinkSetUp(veth); err != nil {
-		return fmt.Errorf("bring %s up: %w", pair.Host, err)
+		return fmt.Errorf("set %s up: %w", pair.Host, err)
 	}
 	if pair.NextHopIPv6.IsValid() {
 		address := &netlink.Addr{
 			IPNet: network(pair.NextHopIPv6), Flags: unix.IFA_F_NODAD, Scope: unix.RT_SCOPE_LINK,
 		}
 		if err := netlink.AddrReplace(veth, address); err != nil {
-			return fmt.Errorf("give %s the next hop %s: %w", pair.Host, pair.NextHopIPv6, err)
+			return fmt.Errorf("add the next hop's address to %s, %s: %w", pair.Host, pair.NextHopIPv6, err)
 		}
 	}
 	for _, address := range pair.Addresses {
 		route := &netlink.Route{LinkIndex: veth.Index, Scope: netlink.SCOPE_LINK, Dst: network(address)}
 		if err := netlink.RouteReplace(route); err != nil {
-			return fmt.Errorf("route %s to %s: %w", address, pair.Host, err)
+			return fmt.Errorf("add the route of %s to %s: %w", address, pair.Host, err)
 		}
 	}
 	return nil
@@ -111,7 +111,7 @@ func network(address netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
 }
 
-// Remove deletes the host's end, and with it the other one; an interface that is not there is no error.
+// Remove deletes the host interface and with it its peer. A missing interface is no error.
 func (Host) Remove(name string) error {
 	found, err := netlink.LinkByName(name)
 	if absent(err) {
@@ -126,14 +126,14 @@ func (Host) Remove(name string) error {
 	return nil
 }
 
-// Exists tells whether the host has the interface.
+// Exists reports whether the host has the interface.
 func (Host) Exists(name string) bool {
 	_, err := netlink.LinkByName(name)
 	return err == nil
 }
 
-// Owned lists the interfaces that this driver made, by endpoint ID.
-func (Host) Owned() (map[string]string, error) {
+// List returns the names of this driver's interfaces by endpoint ID.
+func (Host) List() (map[string]string, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list this host's interfaces: %w", err)

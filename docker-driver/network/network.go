@@ -1,6 +1,6 @@
-// Package network answers Docker's network driver calls: a network is a set of Calico pools, an endpoint is a
-// WorkloadEndpoint, and joining one is a veth pair with routes by the host. It owes that every call may be repeated,
-// that what is absent counts as removed, and that a call that fails leaves nothing of what it began.
+// Package network implements Docker's network driver. A network is a set of Calico pools, an endpoint is a WorkloadEndpoint,
+// and Join creates a veth pair with routes through the host. Every call is idempotent, removing what does not exist is no
+// error, and a call that fails removes what it has created.
 package network
 
 import (
@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -26,63 +25,48 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// PoolLabel is the label that a pool's profile gives to every endpoint of the pool.
+// PoolLabel is the label that a pool's profile applies to every endpoint of the pool.
 const PoolLabel = "org.projectcalico.pool"
 
-// madeBy is the annotation of the profiles that this driver made, and may remove.
-const madeBy = "org.projectcalico.docker/made-by"
+// createdBy is the annotation of profiles that this driver created. It deletes no other profiles.
+const createdBy = "org.projectcalico.docker/made-by"
 
-// Profiles is the part of Calico's Profile client that is needed.
+// Profiles is the part of Calico's Profile client that the driver uses.
 type Profiles interface {
 	Create(ctx context.Context, profile *v3.Profile, opts options.SetOptions) (*v3.Profile, error)
 	Delete(ctx context.Context, name string, opts options.DeleteOptions) (*v3.Profile, error)
 	Get(ctx context.Context, name string, opts options.GetOptions) (*v3.Profile, error)
 }
 
-// Links makes and removes veth pairs.
+// Links creates veth pairs.
 type Links interface {
 	Create(pair link.Pair) error
-	Remove(name string) error
 }
 
-// Publisher lets this host's ports lead to containers.
-type Publisher interface {
+// Ports publishes containers' ports.
+type Ports interface {
 	Publish(endpointID string, addresses []netip.Addr, bindings []plugin.PortBinding) error
-	Withdraw(endpointID string) error
+	Unpublish(endpointID string) error
 }
 
-// Addresses tells whose an address is.
-type Addresses interface {
-	// Secure makes sure that the addresses are those of this endpoint and of no other one, until end is called.
-	Secure(ctx context.Context, endpointID string, addresses []netip.Addr) (end func(), err error)
-	// Joining keeps the addresses until end is called. Unless it is certain, the endpoint may have been removed before.
-	Joining(endpointID string, addresses []netip.Addr) (certain bool, end func())
-	// Left is told of an endpoint that Docker deletes.
-	Left(endpointID string)
-}
-
-// Driver answers the calls.
+// Driver handles the calls.
 type Driver struct {
+	IPAM      *ipam.Driver
 	Pools     datastore.PoolLister
 	Profiles  Profiles
 	Endpoints workload.Endpoints
+	Remover   workload.Remover
 	Links     Links
-	Publisher Publisher
+	Ports     Ports
 	Store     *store.Store
-	// Created and Deleted are told of each pool of a network that came on record, or went from it.
-	Created, Deleted func(cidr netip.Prefix)
-	// LeavePool is told of a pool that no network of this host is on any more.
-	LeavePool func(ctx context.Context, cidr netip.Prefix) error
-	// Addresses keep the addresses of endpoints from others.
-	Addresses Addresses
-	// DefaultMTU is the MTU of networks that were created without one.
+	// DefaultMTU returns the MTU of networks that were created without one.
 	DefaultMTU func() int
-	// Take bounds calls that a container's start waits for, Give those that hand something back.
-	Take, Give datastore.Patience
-	Log        *slog.Logger
+	// StartRetry is for calls that the start of a container waits for, CleanupRetry for calls that remove something.
+	StartRetry, CleanupRetry datastore.Retry
+	Log                      *slog.Logger
 }
 
-// Calls are the paths that this driver answers.
+// Calls returns the calls of the network driver.
 func (d *Driver) Calls() plugin.Calls {
 	return plugin.Calls{
 		"NetworkDriver.GetCapabilities":             plugin.Typed(d.GetCapabilities),
@@ -103,18 +87,18 @@ func (d *Driver) Calls() plugin.Calls {
 	}
 }
 
-// GetCapabilities says that networks are made on every host by itself (no cluster store is needed then), and that
-// their containers reach each other across hosts.
+// GetCapabilities returns local scope, because networks are created on each host without a cluster store, and global
+// connectivity, because containers reach each other across hosts.
 func (d *Driver) GetCapabilities(context.Context, plugin.Empty) (plugin.NetworkCapabilities, error) {
 	return plugin.NetworkCapabilities{Scope: "local", ConnectivityScope: "global", GwAllocChecker: true}, nil
 }
 
-// GwAllocCheck keeps engines that ask from taking an address of the pool for a gateway.
+// GwAllocCheck tells the engine to allocate no gateway address.
 func (d *Driver) GwAllocCheck(context.Context, plugin.Empty) (plugin.GwAllocCheckResponse, error) {
 	return plugin.GwAllocCheckResponse{SkipIPv4: true, SkipIPv6: true}, nil
 }
 
-// AllocateNetwork is asked by swarm managers alone.
+// AllocateNetwork is called by swarm managers only.
 func (d *Driver) AllocateNetwork(context.Context, plugin.NetworkRequest) (plugin.Empty, error) {
 	return plugin.Empty{}, errors.New("a Calico network has local scope: create it on every host, not on a swarm")
 }
@@ -123,7 +107,7 @@ func (d *Driver) ignore(context.Context, plugin.Empty) (plugin.Empty, error) {
 	return plugin.Empty{}, nil
 }
 
-// CreateNetwork records which pools the network is on and sees to their profiles.
+// CreateNetwork stores the network with its pools, and creates the pools' profiles.
 func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkRequest) (plugin.Empty, error) {
 	var none plugin.Empty
 	mtu, err := checkOptions(r.Options)
@@ -131,7 +115,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkReques
 		return none, err
 	}
 	var pools datastore.Pools
-	err = d.Take.Do(ctx, "look up the network's pools", func(ctx context.Context) (err error) {
+	err = d.StartRetry.Do(ctx, "look up the network's pools", func(ctx context.Context) (err error) {
 		pools, err = datastore.EnabledPools(ctx, d.Pools)
 		return err
 	})
@@ -139,7 +123,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkReques
 		return none, err
 	}
 	network := store.Network{MTU: mtu}
-	if network.Pools, err = chosen(pools, slices.Concat(r.IPv4Data, r.IPv6Data)); err != nil {
+	if network.Pools, err = selectPools(pools, slices.Concat(r.IPv4Data, r.IPv6Data)); err != nil {
 		return none, err
 	}
 	for _, pool := range network.Pools {
@@ -155,20 +139,21 @@ func (d *Driver) CreateNetwork(ctx context.Context, r plugin.CreateNetworkReques
 		return none, errors.Join(err, d.Store.DeleteNetwork(r.NetworkID))
 	}
 	for _, pool := range network.Pools {
-		d.Created(pool.CIDR)
+		d.IPAM.NetworkCreated(pool.CIDR)
 	}
 	return none, nil
 }
 
-func chosen(pools datastore.Pools, data []plugin.PoolData) (datastore.Pools, error) {
+// selectPools returns the pools of a CreateNetwork call.
+func selectPools(pools datastore.Pools, data []plugin.PoolData) (datastore.Pools, error) {
 	var all datastore.Pools
 	for _, each := range data {
 		if each.AddressSpace != ipam.LocalSpace && each.AddressSpace != ipam.GlobalSpace {
-			return nil, errors.New("a Calico network takes its addresses from Calico: add --ipam-driver calico-ipam")
+			return nil, errors.New("a Calico network needs Calico's IPAM driver: add --ipam-driver calico-ipam")
 		}
 		if len(each.AuxAddresses) > 0 {
-			return nil, errors.New("--aux-address: not for a Calico network, whose pool is shared by all hosts; " +
-				"keep addresses free with an IPReservation (calicoctl create -f)")
+			return nil, errors.New("--aux-address: not supported by a Calico network, because all hosts share its pool; " +
+				"reserve addresses with an IPReservation (calicoctl create -f)")
 		}
 		pool, err := pools.WithCIDR(each.Pool)
 		if err != nil {
@@ -179,7 +164,7 @@ func chosen(pools datastore.Pools, data []plugin.PoolData) (datastore.Pools, err
 	return all, nil
 }
 
-// DeleteNetwork forgets the network, and removes the profiles that no endpoint of any host uses any more.
+// DeleteNetwork deletes the network's record and the profiles that no endpoint of any host uses.
 func (d *Driver) DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (plugin.Empty, error) {
 	network, known := d.Store.Network(r.NetworkID)
 	if !known {
@@ -189,102 +174,86 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r plugin.NetworkRequest) (pl
 		return plugin.Empty{}, err
 	}
 	for _, pool := range network.Pools {
-		d.Deleted(pool.CIDR)
-		// The network is gone for Docker whatever comes of this: what stays is a record that harms nobody.
-		if err := d.dropProfile(ctx, pool); err != nil {
-			d.Log.Warn("the pool's profile stays in the datastore", "profile", pool.Name, "error", err)
+		d.IPAM.NetworkDeleted(pool.CIDR)
+		// A failure does not fail the call, because Docker has deleted the network and an unused profile has no effect.
+		if err := d.deleteUnusedProfile(ctx, pool); err != nil {
+			d.Log.Warn("profile of the pool not deleted", "profile", pool.Name, "error", err)
 		}
-		// Engines release a network's pools before they delete it, when it is still on record.
-		if d.Uses(pool.CIDR) {
+		// Engines call ReleasePool before DeleteNetwork, when the network is still stored.
+		if d.Store.UsesPool(pool.CIDR) {
 			continue
 		}
-		if err := d.LeavePool(ctx, pool.CIDR); err != nil {
-			d.Log.Warn("the pool is given up at the next reconciliation", "pool", pool, "error", err)
+		if err := d.IPAM.UnregisterHost(ctx, pool.CIDR); err != nil {
+			d.Log.Warn("host not unregistered from the pool; the next reconciliation retries it", "pool", pool, "error", err)
 		}
 	}
 	return plugin.Empty{}, nil
 }
 
-// Known returns the IDs of the networks on record.
-func (d *Driver) Known() []string {
-	return slices.Collect(maps.Keys(d.Store.Networks()))
-}
-
-// Uses tells whether a network on record is on the pool.
-func (d *Driver) Uses(cidr netip.Prefix) bool {
-	for _, network := range d.Store.Networks() {
-		if slices.ContainsFunc(network.Pools, func(pool datastore.Pool) bool { return pool.CIDR == cidr }) {
-			return true
-		}
-	}
-	return false
-}
-
-// CreateEndpoint stores the WorkloadEndpoint, with the MAC address that the interface is going to have, once it is certain
-// that its addresses are no other container's.
+// CreateEndpoint binds the addresses to the endpoint, and stores the WorkloadEndpoint with the interface's MAC address.
 func (d *Driver) CreateEndpoint(
 	ctx context.Context, r plugin.CreateEndpointRequest,
 ) (plugin.CreateEndpointResponse, error) {
 	var none plugin.CreateEndpointResponse
 	if r.Interface == nil {
-		return none, fmt.Errorf("endpoint %s came without an address", r.EndpointID)
+		return none, fmt.Errorf("endpoint %s has no address", r.EndpointID)
 	}
 	addresses, err := addressesOf(*r.Interface)
 	if err != nil {
 		return none, fmt.Errorf("endpoint %s: %w", r.EndpointID, err)
 	}
-	whole := ctx
-	ctx, cancel := d.Take.Bound(whole)
+	unlimited := ctx
+	ctx, cancel := d.StartRetry.Context(unlimited)
 	defer cancel()
 	network, err := d.network(ctx, r.NetworkID, addresses)
 	if err != nil {
 		return none, err
 	}
-	answer := plugin.Interface{}
+	added := plugin.Interface{}
 	mac := r.Interface.MacAddress
 	if mac == "" {
 		mac = hardwareAddress(addresses[0]).String()
-		answer.MacAddress = mac
+		added.MacAddress = mac
 	}
-	end, err := d.Addresses.Secure(ctx, r.EndpointID, addresses)
+	unlock, err := d.IPAM.BindAddresses(ctx, r.EndpointID, addresses)
 	if err != nil {
 		return none, err
 	}
-	defer end()
+	defer unlock()
 	used := poolsOf(network.Pools, addresses)
 	profiles := make([]string, len(used))
 	for i, pool := range used {
 		profiles[i] = pool.Name
 	}
 	endpoint := d.Endpoints.New(r.EndpointID, mac, addresses, profiles)
-	err = d.Take.Do(ctx, "store the container's endpoint", func(ctx context.Context) error {
+	err = d.StartRetry.Do(ctx, "store the container's WorkloadEndpoint", func(ctx context.Context) error {
 		return d.Endpoints.Put(ctx, endpoint)
 	})
 	if err != nil {
-		return none, errors.Join(err, d.deleteEndpoint(whole, r.EndpointID))
+		return none, errors.Join(err, d.Remover.Delete(unlimited, r.EndpointID))
 	}
-	// After the endpoint, because DeleteNetwork on another host looks for endpoints after it removed a profile: one of
-	// the two then sees what the other did.
+	// The profile is created after the endpoint, because DeleteNetwork on another host looks for endpoints after it has
+	// deleted the profile: one of the two calls sees the other's change.
 	for _, pool := range used {
 		if err := d.ensureProfile(ctx, pool); err != nil {
-			return none, errors.Join(err, d.deleteEndpoint(whole, r.EndpointID))
+			return none, errors.Join(err, d.Remover.Delete(unlimited, r.EndpointID))
 		}
 	}
-	return plugin.CreateEndpointResponse{Interface: &answer}, nil
+	return plugin.CreateEndpointResponse{Interface: &added}, nil
 }
 
-// network returns the network's record. One that is lost, as when the state folder was removed, is made again from
-// the pools in which its endpoints' addresses lie, as they come.
+// network returns the network's record. If it is missing, for example because the state folder was removed, network rebuilds
+// it from the pools of the endpoints' addresses.
 func (d *Driver) network(ctx context.Context, id string, addresses []netip.Addr) (store.Network, error) {
 	network, known := d.Store.Network(id)
-	foreign := slices.DeleteFunc(slices.Clone(addresses), func(address netip.Addr) bool {
+	missing := slices.DeleteFunc(slices.Clone(addresses), func(address netip.Addr) bool {
 		return slices.ContainsFunc(network.Pools, func(pool datastore.Pool) bool { return pool.CIDR.Contains(address) })
 	})
-	if known && len(foreign) == 0 {
+	if known && len(missing) == 0 {
 		return network, nil
 	}
 	var enabled datastore.Pools
-	err := d.Take.Do(ctx, "look up the pools of a network that is not on record", func(ctx context.Context) (err error) {
+	err := d.StartRetry.Do(ctx, "look up the pools of a network without a record", func(ctx context.Context) (err error) {
 		enabled, err = datastore.EnabledPools(ctx, d.Pools)
 		return err
 	})
@@ -292,8 +261,8 @@ func (d *Driver) network(ctx context.Context, id string, addresses []netip.Addr)
 		return network, err
 	}
 	network.Pools = slices.Clone(network.Pools)
-	for _, address := range foreign {
-		pool, err := enabled.Around(address)
+	for _, address := range missing {
+		pool, err := enabled.Containing(address)
 		if err != nil {
 			return network, err
 		}
@@ -301,13 +270,13 @@ func (d *Driver) network(ctx context.Context, id string, addresses []netip.Addr)
 			network.Pools = append(network.Pools, pool)
 		}
 	}
-	d.Log.Warn("the record of a network was lost and is made again from its pools; options such as its MTU are the defaults",
+	d.Log.Warn("the record of a network is missing and is rebuilt from its pools; its options, such as the MTU, are lost",
 		"network", id, "pools", network.Pools)
 	return d.Store.PutNetwork(id, network)
 }
 
-// EndpointOperInfo tells what an endpoint is on this host. Engines ask several times for every start of a container,
-// so nothing outside this process is asked.
+// EndpointOperInfo returns the endpoint's node and interface. Engines call it several times for each start of a
+// container, so it reads nothing from the datastore or the host.
 func (d *Driver) EndpointOperInfo(_ context.Context, r plugin.EndpointRequest) (plugin.EndpointInfoResponse, error) {
 	return plugin.EndpointInfoResponse{Value: map[string]any{
 		"org.projectcalico.node":      d.Endpoints.Node,
@@ -315,36 +284,25 @@ func (d *Driver) EndpointOperInfo(_ context.Context, r plugin.EndpointRequest) (
 	}}, nil
 }
 
-// DeleteEndpoint removes the WorkloadEndpoint, and what a Leave that never came would have removed.
+// DeleteEndpoint removes the endpoint from the datastore and, if Leave was not called, from this host.
 func (d *Driver) DeleteEndpoint(ctx context.Context, r plugin.EndpointRequest) (plugin.Empty, error) {
-	d.Addresses.Left(r.EndpointID)
-	return plugin.Empty{}, d.Remove(ctx, r.EndpointID)
+	d.IPAM.RemoveClaims(r.EndpointID)
+	return plugin.Empty{}, d.Remover.Remove(ctx, r.EndpointID)
 }
 
-// Remove removes all that an endpoint has on this host and in the datastore, but for its addresses.
-func (d *Driver) Remove(ctx context.Context, endpointID string) error {
-	return errors.Join(d.leave(endpointID), d.deleteEndpoint(ctx, endpointID))
-}
-
-func (d *Driver) deleteEndpoint(ctx context.Context, endpointID string) error {
-	return d.Give.Do(ctx, "remove the container's endpoint", func(ctx context.Context) error {
-		return d.Endpoints.Delete(ctx, endpointID)
-	})
-}
-
-// Join makes the veth pair and tells the engine what to set up at the container's end.
+// Join creates the veth pair. The response contains the configuration of the container's interface.
 func (d *Driver) Join(ctx context.Context, r plugin.JoinRequest) (plugin.JoinResponse, error) {
 	var none plugin.JoinResponse
-	ctx, cancel := d.Take.Bound(ctx)
+	ctx, cancel := d.StartRetry.Context(ctx)
 	defer cancel()
 	endpoint, err := d.endpoint(ctx, r.EndpointID)
 	if err != nil {
 		return none, err
 	}
 	addresses := workload.Addresses(endpoint)
-	certain, end := d.Addresses.Joining(r.EndpointID, addresses)
-	defer end()
-	if !certain {
+	bound, unlock := d.IPAM.LockAddresses(r.EndpointID, addresses)
+	defer unlock()
+	if !bound {
 		if endpoint, err = d.endpoint(ctx, r.EndpointID); err != nil {
 			return none, err
 		}
@@ -357,7 +315,7 @@ func (d *Driver) Join(ctx context.Context, r plugin.JoinRequest) (plugin.JoinRes
 	if err != nil {
 		return none, fmt.Errorf("endpoint %s: %w", r.EndpointID, err)
 	}
-	response, nextHopIPv6, err := route(network, addresses)
+	response, nextHopIPv6, err := joinResponse(network, addresses)
 	if err != nil {
 		return none, err
 	}
@@ -380,27 +338,23 @@ func (d *Driver) Join(ctx context.Context, r plugin.JoinRequest) (plugin.JoinRes
 	return response, nil
 }
 
-// endpoint looks the WorkloadEndpoint up.
+// endpoint reads the WorkloadEndpoint.
 func (d *Driver) endpoint(ctx context.Context, endpointID string) (*libapi.WorkloadEndpoint, error) {
 	var endpoint *libapi.WorkloadEndpoint
-	err := d.Take.Do(ctx, "look up the container's endpoint", func(ctx context.Context) (err error) {
+	err := d.StartRetry.Do(ctx, "read the container's WorkloadEndpoint", func(ctx context.Context) (err error) {
 		endpoint, err = d.Endpoints.Get(ctx, endpointID)
 		return err
 	})
 	return endpoint, err
 }
 
-// Leave removes the veth pair; the container's end goes with it.
+// Leave removes the published ports and the veth pair.
 func (d *Driver) Leave(_ context.Context, r plugin.EndpointRequest) (plugin.Empty, error) {
-	return plugin.Empty{}, d.leave(r.EndpointID)
+	return plugin.Empty{}, d.Remover.Detach(r.EndpointID)
 }
 
-func (d *Driver) leave(endpointID string) error {
-	return errors.Join(d.Publisher.Withdraw(endpointID), d.Links.Remove(workload.HostInterface(endpointID)))
-}
-
-// ProgramExternalConnectivity publishes the container's ports. Engines ask it of the network that a container has its
-// default route by.
+// ProgramExternalConnectivity publishes the container's ports. Engines call it for the network of the container's default
+// route.
 func (d *Driver) ProgramExternalConnectivity(
 	ctx context.Context, r plugin.ExternalConnectivityRequest,
 ) (plugin.Empty, error) {
@@ -411,24 +365,24 @@ func (d *Driver) ProgramExternalConnectivity(
 	if err != nil {
 		return plugin.Empty{}, err
 	}
-	return plugin.Empty{}, d.Publisher.Publish(r.EndpointID, workload.Addresses(endpoint), r.Options.PortMap)
+	return plugin.Empty{}, d.Ports.Publish(r.EndpointID, workload.Addresses(endpoint), r.Options.PortMap)
 }
 
-// RevokeExternalConnectivity takes the published ports back.
+// RevokeExternalConnectivity removes the published ports.
 func (d *Driver) RevokeExternalConnectivity(_ context.Context, r plugin.EndpointRequest) (plugin.Empty, error) {
-	return plugin.Empty{}, d.Publisher.Withdraw(r.EndpointID)
+	return plugin.Empty{}, d.Ports.Unpublish(r.EndpointID)
 }
 
-// ensureProfile makes the pool's profile when there is none: everything may reach its endpoints and they may reach
-// everything, until a policy selects them. One that is there is the operator's and stays as it is.
+// ensureProfile creates the pool's profile if it does not exist. It allows all traffic of endpoints that no policy
+// selects. An existing profile is not changed, because it may be the operator's.
 func (d *Driver) ensureProfile(ctx context.Context, pool datastore.Pool) error {
-	return d.Take.Do(ctx, "see to the profile of pool "+pool.Name, func(ctx context.Context) error {
+	return d.StartRetry.Do(ctx, "create the profile of pool "+pool.Name, func(ctx context.Context) error {
 		_, err := d.Profiles.Get(ctx, pool.Name, options.GetOptions{})
-		if !datastore.Absent(err) {
+		if !datastore.IsNotFound(err) {
 			return err
 		}
 		_, err = d.Profiles.Create(ctx, profile(pool), options.SetOptions{})
-		if datastore.Present(err) {
+		if datastore.IsAlreadyExists(err) {
 			return nil
 		}
 		return err
@@ -438,7 +392,7 @@ func (d *Driver) ensureProfile(ctx context.Context, pool datastore.Pool) error {
 func profile(pool datastore.Pool) *v3.Profile {
 	return &v3.Profile{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: pool.Name, Annotations: map[string]string{madeBy: "calico-docker-driver"},
+			Name: pool.Name, Annotations: map[string]string{createdBy: "calico-docker-driver"},
 		},
 		Spec: v3.ProfileSpec{
 			Ingress:       []v3.Rule{{Action: v3.Allow}},
@@ -448,26 +402,26 @@ func profile(pool datastore.Pool) *v3.Profile {
 	}
 }
 
-// dropProfile removes the pool's profile unless a network of this host or an endpoint of any host needs it, or
-// somebody else made it.
-func (d *Driver) dropProfile(ctx context.Context, pool datastore.Pool) error {
-	if d.Uses(pool.CIDR) {
+// deleteUnusedProfile deletes the pool's profile, unless a network of this host or an endpoint of any host uses it, or this
+// driver did not create it.
+func (d *Driver) deleteUnusedProfile(ctx context.Context, pool datastore.Pool) error {
+	if d.Store.UsesPool(pool.CIDR) {
 		return nil
 	}
 	var used bool
-	look := func(ctx context.Context) (err error) {
-		used, err = d.Endpoints.WithProfile(ctx, pool.Name)
+	checkUsed := func(ctx context.Context) (err error) {
+		used, err = d.Endpoints.UseProfile(ctx, pool.Name)
 		return err
 	}
-	if err := d.Give.Do(ctx, "look for endpoints of pool "+pool.Name, look); err != nil || used {
+	if err := d.CleanupRetry.Do(ctx, "look for endpoints of pool "+pool.Name, checkUsed); err != nil || used {
 		return err
 	}
-	err := d.Give.Do(ctx, "remove the profile of pool "+pool.Name, func(ctx context.Context) error {
+	err := d.CleanupRetry.Do(ctx, "delete the profile of pool "+pool.Name, func(ctx context.Context) error {
 		profile, err := d.Profiles.Get(ctx, pool.Name, options.GetOptions{})
-		if err == nil && profile.Annotations[madeBy] != "" {
+		if err == nil && profile.Annotations[createdBy] != "" {
 			_, err = d.Profiles.Delete(ctx, pool.Name, options.DeleteOptions{})
 		}
-		if datastore.Absent(err) {
+		if datastore.IsNotFound(err) {
 			return nil
 		}
 		return err
@@ -475,7 +429,7 @@ func (d *Driver) dropProfile(ctx context.Context, pool datastore.Pool) error {
 	if err != nil {
 		return err
 	}
-	if err := d.Give.Do(ctx, "look again for endpoints of pool "+pool.Name, look); err != nil || !used {
+	if err := d.CleanupRetry.Do(ctx, "look again for endpoints of pool "+pool.Name, checkUsed); err != nil || !used {
 		return err
 	}
 	return d.ensureProfile(ctx, pool)
@@ -489,16 +443,17 @@ func addressesOf(given plugin.Interface) ([]netip.Addr, error) {
 		}
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("the engine gave the address %q: %w", text, err)
+			return nil, fmt.Errorf("the engine passed the address %q: %w", text, err)
 		}
 		addresses = append(addresses, prefix.Addr())
 	}
 	if len(addresses) == 0 {
-		return nil, errors.New("the engine gave no address")
+		return nil, errors.New("the engine passed no address")
 	}
 	return addresses, nil
 }
 
+// poolsOf returns the pools that contain the addresses.
 func poolsOf(pools datastore.Pools, addresses []netip.Addr) datastore.Pools {
 	var used datastore.Pools
 	for _, pool := range pools {
@@ -511,8 +466,8 @@ func poolsOf(pools datastore.Pools, addresses []netip.Addr) datastore.Pools {
 	return used
 }
 
-// hardwareAddress follows from the address, as on Docker's own bridge: a container that comes back with its address
-// has the MAC address that its peers remember.
+// hardwareAddress derives the MAC address from the IP address, as Docker's bridge driver does. A container that starts again
+// with the same address then has the MAC address in its peers' neighbour entries.
 func hardwareAddress(address netip.Addr) net.HardwareAddr {
 	bytes := address.AsSlice()
 	return append(net.HardwareAddr{0x02, 0x42}, bytes[len(bytes)-4:]...)

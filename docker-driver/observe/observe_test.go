@@ -11,42 +11,42 @@ import (
 	"calico-lab/docker-driver/observe"
 )
 
-func get(r *observe.Record, path string) (int, string) {
+func get(s *observe.Status, path string) (int, string) {
 	recorder := httptest.NewRecorder()
-	r.Handler().ServeHTTP(recorder, httptest.NewRequest("GET", path, nil))
+	s.Handler().ServeHTTP(recorder, httptest.NewRequest("GET", path, nil))
 	return recorder.Code, recorder.Body.String()
 }
 
 func TestReadiness(t *testing.T) {
-	var wrong error
-	record := &observe.Record{Version: "v1", Datastore: func(context.Context) error { return wrong }}
-	code, body := get(record, "/readiness")
+	var failure error
+	status := &observe.Status{Version: "v1", Datastore: func(context.Context) error { return failure }}
+	code, body := get(status, "/readiness")
 	if code != 200 || !strings.HasSuffix(body, "reconciled: not yet\n") {
 		t.Errorf("%d %s", code, body)
 	}
-	record.Reconciled(nil, errors.New("etcd gave no answer"))
-	if _, body := get(record, "/readiness"); !strings.HasSuffix(body, "not yet (last try: etcd gave no answer)\n") {
+	status.Reconciled(nil, errors.New("etcd did not answer"))
+	if _, body := get(status, "/readiness"); !strings.HasSuffix(body, "not yet (last try: etcd did not answer)\n") {
 		t.Error(body)
 	}
-	record.Reconciled(nil, nil)
-	if code, body := get(record, "/readiness"); code != 200 || strings.Contains(body, "not yet") {
+	status.Reconciled(nil, nil)
+	if code, body := get(status, "/readiness"); code != 200 || strings.Contains(body, "not yet") {
 		t.Errorf("%d %s", code, body)
 	}
-	record.Reconciled(nil, errors.New("Docker is silent"))
-	wrong = errors.New("node a0 is not there")
-	code, body = get(record, "/readiness")
-	if code != 503 || !strings.Contains(body, wrong.Error()) || !strings.Contains(body, "Docker is silent") {
+	status.Reconciled(nil, errors.New("Docker does not run"))
+	failure = errors.New("node a0 does not exist")
+	code, body = get(status, "/readiness")
+	if code != 503 || !strings.Contains(body, failure.Error()) || !strings.Contains(body, "Docker does not run") {
 		t.Errorf("%d %s", code, body)
 	}
 }
 
 func TestMetrics(t *testing.T) {
-	record := &observe.Record{Version: "v1", Datastore: func(context.Context) error { return nil }}
-	record.Call("NetworkDriver.Join", 20*time.Millisecond, nil)
-	record.Call("NetworkDriver.Join", 2*time.Second, errors.New("no"))
-	record.Reconciled(map[string]int{"released address": 2}, nil)
-	record.Reconciled(map[string]int{"released address": 1}, nil)
-	_, body := get(record, "/metrics")
+	status := &observe.Status{Version: "v1", Datastore: func(context.Context) error { return nil }}
+	status.Call("NetworkDriver.Join", 20*time.Millisecond, nil)
+	status.Call("NetworkDriver.Join", 2*time.Second, errors.New("failed"))
+	status.Reconciled(map[string]int{"released address": 2}, nil)
+	status.Reconciled(map[string]int{"released address": 1}, nil)
+	_, body := get(status, "/metrics")
 	for _, line := range []string{
 		`calico_docker_build_info{version="v1"} 1`,
 		`calico_docker_datastore_up 1`,

@@ -1,10 +1,9 @@
 package plugin
 
-// The requests and responses of Docker's network and IPAM plugin API, as the engine writes and reads them.
+// The requests and responses of Docker's network and IPAM plugin API.
 // Source: libnetwork's docs/remote.md and docs/ipam.md, and drivers/remote/api and ipams/remote/api of the engine.
 
-// ErrorResponse is the answer to a call that was refused. Engines read Err in a network driver's answer, and Error in
-// an IPAM driver's.
+// ErrorResponse is the response of a failed call. Engines read Err from a network driver, and Error from an IPAM driver.
 type ErrorResponse struct {
 	Err   string
 	Error string
@@ -13,25 +12,25 @@ type ErrorResponse struct {
 // Empty is a request or a response without content.
 type Empty struct{}
 
-// ActivateResponse tells which plugin types stand behind a socket.
+// ActivateResponse lists the plugin types of a socket.
 type ActivateResponse struct {
 	Implements []string
 }
 
-// NetworkCapabilities is the answer to NetworkDriver.GetCapabilities.
+// NetworkCapabilities is the response of NetworkDriver.GetCapabilities.
 type NetworkCapabilities struct {
 	Scope             string
 	ConnectivityScope string
 	GwAllocChecker    bool
 }
 
-// GwAllocCheckResponse tells an engine that no gateway address is wanted.
+// GwAllocCheckResponse says for which families the engine allocates no gateway address.
 type GwAllocCheckResponse struct {
 	SkipIPv4 bool
 	SkipIPv6 bool
 }
 
-// PoolData is one address pool of a network as CreateNetwork gets it.
+// PoolData is one pool of a network in CreateNetwork.
 type PoolData struct {
 	AddressSpace string
 	Pool         string
@@ -39,7 +38,7 @@ type PoolData struct {
 	AuxAddresses map[string]string
 }
 
-// CreateNetworkRequest asks for a network.
+// CreateNetworkRequest creates a network.
 type CreateNetworkRequest struct {
 	NetworkID string
 	Options   map[string]any
@@ -47,25 +46,25 @@ type CreateNetworkRequest struct {
 	IPv6Data  []PoolData
 }
 
-// NetworkRequest names a network.
+// NetworkRequest identifies a network.
 type NetworkRequest struct {
 	NetworkID string
 }
 
-// EndpointRequest names an endpoint of a network.
+// EndpointRequest identifies an endpoint of a network.
 type EndpointRequest struct {
 	NetworkID  string
 	EndpointID string
 }
 
-// Interface is an endpoint's addresses: what the engine supplies, or what the driver adds.
+// Interface holds an endpoint's addresses: those that the engine supplies, or those that the driver adds.
 type Interface struct {
 	Address     string `json:",omitempty"`
 	AddressIPv6 string `json:",omitempty"`
 	MacAddress  string `json:",omitempty"`
 }
 
-// CreateEndpointRequest asks for an endpoint.
+// CreateEndpointRequest creates an endpoint.
 type CreateEndpointRequest struct {
 	NetworkID  string
 	EndpointID string
@@ -73,17 +72,17 @@ type CreateEndpointRequest struct {
 	Options    map[string]any
 }
 
-// CreateEndpointResponse holds the fields of the interface that the request left empty.
+// CreateEndpointResponse holds the fields that are empty in the request's interface.
 type CreateEndpointResponse struct {
 	Interface *Interface
 }
 
-// EndpointInfoResponse is what a driver has to say of an endpoint.
+// EndpointInfoResponse is the response of NetworkDriver.EndpointOperInfo.
 type EndpointInfoResponse struct {
 	Value map[string]any
 }
 
-// JoinRequest asks to bring an endpoint into a container.
+// JoinRequest connects an endpoint to a container's sandbox.
 type JoinRequest struct {
 	NetworkID  string
 	EndpointID string
@@ -91,13 +90,13 @@ type JoinRequest struct {
 	Options    map[string]any
 }
 
-// InterfaceName says which interface the engine moves into the container, and what its name starts with there.
+// InterfaceName is the interface that the engine moves into the container, and the prefix of its name there.
 type InterfaceName struct {
 	SrcName   string
 	DstPrefix string
 }
 
-// The kinds of a StaticRoute.
+// Route types of a StaticRoute.
 const (
 	RouteNextHop   = 0
 	RouteConnected = 1
@@ -110,7 +109,7 @@ type StaticRoute struct {
 	NextHop     string `json:",omitempty"`
 }
 
-// JoinResponse tells the engine what to set up in the container.
+// JoinResponse is the configuration that the engine applies in the sandbox.
 type JoinResponse struct {
 	InterfaceName         InterfaceName
 	Gateway               string        `json:",omitempty"`
@@ -119,19 +118,19 @@ type JoinResponse struct {
 	DisableGatewayService bool
 }
 
-// ExternalConnectivityRequest asks to publish a container's ports.
+// ExternalConnectivityRequest publishes a container's ports.
 type ExternalConnectivityRequest struct {
 	NetworkID  string
 	EndpointID string
 	Options    ExternalConnectivityOptions
 }
 
-// ExternalConnectivityOptions are the sandbox's labels that concern publishing.
+// ExternalConnectivityOptions are the sandbox's options for published ports.
 type ExternalConnectivityOptions struct {
 	PortMap []PortBinding `json:"com.docker.network.portmap"`
 }
 
-// PortBinding is one published port; Proto is the protocol's number in IP.
+// PortBinding is one published port. Proto is the IP protocol number.
 type PortBinding struct {
 	Proto       uint8
 	IP          string
@@ -141,19 +140,19 @@ type PortBinding struct {
 	HostPortEnd uint16
 }
 
-// IpamCapabilities is the answer to IpamDriver.GetCapabilities.
+// IpamCapabilities is the response of IpamDriver.GetCapabilities.
 type IpamCapabilities struct {
 	RequiresMACAddress    bool
 	RequiresRequestReplay bool
 }
 
-// AddressSpaces is the answer to IpamDriver.GetDefaultAddressSpaces.
+// AddressSpaces is the response of IpamDriver.GetDefaultAddressSpaces.
 type AddressSpaces struct {
 	LocalDefaultAddressSpace  string
 	GlobalDefaultAddressSpace string
 }
 
-// RequestPoolRequest asks for the pool of a new network.
+// RequestPoolRequest requests the pool of a new network.
 type RequestPoolRequest struct {
 	AddressSpace string
 	Pool         string
@@ -162,19 +161,19 @@ type RequestPoolRequest struct {
 	V6           bool
 }
 
-// RequestPoolResponse names the pool.
+// RequestPoolResponse identifies the pool.
 type RequestPoolResponse struct {
 	PoolID string
 	Pool   string
 	Data   map[string]string
 }
 
-// ReleasePoolRequest gives a pool back.
+// ReleasePoolRequest releases a pool.
 type ReleasePoolRequest struct {
 	PoolID string
 }
 
-// RequestAddressRequest asks for one address, or a certain one.
+// RequestAddressRequest requests the next free address, or the given one.
 type RequestAddressRequest struct {
 	PoolID  string
 	Address string
@@ -187,13 +186,13 @@ type RequestAddressResponse struct {
 	Data    map[string]string
 }
 
-// ReleaseAddressRequest gives an address back.
+// ReleaseAddressRequest releases an address.
 type ReleaseAddressRequest struct {
 	PoolID  string
 	Address string
 }
 
-// The keys of Docker's own options and data.
+// Keys of Docker's options and data.
 const (
 	OptionGeneric  = "com.docker.network.generic"
 	OptionInternal = "com.docker.network.internal"

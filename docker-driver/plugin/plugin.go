@@ -1,8 +1,8 @@
-// Package plugin speaks Docker's plugin protocol: HTTP POST with a JSON body over a unix socket, one path per
-// call. It owes every caller an answer in JSON, an error as a sentence in "Err", and 404 for a call it does not know.
+// Package plugin serves Docker's plugin protocol: HTTP POST with a JSON body over a unix socket, one path per call. Each
+// response is JSON. An error is a sentence in "Err", and an unknown call returns 404.
 //
-// The protocol is this small, so docker/go-plugins-helpers is not used: it is unmaintained, answers errors with
-// status 500 without a way to log or time a call, and knows neither GwAllocCheck nor a context.
+// docker/go-plugins-helpers is not used: it is unmaintained, cannot log or time calls, and has neither GwAllocCheck nor a
+// context. The protocol is small.
 // Source: https://docs.docker.com/engine/extend/plugin_api/
 package plugin
 
@@ -23,48 +23,47 @@ import (
 	"time"
 )
 
-// contentType is the protocol's version as Docker asks for it.
+// contentType is the media type of the protocol's version.
 const contentType = "application/vnd.docker.plugins.v1.2+json"
 
-// requestLimit bounds a request's body; the largest that engines send are a few kilobytes.
-const requestLimit = 1 << 20
+// requestBytes limits a request's body. The largest requests of engines have a few kilobytes.
+const requestBytes = 1 << 20
 
-// Call answers one path of the protocol.
+// Call handles one path of the protocol.
 type Call struct {
-	answer func(ctx context.Context, body []byte) (any, error)
-	// bare calls have no content, alike ones the same answer to every request.
-	bare, alike bool
+	handle func(ctx context.Context, body []byte) (any, error)
+	// emptyRequest and emptyResponse mean that the request or the response has no content.
+	emptyRequest, emptyResponse bool
 }
 
-// Calls maps a path without its slash, such as "NetworkDriver.Join", to what answers it.
+// Calls are calls by path without the slash, such as "NetworkDriver.Join".
 type Calls map[string]Call
 
-// Observer is told of every call once it has been answered.
+// Observer is called after each call.
 type Observer func(call string, took time.Duration, err error)
 
-// errRepeated refuses a call whose content is lost.
-var errRepeated = errors.New("the driver was restarted during this call, and Docker repeated it without its content: " +
+// errNoContent is returned for a repeated call whose request is unknown.
+var errNoContent = errors.New("the driver was restarted during this call, and Docker repeated it without its content: " +
 	"run the command again")
 
-// Typed makes a Call of a function with the call's own request and response.
-func Typed[Request, Response any](answer func(context.Context, Request) (Response, error)) Call {
-	_, bare := any(*new(Request)).(Empty)
-	_, alike := any(*new(Response)).(Empty)
-	return Call{bare: bare, alike: alike, answer: func(ctx context.Context, body []byte) (any, error) {
+// Typed returns a Call for a function with a typed request and response.
+func Typed[Request, Response any](handle func(context.Context, Request) (Response, error)) Call {
+	_, emptyRequest := any(*new(Request)).(Empty)
+	_, emptyResponse := any(*new(Response)).(Empty)
+	untyped := func(ctx context.Context, body []byte) (any, error) {
 		var request Request
-		if !bare {
+		if !emptyRequest {
 			if err := json.Unmarshal(body, &request); err != nil {
-				return nil, fmt.Errorf("the request is not what this call takes: %w", err)
+				return nil, fmt.Errorf("decode the request: %w", err)
 			}
 		}
-		return answer(ctx, request)
-	}}
+		return handle(ctx, request)
+	}
+	return Call{handle: untyped, emptyRequest: emptyRequest, emptyResponse: emptyResponse}
 }
 
-// Handler serves the calls, and Plugin.Activate with the plugin types that implements names.
-func Handler(
-	implements []string, calls Calls, unanswered *Unanswered, log *slog.Logger, observe Observer,
-) http.Handler {
+// Handler serves Plugin.Activate and the calls of the plugin types that implements lists.
+func Handler(implements []string, calls Calls, journal *Journal, log *slog.Logger, observe Observer) http.Handler {
 	served := Calls{"Plugin.Activate": Typed(func(context.Context, Empty) (ActivateResponse, error) {
 		return ActivateResponse{Implements: implements}, nil
 	})}
@@ -77,94 +76,94 @@ func Handler(
 		path := strings.TrimPrefix(r.URL.Path, "/")
 		call, known := served[path]
 		if !known {
-			refuse(w, http.StatusNotFound, path+" is not part of this plugin")
+			respondError(w, http.StatusNotFound, path+" is not a call of this plugin")
 			return
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, requestLimit))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, requestBytes))
 		if err != nil {
-			refuse(w, http.StatusBadRequest, "the request could not be read: "+err.Error())
+			respondError(w, http.StatusBadRequest, "read the request: "+err.Error())
 			return
 		}
 		started := time.Now()
 		var response any
-		if body, err = call.content(path, body, unanswered); err == nil {
-			if !call.bare {
-				defer kept(path, body, unanswered, log)()
+		if body, err = call.content(path, body, journal); err == nil {
+			if !call.emptyRequest {
+				defer addToJournal(path, body, journal, log)()
 			}
-			// A caller that hangs up does not stop the call half way: what it undoes or completes is the same either way.
-			response, err = call.answer(context.WithoutCancel(r.Context()), body)
+			// The call is completed also when the engine closes the connection, because half a call would leave resources.
+			response, err = call.handle(context.WithoutCancel(r.Context()), body)
 		}
 		took := time.Since(started)
 		observe(path, took, err)
 		if err != nil {
-			log.Error("call refused", "call", path, "took", took, "request", string(body), "error", err)
-			refuse(w, http.StatusOK, err.Error())
+			log.Error("call failed", "call", path, "took", took, "request", string(body), "error", err)
+			respondError(w, http.StatusOK, err.Error())
 			return
 		}
 		log.Info("call", "call", path, "took", took)
 		log.Debug("call in full", "call", path, "request", string(body), "response", response)
-		reply(w, http.StatusOK, response)
+		respond(w, http.StatusOK, response)
 	})
 }
 
-// content returns what the call came with, or the content of the one that it repeats.
-func (c Call) content(path string, body []byte, unanswered *Unanswered) ([]byte, error) {
-	if c.bare || len(bytes.TrimSpace(body)) > 0 {
+// content returns the call's body, or the stored body of the call that it repeats.
+func (c Call) content(path string, body []byte, journal *Journal) ([]byte, error) {
+	if c.emptyRequest || len(bytes.TrimSpace(body)) > 0 {
 		return body, nil
 	}
-	if left, found := unanswered.Take(path, c.alike); found {
-		return left, nil
+	if stored, found := journal.Replay(path, c.emptyResponse); found {
+		return stored, nil
 	}
-	return nil, errRepeated
+	return nil, errNoContent
 }
 
-// kept keeps the call's request until it is answered, for the case that this driver is killed: the call itself needs
-// no file, and goes on without one.
-func kept(path string, body []byte, unanswered *Unanswered, log *slog.Logger) func() {
-	forget, err := unanswered.Keep(path, body)
+// addToJournal stores the request and returns the function that removes it. A failure does not fail the call, because the
+// journal is needed only after a restart of the driver.
+func addToJournal(path string, body []byte, journal *Journal, log *slog.Logger) func() {
+	remove, err := journal.Add(path, body)
 	if err != nil {
-		log.Warn("a call would be lost with the driver", "call", path, "error", err)
+		log.Warn("request not stored; a restart of the driver would lose the call", "call", path, "error", err)
 		return func() {}
 	}
 	return func() {
-		if err := forget(); err != nil {
-			log.Warn("the request of a call stays behind", "call", path, "error", err)
+		if err := remove(); err != nil {
+			log.Warn("stored request not removed", "call", path, "error", err)
 		}
 	}
 }
 
-func refuse(w http.ResponseWriter, status int, sentence string) {
-	reply(w, status, ErrorResponse{Err: sentence, Error: sentence})
+func respondError(w http.ResponseWriter, status int, sentence string) {
+	respond(w, status, ErrorResponse{Err: sentence, Error: sentence})
 }
 
-func reply(w http.ResponseWriter, status int, response any) {
+func respond(w http.ResponseWriter, status int, response any) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	// The engine that hung up gets no answer; there is nobody to tell.
+	// An error means that the engine closed the connection.
 	_ = json.NewEncoder(w).Encode(response)
 }
 
-// Listen makes the socket dir/name.sock. It takes the place of one left behind in a single step, so that an engine
-// that looks for the plugin during a restart of the driver always finds the file and retries the connection.
+// Listen creates the socket dir/name.sock. It replaces an old socket atomically, so that the engine always finds the file
+// during a restart of the driver and retries the connection.
 func Listen(dir, name string) (net.Listener, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the folder in which Docker looks for plugins: %w", err)
+		return nil, fmt.Errorf("create the folder for Docker's plugin sockets: %w", err)
 	}
 	path := filepath.Join(dir, name+".sock")
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove the socket that an interrupted start left: %w", err)
+		return nil, fmt.Errorf("remove the socket of an interrupted start: %w", err)
 	}
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("listen for Docker: %w", err)
+		return nil, fmt.Errorf("create the socket: %w", err)
 	}
 	listener.SetUnlinkOnClose(false)
 	if err := os.Chmod(fresh, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("keep others from the socket: %w", err), listener.Close())
+		return nil, errors.Join(fmt.Errorf("set the mode of the socket: %w", err), listener.Close())
 	}
 	if err := os.Rename(fresh, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("put the socket in its place: %w", err), listener.Close())
+		return nil, errors.Join(fmt.Errorf("rename the socket: %w", err), listener.Close())
 	}
 	return listener, nil
 }

@@ -9,7 +9,7 @@ import (
 	"calico-lab/docker-driver/plugin"
 )
 
-func TestListenReplacesASocketThatWasLeft(t *testing.T) {
+func TestListenReplacesOldSocket(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "docker", "plugins")
 	path := filepath.Join(dir, "calico.sock")
 	first, err := plugin.Listen(dir, "calico")
@@ -20,7 +20,7 @@ func TestListenReplacesASocketThatWasLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Errorf("the socket is gone between two runs, when the engine may look for it: %v", err)
+		t.Errorf("the socket is missing between two runs: %v", err)
 	}
 	second, err := plugin.Listen(dir, "calico")
 	if err != nil {
@@ -36,6 +36,6 @@ func TestListenReplacesASocketThatWasLeft(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("left beside the socket: %v %v", entries, err)
+		t.Errorf("other files in the folder: %v %v", entries, err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package publish lets ports of this host lead to containers, by ordinary DNAT in chains of its own. It owes that the
-// rules are always those of the record: they are written as a whole, and gone with the last published port.
+// Package publish publishes containers' ports on this host by DNAT in chains of its own. All rules are written together from
+// the store. The chains are removed with the last published port.
 package publish
 
 import (
@@ -26,22 +26,23 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// The chains, and where the kernel comes to them. Packets to an address of this host are sent to the container;
-// those that would come back to where they came from get this host's address, so that the answer comes back too.
+// The driver's chains in the nat table. destinationChain translates an address of this host to the container's.
+// sourceChain replaces the source of packets from loopback or from the container itself, so that replies pass this host.
 const (
 	destinationChain = "DOCKER-CALICO"
 	sourceChain      = "DOCKER-CALICO-POST"
 )
 
-// patience bounds one call of iptables, which waits for its lock.
-const patience = 20 * time.Second
+// commandTimeout limits one run of iptables, including the wait for its lock.
+const commandTimeout = 20 * time.Second
 
+// protocols are the protocols that can be published, by IP protocol number.
 var protocols = map[uint8]string{6: "tcp", 17: "udp", 132: "sctp"}
 
-// Runner runs a program with the text as its input.
+// Runner runs a program with the given standard input.
 type Runner func(ctx context.Context, input string, program string, arguments ...string) error
 
-// Run is the Runner of this host.
+// Run runs a program on this host. The error contains its output.
 func Run(ctx context.Context, input string, program string, arguments ...string) error {
 	command := exec.CommandContext(ctx, program, arguments...)
 	command.Stdin = strings.NewReader(input)
@@ -57,51 +58,51 @@ func Run(ctx context.Context, input string, program string, arguments ...string)
 type Ports struct {
 	Store *store.Store
 	Run   Runner
-	// Attached tells whether the host has the interface of that name.
-	Attached func(name string) bool
-	// Hold takes the host's port, so that nobody else does, or tells why it cannot be had.
-	Hold  func(protocol string, at netip.AddrPort) (io.Closer, error)
-	mutex sync.Mutex
-	held  map[string][]io.Closer
-	// dirty tells that the rules may be other than those of the record.
+	// HasInterface reports whether the host has the interface.
+	HasInterface func(name string) bool
+	// Reserve reserves the host's port until the result is closed.
+	Reserve func(protocol string, at netip.AddrPort) (io.Closer, error)
+	mutex   sync.Mutex
+	sockets map[string][]io.Closer
+	// dirty means that the kernel's rules may differ from the store.
 	dirty bool
 }
 
-// Publish makes the ports lead to the endpoint's addresses.
+// Publish publishes the ports and translates them to the endpoint's addresses.
 func (p *Ports) Publish(endpointID string, addresses []netip.Addr, bindings []plugin.PortBinding) error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if err := p.forgetDetached(endpointID); err != nil {
+	if err := p.removeDetached(endpointID); err != nil {
 		return err
 	}
-	p.letGo(endpointID)
-	others := p.others(endpointID)
+	p.releasePorts(endpointID)
+	others := p.portsOfOthers(endpointID)
 	var ports []store.Port
 	for _, binding := range bindings {
-		found, held, err := p.choose(binding, addresses, slices.Concat(others, ports))
+		found, sockets, err := p.choosePorts(binding, addresses, slices.Concat(others, ports))
 		if err != nil {
-			p.letGo(endpointID)
+			p.releasePorts(endpointID)
 			return err
 		}
 		ports = append(ports, found...)
-		p.keep(endpointID, held...)
+		p.addSockets(endpointID, sockets...)
 	}
 	if err := p.Store.SetPublished(endpointID, ports); err != nil {
-		p.letGo(endpointID)
+		p.releasePorts(endpointID)
 		return err
 	}
 	if err := p.apply(); err != nil {
-		p.letGo(endpointID)
+		p.releasePorts(endpointID)
 		return errors.Join(err, p.Store.SetPublished(endpointID, nil), p.apply())
 	}
 	return nil
 }
 
-// Withdraw takes the endpoint's ports back; none is no error.
-func (p *Ports) Withdraw(endpointID string) error {
+// Unpublish removes the endpoint's published ports. An endpoint without ports is no error.
+func (p *Ports) Unpublish(endpointID string) error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	p.letGo(endpointID)
+	p.releasePorts(endpointID)
 	if _, published := p.Store.Published()[endpointID]; !published && !p.dirty {
 		return nil
 	}
@@ -111,62 +112,63 @@ func (p *Ports) Withdraw(endpointID string) error {
 	return p.apply()
 }
 
-// Restore holds the ports of the record and writes their rules, which a reboot removed. Rules that the record does not
-// have are removed, also when it has none at all.
+// Restore reserves the stored ports and writes their rules, which a reboot removes. It removes rules that are not in the
+// store.
 func (p *Ports) Restore() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if err := p.forgetDetached(""); err != nil {
+	if err := p.removeDetached(""); err != nil {
 		return err
 	}
 	var failed error
 	for endpointID, ports := range p.Store.Published() {
 		for _, port := range ports {
-			held, err := p.Hold(port.Protocol, port.At())
+			sockets, err := p.Reserve(port.Protocol, port.At())
 			if err != nil {
-				failed = errors.Join(failed, fmt.Errorf("port %s is not held for its container: %w", port.At(), err))
+				failed = errors.Join(failed, fmt.Errorf("reserve published port %s: %w", port.At(), err))
 				continue
 			}
-			p.keep(endpointID, held)
+			p.addSockets(endpointID, sockets)
 		}
 	}
-	return errors.Join(failed, p.applyShield(), p.apply())
+	return errors.Join(failed, p.applyLoopbackRule(), p.apply())
 }
 
-// Renew writes the rules of the record once more, because somebody else's flush may have removed them.
-func (p *Ports) Renew() error {
+// Reapply writes all rules again, because another program may have flushed them.
+func (p *Ports) Reapply() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	return errors.Join(p.applyShield(), p.apply())
+	return errors.Join(p.applyLoopbackRule(), p.apply())
 }
 
-// Published returns the IDs of the endpoints with ports on record.
+// Published returns the IDs of the endpoints with stored ports.
 func (p *Ports) Published() []string { return slices.Collect(maps.Keys(p.Store.Published())) }
 
-func (p *Ports) keep(endpointID string, held ...io.Closer) {
-	if p.held == nil {
-		p.held = map[string][]io.Closer{}
+func (p *Ports) addSockets(endpointID string, sockets ...io.Closer) {
+	if p.sockets == nil {
+		p.sockets = map[string][]io.Closer{}
 	}
-	p.held[endpointID] = append(p.held[endpointID], held...)
+	p.sockets[endpointID] = append(p.sockets[endpointID], sockets...)
 }
 
-func (p *Ports) letGo(endpointID string) {
-	closeAll(p.held[endpointID])
-	delete(p.held, endpointID)
+// releasePorts closes the sockets that reserve the endpoint's ports.
+func (p *Ports) releasePorts(endpointID string) {
+	closeAll(p.sockets[endpointID])
+	delete(p.sockets, endpointID)
 }
 
-func closeAll(held []io.Closer) {
-	for _, each := range held {
-		// A socket that nothing was sent on has nothing to lose by a failing close.
+func closeAll(sockets []io.Closer) {
+	for _, each := range sockets {
+		// Nothing is written to these sockets, so a failing close loses no data.
 		_ = each.Close()
 	}
 }
 
-// forgetDetached drops the records of endpoints that went while nobody could tell the driver, as in a reboot.
-func (p *Ports) forgetDetached(except string) error {
+// removeDetached deletes the stored ports of endpoints without an interface, as after a reboot.
+func (p *Ports) removeDetached(except string) error {
 	for endpointID := range p.Store.Published() {
-		if endpointID != except && !p.Attached(workload.HostInterface(endpointID)) {
-			p.letGo(endpointID)
+		if endpointID != except && !p.HasInterface(workload.HostInterface(endpointID)) {
+			p.releasePorts(endpointID)
 			if err := p.Store.SetPublished(endpointID, nil); err != nil {
 				return err
 			}
@@ -175,19 +177,19 @@ func (p *Ports) forgetDetached(except string) error {
 	return nil
 }
 
-// others are the ports of other endpoints.
-func (p *Ports) others(than string) []store.Port {
+// portsOfOthers returns the ports of all other endpoints.
+func (p *Ports) portsOfOthers(id string) []store.Port {
 	var all []store.Port
 	for endpointID, ports := range p.Store.Published() {
-		if endpointID != than {
+		if endpointID != id {
 			all = append(all, ports...)
 		}
 	}
 	return all
 }
 
-// choose takes the host's ports for one binding: one for each family in which it applies, all of the same number.
-func (p *Ports) choose(
+// choosePorts chooses and reserves the host's ports for one binding: one per address family, all with the same number.
+func (p *Ports) choosePorts(
 	b plugin.PortBinding, to []netip.Addr, others []store.Port,
 ) ([]store.Port, []io.Closer, error) {
 	protocol, known := protocols[b.Proto]
@@ -195,8 +197,8 @@ func (p *Ports) choose(
 		return nil, nil, fmt.Errorf("publish port %d: protocol number %d cannot be published", b.Port, b.Proto)
 	}
 	if b.HostPort == 0 {
-		return nil, nil, fmt.Errorf("publish %d/%s: on a Calico network say which port of the host, as in -p 8080:%d; "+
-			"Docker could not show one of the driver's choice", b.Port, protocol, b.Port)
+		return nil, nil, fmt.Errorf("publish %d/%s: on a Calico network specify the host's port, as in -p 8080:%d, "+
+			"because Docker cannot show a port that the driver chooses", b.Port, protocol, b.Port)
 	}
 	var host netip.Addr
 	if b.HostIP != "" {
@@ -206,7 +208,7 @@ func (p *Ports) choose(
 		}
 		host = parsed.Unmap()
 	}
-	var refusal error
+	var failed error
 	for number := int(b.HostPort); number <= max(int(b.HostPort), int(b.HostPortEnd)); number++ {
 		var ports []store.Port
 		for _, address := range to {
@@ -225,46 +227,46 @@ func (p *Ports) choose(
 			return nil, nil, fmt.Errorf("publish %d/%s on %s: the container has no address of this family on its network",
 				b.Port, protocol, host)
 		}
-		var held []io.Closer
-		if held, refusal = p.hold(ports, others); refusal == nil {
-			return ports, held, nil
+		var sockets []io.Closer
+		if sockets, failed = p.reservePorts(ports, others); failed == nil {
+			return ports, sockets, nil
 		}
 	}
-	return nil, nil, refusal
+	return nil, nil, failed
 }
 
-// errOtherContainer is why a port is taken that no socket holds, as of SCTP, which Go's library does not have.
+// errOtherContainer is returned for a port of another container that no socket reserves, such as an SCTP port.
 var errOtherContainer = fmt.Errorf("%w by another container of a Calico network", syscall.EADDRINUSE)
 
-// hold takes all of the ports or none.
-func (p *Ports) hold(ports, others []store.Port) ([]io.Closer, error) {
-	var held []io.Closer
+// reservePorts reserves all of the ports or none.
+func (p *Ports) reservePorts(ports, others []store.Port) ([]io.Closer, error) {
+	var sockets []io.Closer
 	for _, port := range ports {
-		one, err := p.holdOne(port, others)
+		one, err := p.reservePort(port, others)
 		if err == nil {
-			held = append(held, one)
+			sockets = append(sockets, one)
 			continue
 		}
-		closeAll(held)
+		closeAll(sockets)
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("publish %d/%s on %s of this host: %w", port.ContainerPort, port.Protocol, port.At(), err)
 		}
-		return nil, fmt.Errorf("publish %d/%s on port %d of this host: the port is taken (%w); look with "+
+		return nil, fmt.Errorf("publish %d/%s on port %d of this host: the port is taken (%w); find its user with "+
 			"docker ps and ss -lntup", port.ContainerPort, port.Protocol, port.HostPort, err)
 	}
-	return held, nil
+	return sockets, nil
 }
 
-func (p *Ports) holdOne(port store.Port, others []store.Port) (io.Closer, error) {
+func (p *Ports) reservePort(port store.Port, others []store.Port) (io.Closer, error) {
 	if slices.ContainsFunc(others, port.Collides) {
 		return nil, errOtherContainer
 	}
-	return p.Hold(port.Protocol, port.At())
+	return p.Reserve(port.Protocol, port.At())
 }
 
-// Hold takes a port of this host by listening on it, which ss shows. Nothing arrives at an address from where there is
-// DNAT, which comes first.
-func Hold(protocol string, at netip.AddrPort) (io.Closer, error) {
+// Reserve reserves a port of this host by listening on it; ss shows the socket. It gets no packets where DNAT applies. An
+// SCTP port is not reserved, because Go's library does not have SCTP.
+func Reserve(protocol string, at netip.AddrPort) (io.Closer, error) {
 	family := "6"
 	if at.Addr().Is4() {
 		family = "4"
@@ -275,7 +277,7 @@ func Hold(protocol string, at netip.AddrPort) (io.Closer, error) {
 		if err != nil || at.Addr().Is4() {
 			return listener, err
 		}
-		if err := refuse(listener.(*net.TCPListener)); err != nil {
+		if err := refuseConnections(listener.(*net.TCPListener)); err != nil {
 			return nil, errors.Join(err, listener.Close())
 		}
 		return listener, nil
@@ -286,10 +288,10 @@ func Hold(protocol string, at netip.AddrPort) (io.Closer, error) {
 	}
 }
 
-// refuse makes the socket refuse connections and keep its port. There is no DNAT from ::1, and whoever tries that address
-// of localhost first has to hear that nobody is there, in order to try the other one. The socket has to listen before:
-// one that was only ever bound shares its port with others, or else cannot have one with connections that ended lately.
-func refuse(listener *net.TCPListener) error {
+// refuseConnections makes the socket refuse connections and keep its port. There is no DNAT from ::1, and a client that
+// tries ::1 first must get a failed to try 127.0.0.1 next. The socket must have listened before: a socket that is only
+// bound either shares its port or cannot bind a port with connections in TIME_WAIT.
+func refuseConnections(listener *net.TCPListener) error {
 	socket, err := listener.SyscallConn()
 	if err != nil {
 		return err
@@ -302,7 +304,7 @@ func refuse(listener *net.TCPListener) error {
 	return errors.Join(err, failed)
 }
 
-// apply makes the kernel's rules those of the record, in one transaction for each family.
+// apply writes the rules of all stored ports, in one transaction for each address family.
 func (p *Ports) apply() error {
 	published := p.Store.Published()
 	err := errors.Join(p.applyFamily("iptables", rules(published, true)),
@@ -312,10 +314,10 @@ func (p *Ports) apply() error {
 }
 
 func (p *Ports) applyFamily(program string, rules []string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 	defer cancel()
 	if len(rules) == 0 && p.Run(ctx, "", program, "-w", "-t", "nat", "-n", "-L", destinationChain) != nil {
-		// Nothing to publish and no chain to remove, or no support for the family, which then publishes nothing.
+		// There is nothing to publish and no chain to remove, or the kernel does not support the family.
 		return nil
 	}
 	document := "*nat\n:" + destinationChain + " - [0:0]\n:" + sourceChain + " - [0:0]\n" +
@@ -324,16 +326,16 @@ func (p *Ports) applyFamily(program string, rules []string) error {
 		return fmt.Errorf("write the rules for published ports: %w", err)
 	}
 	for _, jump := range jumps(program) {
-		there := p.Run(ctx, "", program, slices.Concat([]string{"-w", "-t", "nat", "-C"}, jump)...) == nil
+		exists := p.Run(ctx, "", program, slices.Concat([]string{"-w", "-t", "nat", "-C"}, jump)...) == nil
 		var err error
 		switch {
-		case len(rules) > 0 && !there:
+		case len(rules) > 0 && !exists:
 			err = p.Run(ctx, "", program, slices.Concat([]string{"-w", "-t", "nat", "-A"}, jump)...)
-		case len(rules) == 0 && there:
+		case len(rules) == 0 && exists:
 			err = p.Run(ctx, "", program, slices.Concat([]string{"-w", "-t", "nat", "-D"}, jump)...)
 		}
 		if err != nil {
-			return fmt.Errorf("lead packets to the published ports: %w", err)
+			return fmt.Errorf("change the jump to the chain for published ports: %w", err)
 		}
 	}
 	if len(rules) > 0 {
@@ -347,11 +349,12 @@ func (p *Ports) applyFamily(program string, rules []string) error {
 	return nil
 }
 
+// jumps are the rules in the built-in chains that jump to the driver's chains.
 func jumps(program string) [][]string {
 	toHost := []string{"-m", "addrtype", "--dst-type", "LOCAL", "-j", destinationChain}
 	output := slices.Concat([]string{"OUTPUT"}, toHost)
 	if program == "ip6tables" {
-		// The kernel cannot route from ::1 to elsewhere, as it can from 127.0.0.1.
+		// The kernel does not forward packets from ::1, unlike those from 127.0.0.1.
 		output = slices.Concat([]string{"OUTPUT", "!", "-d", "::1/128"}, toHost)
 	}
 	return [][]string{
@@ -361,7 +364,7 @@ func jumps(program string) [][]string {
 	}
 }
 
-// rules renders the record for one family, in an order that depends on nothing else.
+// rules renders the rules of one address family in a fixed order.
 func rules(published map[string][]store.Port, v4 bool) []string {
 	var all []string
 	for _, ports := range published {
@@ -378,7 +381,7 @@ func rules(published map[string][]store.Port, v4 bool) []string {
 			all = append(all, fmt.Sprintf("-A %s -p %s%s -m %s --dport %d -j DNAT --to-destination %s\n",
 				destinationChain, port.Protocol, host, port.Protocol, port.HostPort,
 				netip.AddrPortFrom(container, port.ContainerPort)))
-			for _, source := range returning(container) {
+			for _, source := range masqueradeSources(container) {
 				all = append(all, fmt.Sprintf("-A %s -s %s -d %s -p %s -m %s --dport %s -j MASQUERADE\n",
 					sourceChain, source, container, port.Protocol, port.Protocol, number))
 			}
@@ -388,8 +391,8 @@ func rules(published map[string][]store.Port, v4 bool) []string {
 	return slices.Compact(all)
 }
 
-// returning are the sources that could not be answered directly: the host's loopback, and the container itself.
-func returning(container netip.Addr) []string {
+// masqueradeSources are the sources to which the container cannot reply directly: loopback and the container itself.
+func masqueradeSources(container netip.Addr) []string {
 	sources := []string{container.String()}
 	if container.Is4() {
 		sources = append(sources, "127.0.0.0/8")

@@ -18,14 +18,14 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// host is iptables, the ports and the interfaces in memory.
+// host simulates iptables, the ports and the interfaces.
 type host struct {
-	// rules are the IPv4 document that was written last, jumps what leads to it and what is else in the tables.
+	// rules is the last input of iptables-restore. jumps are the rules in the built-in chains.
 	rules  string
 	jumps  []string
 	broken error
-	// held are ports as protocol:address:port.
-	held     []string
+	// reserved are the reserved ports as protocol:address:port.
+	reserved []string
 	detached []string
 }
 
@@ -70,21 +70,21 @@ func (r release) Close() error {
 	return nil
 }
 
-func (h *host) hold(protocol string, at netip.AddrPort) (io.Closer, error) {
+func (h *host) reserve(protocol string, at netip.AddrPort) (io.Closer, error) {
 	name := protocol + ":" + at.String()
 	switch {
 	case protocol == "sctp":
 		return io.NopCloser(nil), nil
-	case slices.Contains(h.held, name):
+	case slices.Contains(h.reserved, name):
 		return nil, syscall.EADDRINUSE
 	case at.Addr() == netip.MustParseAddr("10.1.2.3"):
 		return nil, syscall.EADDRNOTAVAIL
 	}
-	h.held = append(h.held, name)
-	return release(func() { h.held = slices.DeleteFunc(h.held, func(each string) bool { return each == name }) }), nil
+	h.reserved = append(h.reserved, name)
+	return release(func() { h.reserved = slices.DeleteFunc(h.reserved, func(each string) bool { return each == name }) }), nil
 }
 
-func (h *host) attached(name string) bool { return !slices.Contains(h.detached, name) }
+func (h *host) hasInterface(name string) bool { return !slices.Contains(h.detached, name) }
 
 func portsOf(t *testing.T, h *host) *publish.Ports {
 	t.Helper()
@@ -92,7 +92,7 @@ func portsOf(t *testing.T, h *host) *publish.Ports {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &publish.Ports{Store: records, Run: h.run, Attached: h.attached, Hold: h.hold}
+	return &publish.Ports{Store: records, Run: h.run, HasInterface: h.hasInterface, Reserve: h.reserve}
 }
 
 var (
@@ -104,15 +104,15 @@ func binding(protocol uint8, hostAddress string) []plugin.PortBinding {
 	return []plugin.PortBinding{{Proto: protocol, Port: 80, HostIP: hostAddress, HostPort: 8080, HostPortEnd: 8080}}
 }
 
-func TestRulesThatCouldNotBeRemoved(t *testing.T) {
-	again := map[string]func(*publish.Ports) error{
-		"by the same call": func(p *publish.Ports) error { return p.Withdraw("one") },
+func TestUnpublishAfterFailure(t *testing.T) {
+	retries := map[string]func(*publish.Ports) error{
+		"by the same call": func(p *publish.Ports) error { return p.Unpublish("one") },
 		"by a new driver": func(p *publish.Ports) error {
-			return (&publish.Ports{Store: p.Store, Run: p.Run, Attached: p.Attached, Hold: p.Hold}).Restore()
+			return (&publish.Ports{Store: p.Store, Run: p.Run, HasInterface: p.HasInterface, Reserve: p.Reserve}).Restore()
 		},
-		"by reconciliation": func(p *publish.Ports) error { return p.Renew() },
+		"by reconciliation": func(p *publish.Ports) error { return p.Reapply() },
 	}
-	for name, retry := range again {
+	for name, retry := range retries {
 		t.Run(name, func(t *testing.T) {
 			h := &host{}
 			ports := portsOf(t, h)
@@ -120,28 +120,28 @@ func TestRulesThatCouldNotBeRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.broken = errors.New("another program has the lock")
-			if err := ports.Withdraw("one"); err == nil {
-				t.Error("nothing is wrong")
+			if err := ports.Unpublish("one"); err == nil {
+				t.Error("no error")
 			}
 			h.broken = nil
 			if err := retry(ports); err != nil {
 				t.Error(err)
 			}
 			if h.rules != "" {
-				t.Errorf("rules left: %s", h.rules)
+				t.Errorf("remaining rules: %s", h.rules)
 			}
 		})
 	}
 }
 
-func TestRulesThatSomebodyElseRemoved(t *testing.T) {
+func TestReapplyFlushedRules(t *testing.T) {
 	h := &host{}
 	ports := portsOf(t, h)
 	if err := ports.Publish("one", one, binding(6, "")); err != nil {
 		t.Fatal(err)
 	}
 	h.rules, h.jumps = "", nil
-	if err := ports.Renew(); err != nil {
+	if err := ports.Reapply(); err != nil {
 		t.Error(err)
 	}
 	if !strings.Contains(h.rules, "--to-destination 192.168.0.1:80") || len(h.jumps) < 3 {
@@ -149,7 +149,7 @@ func TestRulesThatSomebodyElseRemoved(t *testing.T) {
 	}
 }
 
-func TestAPortOfAContainerThatWentUnheard(t *testing.T) {
+func TestPublishPortOfDetachedEndpoint(t *testing.T) {
 	h := &host{}
 	ports := portsOf(t, h)
 	if err := ports.Publish("one", one, binding(6, "")); err != nil {
@@ -164,19 +164,19 @@ func TestAPortOfAContainerThatWentUnheard(t *testing.T) {
 	}
 }
 
-func TestPortsThatAreRefused(t *testing.T) {
+func TestPublishRefused(t *testing.T) {
 	cases := map[string]struct {
-		// first is published before.
+		// first is published before second.
 		first, second []plugin.PortBinding
 		want          string
 	}{
-		"SCTP": {binding(132, ""), binding(132, ""),
+		"SCTP port in use": {binding(132, ""), binding(132, ""),
 			"publish 80/sctp on port 8080 of this host: the port is taken (address already in use by another container"},
-		"SCTP on one address": {binding(132, ""), binding(132, "10.99.0.1"),
+		"SCTP port in use on all addresses": {binding(132, ""), binding(132, "10.99.0.1"),
 			"publish 80/sctp on port 8080 of this host: the port is taken (address already in use by another container"},
-		"an IPv6 address of a network without": {nil, binding(6, "fd00::1"),
+		"IPv6 address on an IPv4 network": {nil, binding(6, "fd00::1"),
 			"publish 80/tcp on fd00::1: the container has no address of this family"},
-		"an address that the host does not have": {nil, binding(6, "10.1.2.3"),
+		"address of another host": {nil, binding(6, "10.1.2.3"),
 			"publish 80/tcp on 10.1.2.3:8080 of this host: cannot assign requested address"},
 	}
 	for name, c := range cases {
@@ -189,15 +189,15 @@ func TestPortsThatAreRefused(t *testing.T) {
 				t.Errorf("error %v, not %q", err, c.want)
 			}
 			if published := ports.Store.Published()["two"]; published != nil {
-				t.Errorf("on record: %v", published)
+				t.Errorf("stored ports: %v", published)
 			}
 		})
 	}
 }
 
-func TestPortsThatDoNotCollide(t *testing.T) {
+func TestPublishWithoutCollision(t *testing.T) {
 	for name, second := range map[string][]plugin.PortBinding{
-		"another protocol": binding(17, ""), "any IPv6 address": binding(6, "::"), "the same again": nil,
+		"other protocol": binding(17, ""), "all IPv6 addresses": binding(6, "::"), "same endpoint again": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ports := portsOf(t, &host{})
@@ -215,9 +215,9 @@ func TestPortsThatDoNotCollide(t *testing.T) {
 	}
 }
 
-// The driver holds ports against every other program. Whoever comes to one by ::1, from where there is no DNAT, hears at
-// once that nobody is there.
-func TestHold(t *testing.T) {
+// Reserve reserves the port, also when connections are in TIME_WAIT. Connections to ::1, where DNAT does not apply, are
+// refused.
+func TestReserve(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
 			listener, err := net.Listen("tcp", address)
@@ -226,25 +226,25 @@ func TestHold(t *testing.T) {
 			}
 			at := listener.Addr().(*net.TCPAddr).AddrPort()
 			leaveTimeWait(t, listener)
-			held, err := publish.Hold("tcp", at)
+			socket, err := publish.Reserve("tcp", at)
 			if err != nil {
-				t.Fatalf("a port with connections that have ended: %v", err)
+				t.Fatalf("a port with connections in TIME_WAIT: %v", err)
 			}
-			if _, err := publish.Hold("tcp", at); !errors.Is(err, syscall.EADDRINUSE) {
-				t.Errorf("held twice: %v", err)
+			if _, err := publish.Reserve("tcp", at); !errors.Is(err, syscall.EADDRINUSE) {
+				t.Errorf("reserved twice: %v", err)
 			}
 			if _, err := net.Listen("tcp", at.String()); !errors.Is(err, syscall.EADDRINUSE) {
-				t.Errorf("somebody else has it: %v", err)
+				t.Errorf("another program can bind it: %v", err)
 			}
 			_, err = net.DialTimeout("tcp", at.String(), time.Second)
 			if at.Addr().Is6() && !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("a connection: %v", err)
+				t.Errorf("connection to ::1: %v", err)
 			}
-			if err := held.Close(); err != nil {
+			if err := socket.Close(); err != nil {
 				t.Error(err)
 			}
 			if listener, err := net.Listen("tcp", at.String()); err != nil {
-				t.Errorf("not let go: %v", err)
+				t.Errorf("not released: %v", err)
 			} else {
 				_ = listener.Close()
 			}
@@ -252,7 +252,7 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// leaveTimeWait ends the listener and a connection to it, the listener's side first.
+// leaveTimeWait leaves a connection in TIME_WAIT: it closes the server's side first.
 func leaveTimeWait(t *testing.T, listener net.Listener) {
 	t.Helper()
 	client, err := net.Dial("tcp", listener.Addr().String())
@@ -276,13 +276,13 @@ func leaveTimeWait(t *testing.T, listener net.Listener) {
 	}
 }
 
-func TestContainersAreKeptFromTheLoopback(t *testing.T) {
+func TestLoopbackRule(t *testing.T) {
 	const rule = "-t raw PREROUTING -i cali+ -d 127.0.0.0/8 -m comment --comment calico-docker-driver -j DROP"
 	h := &host{}
 	ports := portsOf(t, h)
 	for step, run := range []func() error{ports.Restore, ports.Restore, func() error {
 		h.jumps = nil
-		return ports.Renew()
+		return ports.Reapply()
 	}} {
 		if err := run(); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,6 @@
-// Package store remembers, per host, what Docker tells a driver only once: which networks there are, on which pools,
-// with which options, and which ports are published for which endpoint; and which addresses may be released by containers
-// that have lost them. It owes durability: a record that Put
-// returned for survives the loss of power.
+// Package store keeps this host's state that neither Docker nor Calico's datastore returns later: the networks with their
+// pools and options, the published ports of each endpoint, and the expected stale releases of addresses. A change is on
+// disk when the function returns, also after a power failure.
 package store
 
 import (
@@ -13,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"calico-lab/docker-driver/datastore"
@@ -21,24 +21,24 @@ import (
 // Network is a Docker network of this host.
 type Network struct {
 	Pools datastore.Pools
-	// MTU of the container's interface; 0 leaves it to the driver.
+	// MTU of the containers' interfaces; 0 means the driver's default.
 	MTU int `json:",omitempty"`
-	// Index is the lowest number that no other network of this host has. It makes next hops of networks differ,
-	// because a container in two networks cannot have the same next hop on both of its interfaces.
+	// Index is the lowest number that no other network of this host has. The next hop of the network is derived from it,
+	// because a container in two networks cannot have the same next hop on both interfaces.
 	Index int
 }
 
 // Port is one published port.
 type Port struct {
 	Protocol string
-	// HostAddress is the address of this host that the port is published on; the zero address means any.
+	// HostAddress is this host's address on which the port is published; the zero address means all addresses.
 	HostAddress   netip.Addr
 	HostPort      uint16
 	Container     netip.Addr
 	ContainerPort uint16
 }
 
-// At is where the port is on this host.
+// At returns the address and port on this host.
 func (p Port) At() netip.AddrPort {
 	switch {
 	case p.HostAddress.IsValid():
@@ -50,7 +50,7 @@ func (p Port) At() netip.AddrPort {
 	}
 }
 
-// Collides tells whether both are one port of this host.
+// Collides reports whether both ports are the same port of this host.
 func (p Port) Collides(other Port) bool {
 	one, two := p.At(), other.At()
 	return p.Protocol == other.Protocol && one.Port() == two.Port() && one.Addr().Is4() == two.Addr().Is4() &&
@@ -58,33 +58,33 @@ func (p Port) Collides(other Port) bool {
 }
 
 type state struct {
-	Networks  map[string]Network
-	Published map[string][]Port
-	Owed      map[netip.Addr]int `json:",omitempty"`
+	Networks      map[string]Network
+	Published     map[string][]Port
+	StaleReleases map[netip.Addr]int `json:",omitempty"`
 }
 
-// Store is the file and what it holds. It is safe for concurrent use.
+// Store is the state file and its content. It is safe for concurrent use.
 type Store struct {
 	path  string
 	mutex sync.Mutex
 	state state
 }
 
-// Open reads the store in the folder, which it makes when there is none.
+// Open reads the state file in the folder. It creates the folder if necessary.
 func Open(folder string) (*Store, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state folder: %w", err)
+		return nil, fmt.Errorf("create the state folder: %w", err)
 	}
 	s := &Store{path: filepath.Join(folder, "state.json")}
 	content, err := os.ReadFile(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, fmt.Errorf("read the networks of this host: %w", err)
+		return nil, fmt.Errorf("read the state file: %w", err)
 	default:
 		if err := json.Unmarshal(content, &s.state); err != nil {
-			return nil, fmt.Errorf("%s is damaged (%w): move it away; networks are then known again by their addresses, "+
-				"and published ports when their containers start", s.path, err)
+			return nil, fmt.Errorf("%s is damaged (%w): move it to another folder; the driver then rebuilds the networks "+
+				"from their containers' addresses, and the published ports when the containers start", s.path, err)
 		}
 	}
 	if s.state.Networks == nil {
@@ -104,7 +104,7 @@ func (s *Store) Network(id string) (Network, bool) {
 	return network, known
 }
 
-// Networks returns a copy of all records.
+// Networks returns all networks by ID.
 func (s *Store) Networks() map[string]Network {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -126,7 +126,7 @@ func (s *Store) PutNetwork(id string, network Network) (Network, error) {
 	return network, s.replace(next)
 }
 
-// DeleteNetwork forgets the network; one that is not there is no error.
+// DeleteNetwork deletes the network's record. A missing record is no error.
 func (s *Store) DeleteNetwork(id string) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -139,6 +139,19 @@ func (s *Store) DeleteNetwork(id string) error {
 	return s.replace(next)
 }
 
+// NetworkIDs returns the IDs of all networks.
+func (s *Store) NetworkIDs() []string { return slices.Collect(maps.Keys(s.Networks())) }
+
+// UsesPool reports whether a network uses the pool.
+func (s *Store) UsesPool(cidr netip.Prefix) bool {
+	for _, network := range s.Networks() {
+		if slices.ContainsFunc(network.Pools, func(pool datastore.Pool) bool { return pool.CIDR == cidr }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Published returns the published ports by endpoint.
 func (s *Store) Published() map[string][]Port {
 	s.mutex.Lock()
@@ -146,7 +159,7 @@ func (s *Store) Published() map[string][]Port {
 	return maps.Clone(s.state.Published)
 }
 
-// SetPublished records the endpoint's published ports; none forgets the endpoint.
+// SetPublished records the endpoint's published ports. Without ports it deletes the endpoint's record.
 func (s *Store) SetPublished(endpoint string, ports []Port) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -163,24 +176,24 @@ func (s *Store) SetPublished(endpoint string, ports []Port) error {
 	return s.replace(next)
 }
 
-// Owed returns how many releases of the address are expected of containers that do not have it any more.
-func (s *Store) Owed(address netip.Addr) int {
+// StaleReleases returns how many releases of the address are expected from containers that no longer have it.
+func (s *Store) StaleReleases(address netip.Addr) int {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	return s.state.Owed[address]
+	return s.state.StaleReleases[address]
 }
 
-// SetOwed records that number; 0 forgets the address.
-func (s *Store) SetOwed(address netip.Addr, count int) error {
+// SetStaleReleases records that number. 0 deletes the record.
+func (s *Store) SetStaleReleases(address netip.Addr, count int) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	next := s.state
-	next.Owed = maps.Clone(s.state.Owed)
-	if next.Owed == nil {
-		next.Owed = map[netip.Addr]int{}
+	next.StaleReleases = maps.Clone(s.state.StaleReleases)
+	if next.StaleReleases == nil {
+		next.StaleReleases = map[netip.Addr]int{}
 	}
-	if next.Owed[address] = count; count == 0 {
-		delete(next.Owed, address)
+	if next.StaleReleases[address] = count; count == 0 {
+		delete(next.StaleReleases, address)
 	}
 	return s.replace(next)
 }
@@ -197,14 +210,14 @@ func (s *Store) freeIndex() int {
 	return index
 }
 
-// replace makes next the state on disk, then in memory: file, fsync, rename, fsync of the folder.
+// replace writes next to disk (file, fsync, rename, fsync of the folder), then sets it in memory.
 func (s *Store) replace(next state) error {
 	content, err := json.MarshalIndent(next, "", "  ")
 	if err != nil {
-		return fmt.Errorf("write down the networks of this host: %w", err)
+		return fmt.Errorf("encode the state: %w", err)
 	}
 	if err := writeDurably(s.path, content); err != nil {
-		return fmt.Errorf("keep the networks of this host in %s: %w", s.path, err)
+		return fmt.Errorf("write the state file %s: %w", s.path, err)
 	}
 	s.state = next
 	return nil

@@ -32,7 +32,7 @@ func put(t *testing.T, s *store.Store, id string, network store.Network) store.N
 	return stored
 }
 
-func TestRecordsOutliveTheProcess(t *testing.T) {
+func TestOpenReadsStoredState(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "state")
 	first := open(t, folder)
 	network := put(t, first, "n", store.Network{Pools: datastore.Pools{pool}, MTU: 1400})
@@ -50,11 +50,11 @@ func TestRecordsOutliveTheProcess(t *testing.T) {
 		t.Errorf("published %+v, not %+v", got, port)
 	}
 	if entries, err := os.ReadDir(folder); err != nil || len(entries) != 1 {
-		t.Errorf("files left beside the record: %v %v", entries, err)
+		t.Errorf("other files in the folder: %v %v", entries, err)
 	}
 }
 
-func TestIndexes(t *testing.T) {
+func TestPutNetworkIndex(t *testing.T) {
 	s := open(t, t.TempDir())
 	for want, id := range []string{"a", "b", "c"} {
 		if got := put(t, s, id, store.Network{}).Index; got != want {
@@ -62,17 +62,17 @@ func TestIndexes(t *testing.T) {
 		}
 	}
 	if got := put(t, s, "b", store.Network{MTU: 1400}).Index; got != 1 {
-		t.Errorf("a network put again has index %d", got)
+		t.Errorf("a network stored again has index %d", got)
 	}
 	if err := s.DeleteNetwork("a"); err != nil {
 		t.Fatal(err)
 	}
 	if got := put(t, s, "d", store.Network{}).Index; got != 0 {
-		t.Errorf("a freed index is not used again: %d", got)
+		t.Errorf("a free index is not reused: %d", got)
 	}
 }
 
-func TestAbsentIsNoError(t *testing.T) {
+func TestDeleteMissingRecord(t *testing.T) {
 	folder := t.TempDir()
 	s := open(t, folder)
 	if err := s.DeleteNetwork("n"); err != nil {
@@ -83,7 +83,7 @@ func TestAbsentIsNoError(t *testing.T) {
 	}
 }
 
-func TestDamagedRecord(t *testing.T) {
+func TestOpenDamagedFile(t *testing.T) {
 	folder := t.TempDir()
 	if err := os.WriteFile(filepath.Join(folder, "state.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-func TestRecordThatCannotBeWritten(t *testing.T) {
+func TestPutNetworkWriteFails(t *testing.T) {
 	folder := t.TempDir()
 	s := open(t, folder)
 	put(t, s, "kept", store.Network{})
@@ -104,27 +104,27 @@ func TestRecordThatCannotBeWritten(t *testing.T) {
 		t.Error("no error")
 	}
 	if _, known := s.Network("n"); known {
-		t.Error("a network that is not on disk is in memory")
+		t.Error("the network is in memory and not on disk")
 	}
 	if _, known := s.Network("kept"); !known {
-		t.Error("an older record is lost")
+		t.Error("the older record is missing")
 	}
 }
 
-func TestOwedReleasesOutliveTheProcess(t *testing.T) {
+func TestSetStaleReleasesIsStored(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "state")
 	address := netip.MustParseAddr("192.168.0.1")
 	for count := 2; count >= 0; count-- {
-		if err := open(t, folder).SetOwed(address, count); err != nil {
+		if err := open(t, folder).SetStaleReleases(address, count); err != nil {
 			t.Fatal(err)
 		}
-		if got := open(t, folder).Owed(address); got != count {
-			t.Errorf("%d releases are owed, not %d", got, count)
+		if got := open(t, folder).StaleReleases(address); got != count {
+			t.Errorf("%d stale releases, not %d", got, count)
 		}
 	}
 	put(t, open(t, folder), "n", store.Network{})
 	content, err := os.ReadFile(filepath.Join(folder, "state.json"))
-	if err != nil || strings.Contains(string(content), "Owed") {
-		t.Errorf("what is not owed any more is still on record: %v\n%s", err, content)
+	if err != nil || strings.Contains(string(content), "StaleReleases") {
+		t.Errorf("the record is not deleted: %v\n%s", err, content)
 	}
 }

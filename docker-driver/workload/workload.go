@@ -1,5 +1,5 @@
-// Package workload keeps this node's WorkloadEndpoints: the records by which Felix knows a container's interface,
-// addresses, labels and profiles. It owes that creating and deleting may be repeated, and that labels survive both.
+// Package workload stores this node's WorkloadEndpoints: the resources from which Felix reads a container's interface,
+// addresses, labels and profiles. Creating and deleting are idempotent, and creating again keeps the labels.
 package workload
 
 import (
@@ -16,17 +16,16 @@ import (
 	"calico-lab/docker-driver/datastore"
 )
 
-// orchestrator, which is also the namespace and the workload, is the one that Calico keeps for Docker: names of
-// endpoints are built after it.
+// orchestrator is Calico's name for Docker. It is also the namespace and the workload, and part of the endpoints' names.
 const orchestrator = "libnetwork"
 
-// ContainerName is the annotation of an endpoint that holds its container's name.
+// ContainerName is the annotation with the name of the endpoint's container.
 const ContainerName = "org.projectcalico.docker/container-name"
 
-// identifierLength is what fits beside a prefix of four letters in the kernel's 15 characters.
+// identifierLength is the kernel's limit for interface names, 15 characters, less the prefix of four.
 const identifierLength = 11
 
-// Client is the part of Calico's WorkloadEndpoint client that is needed.
+// Client is the part of Calico's WorkloadEndpoint client that the driver uses.
 type Client interface {
 	Create(ctx context.Context, e *libapi.WorkloadEndpoint, o options.SetOptions) (*libapi.WorkloadEndpoint, error)
 	Update(ctx context.Context, e *libapi.WorkloadEndpoint, o options.SetOptions) (*libapi.WorkloadEndpoint, error)
@@ -35,18 +34,18 @@ type Client interface {
 	List(ctx context.Context, o options.ListOptions) (*libapi.WorkloadEndpointList, error)
 }
 
-// Endpoints are the endpoints of one node.
+// Endpoints reads and writes the WorkloadEndpoints of one node.
 type Endpoints struct {
 	Client Client
 	Node   string
 }
 
-// HostInterface is the name of the host's end of the endpoint's veth pair. Felix takes care of what starts with cali.
+// HostInterface returns the name of the veth pair's host interface. Felix manages interfaces whose names start with cali.
 func HostInterface(endpointID string) string {
 	return "cali" + shortened(endpointID)
 }
 
-// PeerInterface is the name of the other end until the engine moves it into the container.
+// PeerInterface returns the name of the peer interface until the engine moves it into the container.
 func PeerInterface(endpointID string) string {
 	return "temp" + shortened(endpointID)
 }
@@ -55,7 +54,7 @@ func shortened(endpointID string) string {
 	return endpointID[:min(identifierLength, len(endpointID))]
 }
 
-// New makes the record of an endpoint, not yet stored.
+// New returns a WorkloadEndpoint. It does not store it.
 func (e Endpoints) New(endpointID, mac string, addresses []netip.Addr, profiles []string) *libapi.WorkloadEndpoint {
 	endpoint := libapi.NewWorkloadEndpoint()
 	endpoint.Namespace = orchestrator
@@ -75,13 +74,13 @@ func (e Endpoints) New(endpointID, mac string, addresses []netip.Addr, profiles 
 	return endpoint
 }
 
-// Put stores the endpoint; one that is there already gets the same specification and keeps its labels.
+// Put stores the endpoint. An existing endpoint gets the new specification and keeps its labels.
 func (e Endpoints) Put(ctx context.Context, endpoint *libapi.WorkloadEndpoint) error {
 	_, err := e.Client.Create(ctx, endpoint, options.SetOptions{})
-	if !datastore.Present(err) {
+	if !datastore.IsAlreadyExists(err) {
 		return err
 	}
-	return e.change(ctx, endpoint.Spec.Endpoint, func(old *libapi.WorkloadEndpoint) bool {
+	return e.update(ctx, endpoint.Spec.Endpoint, func(old *libapi.WorkloadEndpoint) bool {
 		spec := endpoint.Spec
 		spec.ContainerID = old.Spec.ContainerID
 		old.Spec = spec
@@ -98,27 +97,27 @@ func (e Endpoints) Get(ctx context.Context, endpointID string) (*libapi.Workload
 	return e.Client.Get(ctx, orchestrator, name, options.GetOptions{})
 }
 
-// Delete removes the endpoint; one that is not there is no error.
+// Delete deletes the endpoint. A missing endpoint is no error.
 func (e Endpoints) Delete(ctx context.Context, endpointID string) error {
 	name, err := e.name(endpointID)
 	if err != nil {
 		return err
 	}
 	_, err = e.Client.Delete(ctx, orchestrator, name, options.DeleteOptions{})
-	if datastore.Absent(err) {
+	if datastore.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-// Identify writes onto the endpoint whose it is and which labels policies select it by.
-func (e Endpoints) Identify(ctx context.Context, endpointID, containerID, name string, labels map[string]string) error {
-	return e.change(ctx, endpointID, func(endpoint *libapi.WorkloadEndpoint) bool {
+// SetContainer sets the endpoint's container and its labels, by which policies select it.
+func (e Endpoints) SetContainer(ctx context.Context, endpointID, containerID, name string, labels map[string]string) error {
+	return e.update(ctx, endpointID, func(endpoint *libapi.WorkloadEndpoint) bool {
 		wanted := maps.Clone(labels)
 		if wanted == nil {
 			wanted = map[string]string{}
 		}
-		// Calico's client adds these two itself when it stores an endpoint.
+		// Calico's client adds these two labels when it stores an endpoint.
 		for _, own := range []string{"projectcalico.org/namespace", "projectcalico.org/orchestrator"} {
 			if value, there := endpoint.Labels[own]; there {
 				wanted[own] = value
@@ -138,8 +137,8 @@ func (e Endpoints) Identify(ctx context.Context, endpointID, containerID, name s
 	})
 }
 
-// OfNode lists the endpoints of this node.
-func (e Endpoints) OfNode(ctx context.Context) ([]libapi.WorkloadEndpoint, error) {
+// ListNode lists the endpoints of this node.
+func (e Endpoints) ListNode(ctx context.Context) ([]libapi.WorkloadEndpoint, error) {
 	prefix, err := e.name("")
 	if err != nil {
 		return nil, err
@@ -153,8 +152,8 @@ func (e Endpoints) OfNode(ctx context.Context) ([]libapi.WorkloadEndpoint, error
 	}), nil
 }
 
-// WithProfile tells whether any node has an endpoint with the profile.
-func (e Endpoints) WithProfile(ctx context.Context, profile string) (bool, error) {
+// UseProfile reports whether an endpoint of any node has the profile.
+func (e Endpoints) UseProfile(ctx context.Context, profile string) (bool, error) {
 	list, err := e.Client.List(ctx, options.ListOptions{})
 	if err != nil {
 		return false, err
@@ -164,7 +163,7 @@ func (e Endpoints) WithProfile(ctx context.Context, profile string) (bool, error
 	}), nil
 }
 
-// WithAddress returns the endpoint of any node that has the address, or nil.
+// WithAddress returns the endpoint with the address, of any node, or nil.
 func (e Endpoints) WithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error) {
 	list, err := e.Client.List(ctx, options.ListOptions{})
 	if err != nil {
@@ -173,9 +172,9 @@ func (e Endpoints) WithAddress(ctx context.Context, address netip.Addr) (*libapi
 	return withAddress(list.Items, address), nil
 }
 
-// OwnWithAddress returns the endpoint of this node that has the address, or nil.
-func (e Endpoints) OwnWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error) {
-	own, err := e.OfNode(ctx)
+// NodeWithAddress returns this node's endpoint with the address, or nil.
+func (e Endpoints) NodeWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error) {
+	own, err := e.ListNode(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -202,12 +201,13 @@ func Addresses(endpoint *libapi.WorkloadEndpoint) []netip.Addr {
 	return addresses
 }
 
-// rounds is how often a change is tried again when Felix or another writer was quicker.
-const rounds = 5
+// updateAttempts limits the retries of an update after conflicts with other writers, such as Felix.
+const updateAttempts = 5
 
-func (e Endpoints) change(ctx context.Context, id string, edit func(*libapi.WorkloadEndpoint) bool) error {
+// update changes the endpoint, unless edit returns false.
+func (e Endpoints) update(ctx context.Context, id string, edit func(*libapi.WorkloadEndpoint) bool) error {
 	var err error
-	for range rounds {
+	for range updateAttempts {
 		var endpoint *libapi.WorkloadEndpoint
 		if endpoint, err = e.Get(ctx, id); err != nil {
 			return err
@@ -215,14 +215,14 @@ func (e Endpoints) change(ctx context.Context, id string, edit func(*libapi.Work
 		if !edit(endpoint) {
 			return nil
 		}
-		if _, err = e.Client.Update(ctx, endpoint, options.SetOptions{}); !datastore.Conflict(err) {
+		if _, err = e.Client.Update(ctx, endpoint, options.SetOptions{}); !datastore.IsConflict(err) {
 			return err
 		}
 	}
 	return err
 }
 
-// name is the name of the endpoint's record, or for an empty ID how the names of all of the node start.
+// name returns the resource name of the endpoint; for an empty ID, the prefix of the names of all endpoints of the node.
 func (e Endpoints) name(endpointID string) (string, error) {
 	name, err := names.WorkloadEndpointIdentifiers{
 		Node:         e.Node,

@@ -1,5 +1,4 @@
-// Command calico-docker-driver is the network and IPAM driver of Docker for Calico: containers of every host get
-// addresses from Calico's pools and are endpoints of its policies.
+// Command calico-docker-driver is Calico's network and IPAM driver for Docker.
 package main
 
 import (
@@ -10,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -33,29 +31,30 @@ import (
 	"calico-lab/docker-driver/plugin"
 	"calico-lab/docker-driver/publish"
 	"calico-lab/docker-driver/store"
+	"calico-lab/docker-driver/trigger"
 )
 
-// version is set when the program is built.
+// version is set at build time.
 var version = "unknown"
 
-// give bounds calls that hand something back. They may fail soon: Docker goes on, and reconciliation does it later.
-const give = 5 * time.Second
+// cleanupTimeout limits calls that remove something. It is short, because reconciliation completes what they could not do.
+const cleanupTimeout = 5 * time.Second
 
-// usualMTU is Ethernet's, for networks of which nobody says otherwise.
-const usualMTU = 1500
+// ethernetMTU is the MTU if neither the network nor Felix specifies one.
+const ethernetMTU = 1500
 
 type settings struct {
-	node       string
-	socketDir  string
-	stateDir   string
-	listen     string
-	docker     string
-	mtuFile    string
-	take       time.Duration
-	settle     time.Duration
-	every      time.Duration
-	debug      bool
-	askVersion bool
+	node         string
+	socketDir    string
+	stateDir     string
+	listen       string
+	docker       string
+	mtuFile      string
+	startTimeout time.Duration
+	recheckDelay time.Duration
+	interval     time.Duration
+	debug        bool
+	showVersion  bool
 }
 
 func main() {
@@ -65,22 +64,22 @@ func main() {
 	}
 }
 
-func read(arguments []string) (settings, error) {
+func parseFlags(arguments []string) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("calico-docker-driver", flag.ContinueOnError)
-	flags.StringVar(&s.node, "node", os.Getenv("NODENAME"), "this host's name in Calico (NODENAME; else the hostname)")
-	flags.StringVar(&s.socketDir, "socket-dir", "/run/docker/plugins", "folder in which Docker looks for plugins")
+	flags.StringVar(&s.node, "node", os.Getenv("NODENAME"), "this host's node name in Calico (NODENAME; else the hostname)")
+	flags.StringVar(&s.socketDir, "socket-dir", "/run/docker/plugins", "folder for Docker's plugin sockets")
 	flags.StringVar(&s.stateDir, "state-dir", "/var/lib/calico-lab/docker-driver",
-		"folder for the record of networks, and of calls under way")
-	flags.StringVar(&s.listen, "listen", "127.0.0.1:9101", "address for /readiness and /metrics; empty for none")
-	flags.StringVar(&s.docker, "docker-socket", "/var/run/docker.sock", "Docker's API, for events and reconciliation")
-	flags.StringVar(&s.mtuFile, "mtu-file", "/var/lib/calico/mtu", "file in which Felix writes the MTU for containers")
-	flags.DurationVar(&s.take, "patience", 75*time.Second,
-		"how long the start of a container waits for etcd; Docker does not try again by itself")
-	flags.DurationVar(&s.settle, "settle", 10*time.Second, "time between the two looks of a reconciliation")
-	flags.DurationVar(&s.every, "reconcile-every", 5*time.Minute, "time between reconciliations")
+		"folder for the stored networks and for the requests of calls in progress")
+	flags.StringVar(&s.listen, "listen", "127.0.0.1:9101", "address of /readiness and /metrics; empty for none")
+	flags.StringVar(&s.docker, "docker-socket", "/var/run/docker.sock", "socket of Docker's API")
+	flags.StringVar(&s.mtuFile, "mtu-file", "/var/lib/calico/mtu", "file in which Felix writes the containers' MTU")
+	flags.DurationVar(&s.startTimeout, "start-timeout", 75*time.Second, "how long the start of a container waits for etcd")
+	flags.DurationVar(&s.recheckDelay, "recheck-delay", 10*time.Second,
+		"time between the two comparisons of a reconciliation")
+	flags.DurationVar(&s.interval, "reconcile-interval", 5*time.Minute, "time between reconciliations")
 	flags.BoolVar(&s.debug, "debug", false, "log requests and responses in full")
-	flags.BoolVar(&s.askVersion, "version", false, "print the version and leave")
+	flags.BoolVar(&s.showVersion, "version", false, "print the version and exit")
 	if err := flags.Parse(arguments); err != nil {
 		return s, err
 	}
@@ -90,7 +89,7 @@ func read(arguments []string) (settings, error) {
 	if s.node == "" {
 		name, err := os.Hostname()
 		if err != nil {
-			return s, fmt.Errorf("find this host's name: %w", err)
+			return s, fmt.Errorf("get this host's name: %w", err)
 		}
 		s.node = strings.ToLower(name)
 	}
@@ -98,154 +97,167 @@ func read(arguments []string) (settings, error) {
 }
 
 func run(arguments []string) error {
-	s, err := read(arguments)
+	s, err := parseFlags(arguments)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if s.askVersion {
+	if s.showVersion {
 		fmt.Println(version)
 		return nil
 	}
+	log := newLogger(s.debug)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	a, err := assemble(s, log)
+	if err != nil {
+		return err
+	}
+	if err := a.driver.Ports.Restore(); err != nil {
+		log.Error("published ports not fully restored", "error", err)
+	}
+	servers, err := a.listen(s)
+	if err != nil {
+		return err
+	}
+	log.Info("the driver is ready", "version", version, "node", s.node, "sockets", s.socketDir, "etcd", a.etcd)
+	return a.serve(ctx, servers)
+}
+
+// newLogger makes the default logger. Calico's library logs each step with logrus. This output is discarded, because the
+// driver logs the library's errors itself.
+func newLogger(debug bool) *slog.Logger {
 	level := slog.LevelInfo
-	if s.debug {
+	if debug {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log)
-	// Calico's library logs every step by logrus; its errors come back to this driver, which logs them itself.
 	logrus.SetOutput(io.Discard)
+	return log
+}
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+// application is the driver with the parts that run beside its calls.
+type application struct {
+	driver   *driver.Driver
+	follower *labels.Follower
+	journal  *plugin.Journal
+	status   *observe.Status
+	// etcd are the etcd members, for the log.
+	etcd string
+}
 
-	client, patience, err := datastore.Connect()
+// assemble makes the application for this host. It does not wait for etcd or Docker.
+func assemble(s settings, log *slog.Logger) (application, error) {
+	var none application
+	client, retry, err := datastore.Connect()
 	if err != nil {
-		return err
+		return none, err
 	}
-	blocks, err := datastore.BlocksOf(client)
+	blocks, err := datastore.NewBlocks(client)
 	if err != nil {
-		return err
+		return none, err
 	}
-	addresses := client.IPAM()
 	records, err := store.Open(s.stateDir)
 	if err != nil {
-		return err
+		return none, err
 	}
-	host := link.Host{}
-	docker := engine.At(s.docker)
-	observed := &observe.Record{Version: version, Datastore: nodeKnown(client, s.node)}
-	ports := &publish.Ports{Store: records, Run: publish.Run, Attached: host.Exists, Hold: publish.Hold}
-	var follower *labels.Follower
-	whole := driver.New(
+	journal, err := plugin.OpenJournal(filepath.Join(s.stateDir, "requests"))
+	if err != nil {
+		return none, err
+	}
+	host, docker, relabel := link.Host{}, engine.New(s.docker), trigger.New()
+	status := &observe.Status{Version: version, Datastore: checkNode(client, s.node)}
+	ports := &publish.Ports{Store: records, Run: publish.Run, HasInterface: host.Exists, Reserve: publish.Reserve}
+	d := driver.New(
 		driver.Settings{
-			Node: s.node, Take: s.take, Give: give, Settle: s.settle, Every: s.every, DefaultMTU: mtu(s.mtuFile),
-			Relabel: func() { follower.Again() },
+			Node: s.node, StartTimeout: s.startTimeout, CleanupTimeout: cleanupTimeout, RecheckDelay: s.recheckDelay,
+			Interval: s.interval, DefaultMTU: readMTU(s.mtuFile), Relabel: relabel,
 		},
 		driver.Datastore{
 			Pools: client.IPPools(), Profiles: client.Profiles(), Endpoints: client.WorkloadEndpoints(),
-			Addresses: addresses, Allocations: blocks, Patience: patience,
+			Addresses: client.IPAM(), Allocations: blocks, Retry: retry,
 		},
-		docker, host, records, ports, observed, log,
+		docker, host, records, ports, status, log,
 	)
-	follower = labels.New(labels.Follower{
-		Engine: docker, Endpoints: whole.Endpoints, Datastore: patience.Within(s.take),
-		Subscribed: whole.Reconciler.Ask, Retry: time.Minute, Log: log,
-	})
-	if err := ports.Restore(); err != nil {
-		log.Error("published ports are not restored in full", "error", err)
+	follower := &labels.Follower{
+		Engine: docker, Endpoints: d.Endpoints, Retry: retry.WithTimeout(s.startTimeout), All: relabel,
+		Subscribed: d.Reconciler.Requested.Request, RetryDelay: time.Minute, Log: log,
 	}
+	return application{driver: d, follower: follower, journal: journal, status: status, etcd: retry.Endpoints}, nil
+}
 
-	unanswered, err := plugin.OpenUnanswered(filepath.Join(s.stateDir, "unanswered"))
-	if err != nil {
-		return err
-	}
-	handlers := whole.Handlers(unanswered)
-	failed := make(chan error, len(handlers)+1)
-	var running []*http.Server
-	serve := func(listener net.Listener, handler http.Handler) {
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-		running = append(running, server)
-		go func() {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-				failed <- fmt.Errorf("serve %s: %w", listener.Addr(), err)
-			}
-		}()
-	}
-	for name, handler := range handlers {
+// listen opens the plugin sockets and the address of /readiness and /metrics, and serves them.
+func (a application) listen(s settings) (*servers, error) {
+	servers := newServers()
+	for name, handler := range a.driver.Handlers(a.journal) {
 		listener, err := plugin.Listen(s.socketDir, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		serve(listener, handler)
+		servers.serve(listener, handler)
 	}
-	if s.listen != "" {
-		listener, err := net.Listen("tcp", s.listen)
-		if err != nil {
-			return fmt.Errorf("listen for /readiness and /metrics (--listen): %w", err)
-		}
-		serve(listener, observed.Handler())
+	if s.listen == "" {
+		return servers, nil
 	}
-	var followers sync.WaitGroup
-	followers.Go(func() { follower.Run(ctx) })
-	followers.Go(func() { whole.Reconciler.Run(ctx) })
-	log.Info("the driver serves", "version", version, "node", s.node, "sockets", s.socketDir, "etcd", patience.Where)
-	notify("READY=1")
+	listener, err := net.Listen("tcp", s.listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for /readiness and /metrics (--listen): %w", err)
+	}
+	servers.serve(listener, a.status.Handler())
+	return servers, nil
+}
 
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-	}
+// serve reconciles and sets labels until the context ends or a server fails. Then it shuts down.
+func (a application) serve(ctx context.Context, servers *servers) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var loops sync.WaitGroup
+	loops.Go(func() { a.follower.Run(ctx) })
+	loops.Go(func() { a.driver.Reconciler.Run(ctx) })
+	notify("READY=1")
+	err := servers.wait(ctx)
 	stop()
 	notify("STOPPING=1")
-	ending, cancel := context.WithTimeout(context.Background(), give)
+	ending, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 	defer cancel()
-	err = errors.Join(err, shutDown(ending, running))
-	followers.Wait()
+	err = errors.Join(err, servers.shutDown(ending))
+	loops.Wait()
 	return err
 }
 
-// shutDown lets the calls that are under way end. One that still waits for etcd then is written down, and the next driver
-// answers it when Docker repeats it.
-func shutDown(ctx context.Context, running []*http.Server) error {
-	var failed error
-	for _, server := range running {
-		if err := server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			failed = errors.Join(failed, err)
-		}
-	}
-	return failed
-}
-
-// nodeKnown asks for this host's node, which Calico's startup makes and without which no address can be had.
-func nodeKnown(client clientv3.Interface, node string) func(context.Context) error {
+// checkNode returns a function that reads this host's node. Calico's startup creates the node, and IPAM assigns no addresses
+// without it.
+func checkNode(client clientv3.Interface, node string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := client.Nodes().Get(ctx, node, options.GetOptions{})
-		if datastore.Absent(err) {
-			return fmt.Errorf("node %s is not there: start Calico on this host", node)
+		if datastore.IsNotFound(err) {
+			return fmt.Errorf("node %s does not exist: start Calico on this host", node)
 		}
 		return err
 	}
 }
 
-// mtu reads what Felix found out: the MTU of the host's links less what the encapsulation in use needs.
-func mtu(path string) func() int {
+// readMTU returns a function that reads Felix's file: the MTU of the host's interfaces less the encapsulation's overhead.
+func readMTU(path string) func() int {
 	return func() int {
 		content, err := os.ReadFile(path)
 		if err != nil {
-			return usualMTU
+			return ethernetMTU
 		}
 		number, err := strconv.Atoi(strings.TrimSpace(string(content)))
 		if err != nil || number <= 0 {
-			return usualMTU
+			return ethernetMTU
 		}
 		return number
 	}
 }
 
-// notify tells systemd, when it asked to be told (Type=notify).
+// notify sends the state to systemd, if the unit has Type=notify.
 func notify(state string) {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
@@ -253,11 +265,11 @@ func notify(state string) {
 	}
 	connection, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
-		slog.Warn("systemd is not told", "state", state, "error", err)
+		slog.Warn("state not sent to systemd", "state", state, "error", err)
 		return
 	}
 	defer connection.Close()
 	if _, err := connection.Write([]byte(state)); err != nil {
-		slog.Warn("systemd is not told", "state", state, "error", err)
+		slog.Warn("state not sent to systemd", "state", state, "error", err)
 	}
 }

@@ -33,52 +33,53 @@ import (
 	"calico-lab/docker-driver/workload"
 )
 
-// A testCase is a file in testdata/calls: what there is, which calls come, what each answers, what there is then.
+// A testCase is a file in testdata/calls: the initial state, the calls with their responses, and the final state.
 type testCase struct {
 	Given struct {
 		// Allocations are handles and nodes by address.
 		Allocations map[string]struct{ Handle, Node string }
-		// Endpoints are of this or another node, by ID; Attached ones of this node have an interface.
+		// Endpoints are WorkloadEndpoints by ID. Attached ones have an interface on this host.
 		Endpoints map[string]struct {
 			Node, Address, Container string
 			Attached                 bool
 		}
-		Taken     []string
-		LinkError string
-		RuleError string
-		Down      bool
-		// Profiles are there already, made by somebody else.
+		// PortsInUse are ports of the host that another program uses, as protocol:address:port.
+		PortsInUse []string
+		LinkError  string
+		RuleError  string
+		EtcdDown   bool
+		// Profiles are existing profiles that this driver did not create.
 		Profiles []string
-		// Made are the hosts that are noted on pools which this driver made, by CIDR.
-		Made map[string]string
-		// Unanswered are the requests that the driver before this one was killed with, by call.
-		Unanswered map[string][]json.RawMessage
-		// Conflicts is how many changes of pools another host is quicker with.
+		// CreatedPools are the registered hosts of pools that this driver created, by CIDR.
+		CreatedPools map[string]string
+		// Journal are the requests that the previous driver process left, by call.
+		Journal map[string][]json.RawMessage
+		// Conflicts is the number of pool updates that fail because of an update by another host.
 		Conflicts int
 	}
 	Calls []struct {
-		// Socket is the network driver's unless it is given.
+		// Socket is the network driver's by default.
 		Socket  string
 		Call    string
 		Request json.RawMessage
-		// Answer is compared as JSON; Err is the beginning of the sentence.
+		// Answer is compared as JSON. Err is the prefix of the error.
 		Answer json.RawMessage
 		Err    string
 		Status int
-		// Down tells that the datastore is out of reach from here on, Up that it is back.
-		Down, Up bool
+		// EtcdDown and EtcdUp make the datastore unavailable or available from this call on.
+		EtcdDown, EtcdUp bool
 	}
-	// Then is what there is afterwards; what is left out is not looked at.
+	// Then is the final state. Fields that are not specified are not compared.
 	Then struct {
 		Allocations []string
 		Endpoints   map[string]endpointState
 		Interfaces  map[string]interfaceState
 		Profiles    []string
-		// Pools are name, CIDR, block size and hosts of those that this driver made.
+		// Pools are name, CIDR, block size and registered hosts of pools that this driver created.
 		Pools []string
 		Rules map[string][]string
-		// Taken are the ports of the host that somebody holds.
-		Taken []string
+		// PortsInUse are the ports of the host that are in use.
+		PortsInUse []string
 	}
 }
 
@@ -120,8 +121,8 @@ func TestCalls(t *testing.T) {
 
 func (c testCase) run(t *testing.T) {
 	f := newFake()
-	f.down = c.Given.Down
-	f.taken = c.Given.Taken
+	f.etcdDown = c.Given.EtcdDown
+	f.portsInUse = c.Given.PortsInUse
 	for address, allocation := range c.Given.Allocations {
 		fakeAddresses{f}.allocate(netip.MustParseAddr(address), allocation.Handle, allocation.Node)
 	}
@@ -148,13 +149,13 @@ func (c testCase) run(t *testing.T) {
 		f.ruleError = errors.New(c.Given.RuleError)
 	}
 	f.conflicts = c.Given.Conflicts
-	for cidr, noted := range c.Given.Made {
-		f.pools = append(f.pools, madePool(cidr, noted))
+	for cidr, hosts := range c.Given.CreatedPools {
+		f.pools = append(f.pools, createdPool(cidr, hosts))
 	}
-	whole, _ := assemble(t, f)
-	handlers := handlersOf(t, whole, c.Given.Unanswered)
+	d, _ := assemble(t, f)
+	handlers := handlersOf(t, d, c.Given.Journal)
 	for i, call := range c.Calls {
-		f.down = (f.down || call.Down) && !call.Up
+		f.etcdDown = (f.etcdDown || call.EtcdDown) && !call.EtcdUp
 		socket := cmp.Or(call.Socket, driver.NetworkName)
 		request := httptest.NewRequest(http.MethodPost, "/"+call.Call, bytes.NewReader(call.Request))
 		recorder := httptest.NewRecorder()
@@ -167,21 +168,21 @@ func (c testCase) run(t *testing.T) {
 			t.Fatalf("call %d %s: %v in %s", i, call.Call, err, recorder.Body)
 		}
 		if answer.Err != answer.Error {
-			t.Errorf("call %d %s: network and IPAM drivers' errors differ: %s", i, call.Call, recorder.Body)
+			t.Errorf("call %d %s: Err and Error differ: %s", i, call.Call, recorder.Body)
 		}
 		switch {
 		case call.Err == "" && answer.Err != "":
-			t.Errorf("call %d %s: refused: %s", i, call.Call, answer.Err)
+			t.Errorf("call %d %s: error %s", i, call.Call, answer.Err)
 		case !strings.HasPrefix(answer.Err, call.Err):
 			t.Errorf("call %d %s:\n got error %q\nnot      %q", i, call.Call, answer.Err, call.Err)
 		case call.Answer != nil && !sameJSON(t, call.Answer, recorder.Body.Bytes()):
 			t.Errorf("call %d %s:\n got %s\nnot %s", i, call.Call, recorder.Body, call.Answer)
 		}
 	}
-	c.look(t, f)
+	c.compare(t, f)
 }
 
-func (c testCase) look(t *testing.T, f *fake) {
+func (c testCase) compare(t *testing.T, f *fake) {
 	if c.Then.Allocations != nil {
 		got := []string{}
 		for address, allocation := range f.allocations {
@@ -217,14 +218,14 @@ func (c testCase) look(t *testing.T, f *fake) {
 	if c.Then.Pools != nil {
 		got := []string{}
 		for _, pool := range f.pools {
-			if noted, ours := pool.Annotations["org.projectcalico.docker/hosts"]; ours {
-				got = append(got, fmt.Sprintf("%s %s /%d %s", pool.Name, pool.Spec.CIDR, pool.Spec.BlockSize, noted))
+			if hosts, ours := pool.Annotations["org.projectcalico.docker/hosts"]; ours {
+				got = append(got, fmt.Sprintf("%s %s /%d %s", pool.Name, pool.Spec.CIDR, pool.Spec.BlockSize, hosts))
 			}
 		}
 		equal(t, "pools", got, c.Then.Pools)
 	}
-	if c.Then.Taken != nil {
-		equal(t, "taken ports", append([]string{}, f.taken...), c.Then.Taken)
+	if c.Then.PortsInUse != nil {
+		equal(t, "ports in use", append([]string{}, f.portsInUse...), c.Then.PortsInUse)
 	}
 	if c.Then.Rules != nil {
 		got := map[string][]string{}
@@ -239,10 +240,10 @@ func (c testCase) look(t *testing.T, f *fake) {
 	}
 }
 
-// madePool is one that this driver made, with networks of these hosts.
-func madePool(cidr, noted string) v3.IPPool {
+// createdPool is a pool that this driver created, with its registered hosts.
+func createdPool(cidr, hosts string) v3.IPPool {
 	pool := v3.IPPool{Spec: v3.IPPoolSpec{CIDR: cidr, BlockSize: 28}}
-	pool.Name, pool.Annotations = "made", map[string]string{"org.projectcalico.docker/hosts": noted}
+	pool.Name, pool.Annotations = "created", map[string]string{"org.projectcalico.docker/hosts": hosts}
 	return pool
 }
 
@@ -266,7 +267,7 @@ func sameJSON(t *testing.T, want, got []byte) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// assemble makes a driver on the fake, with the pools that every case has.
+// assemble assembles a driver on the fake, with the pools of all cases.
 func assemble(t *testing.T, f *fake) (*driver.Driver, *store.Store) {
 	t.Helper()
 	for name, cidr := range map[string]string{"netv": "192.168.0.0/16", "small": "10.50.0.0/30", "netv6": "fd00:50::/64"} {
@@ -283,42 +284,42 @@ func assemble(t *testing.T, f *fake) (*driver.Driver, *store.Store) {
 		t.Fatal(err)
 	}
 	links := fakeLinks{f}
-	ports := &publish.Ports{Store: records, Run: f.run, Attached: links.Exists, Hold: f.hold}
+	ports := &publish.Ports{Store: records, Run: f.run, HasInterface: links.Exists, Reserve: f.reserve}
 	short := 300 * time.Millisecond
-	whole := driver.New(
+	d := driver.New(
 		driver.Settings{
-			Node: f.node, Take: short, Give: short, Settle: time.Millisecond, Every: time.Hour,
-			DefaultMTU: func() int { return 1450 }, Relabel: func() { f.relabel() },
+			Node: f.node, StartTimeout: short, CleanupTimeout: short, RecheckDelay: time.Millisecond, Interval: time.Hour,
+			DefaultMTU: func() int { return 1450 }, Relabel: f.relabel,
 		},
 		driver.Datastore{
 			Pools: fakePools{f}, Profiles: fakeProfiles{f}, Endpoints: fakeEndpoints{f}, Addresses: fakeAddresses{f},
-			Allocations: f, Patience: datastore.Patience{Where: "https://a0:2379"},
+			Allocations: f, Retry: datastore.Retry{Endpoints: "https://a0:2379"},
 		},
-		f, links, records, ports, &observe.Record{}, slog.New(slog.DiscardHandler),
+		f, links, records, ports, &observe.Status{}, slog.New(slog.DiscardHandler),
 	)
-	return whole, records
+	return d, records
 }
 
-// handlersOf serves the driver, after one that was killed with the unanswered requests, by call.
+// handlersOf returns the driver's handlers. journal are the requests that the previous driver process left, by call.
 func handlersOf(
-	t *testing.T, whole *driver.Driver, unanswered map[string][]json.RawMessage,
+	t *testing.T, d *driver.Driver, journal map[string][]json.RawMessage,
 ) map[string]http.Handler {
 	t.Helper()
 	folder := t.TempDir()
-	before, err := plugin.OpenUnanswered(folder)
+	before, err := plugin.OpenJournal(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for call, requests := range unanswered {
+	for call, requests := range journal {
 		for _, request := range requests {
-			if _, err := before.Keep(call, request); err != nil {
+			if _, err := before.Add(call, request); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	after, err := plugin.OpenUnanswered(folder)
+	after, err := plugin.OpenJournal(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return whole.Handlers(after)
+	return d.Handlers(after)
 }
