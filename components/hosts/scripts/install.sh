@@ -6,10 +6,10 @@ set -eu
 tools=/var/lib/calico-lab/tools
 record=/var/lib/calico-lab/components/$COMPONENT
 mkdir -p "$record"
-[ -e "$record/since" ] || date +%s%N >"$record/since"
 # Recorded first, because Pulumi forgets a resource whose creation failed: prepare.sh and unprepare.sh then undo it.
 printf '%s\n' "$STOP" >"$record/stop.sh.new"
 mv "$record/stop.sh.new" "$record/stop.sh"
+[ -s "$record/since" ] || date +%s%N >"$record/since"
 printf '%s\n' "$START" >"$record/start.sh"
 if [ -n "$PACKAGES$MASK" ]; then NAME=$COMPONENT bash "$tools/packages.sh"; fi
 if [ -n "$FILES" ]; then

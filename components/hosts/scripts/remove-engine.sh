@@ -19,6 +19,8 @@ if [ "$settings" -ef "$own" ] && [[ $(cat "$settings") =~ ^(\{\"live-restore\":\
 fi
 rm -f "$own"
 grep -qsx docker.io /var/lib/calico-lab/packages/docker || exit 0
+# An installation that was interrupted has the package in its record, but not on the host.
+systemctl cat docker.service >/dev/null 2>&1 || exit 0
 systemctl stop docker.socket docker.service containerd.service
 for family in iptables ip6tables; do
     for table in filter nat raw; do

@@ -4,7 +4,7 @@ set -eu
 # The component that was installed last goes first.
 components=/var/lib/calico-lab/components
 if [ -d "$components" ]; then
-    grep -s . "$components"/*/since | sort -t : -k 2 -rn | sed -E 's|.*/([^/]+)/since:.*|\1|' |
+    grep -sH . "$components"/*/since | sort -t : -k 2 -rn | sed -E 's|.*/([^/]+)/since:.*|\1|' |
         xargs -r bash /var/lib/calico-lab/tools/uninstall.sh
 fi
 # It is gone where an earlier removal was cut off after this.

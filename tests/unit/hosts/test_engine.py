@@ -181,6 +181,15 @@ def test_a_host_is_put_back_once_and_may_be_asked_again(host: PretendHost) -> No
         assert not host.path("/var/lib/calico-lab").exists()
 
 
+def test_remove_engine_leaves_docker_alone_that_an_interrupted_install_has_not_brought(
+    host: PretendHost,
+) -> None:
+    host.write("/var/lib/calico-lab/packages/docker", "docker.io\n")
+    host.program("systemctl", "exit 1")
+    run(host, "remove-engine.sh", "root")
+    assert host.calls == ["systemctl cat docker.service"]
+
+
 @pytest.mark.parametrize(
     ("recorded", "policies"),
     [

@@ -15,7 +15,7 @@ VOLUME = f"{DATA}/volumes/calico-lab-notebook-work/_data/saved.ipynb"
 CONTAINER = f"{DATA}/containers/0123/config.v2.json"
 NETWORKS = f"{DATA}/network/files/local-kv.db"
 LAYER = f"{DATA}/overlay2/0123/diff/file"
-TAKEN = {"HOST": "a0", "LOGIN": "root", "ROLE": "a host of the lab"}
+TAKEN = {"HOST": "a0", "LOGIN": "root", "ROLE": "a host of the lab", "COMPONENTS": "docker"}
 MADE = {**TAKEN, "MACHINE": "fedcba"}
 
 
