@@ -1,5 +1,6 @@
-"""A gate: what it waits for, when it looks again, and what it says when the time is over."""
+"""A gate: which hosts it asks, when it asks again, and what it says when the condition does not hold."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -8,77 +9,124 @@ from components.hosts.remote import Answer, HostError
 from components.readiness import gate
 from diagnosis.obstacle import End
 
+HOSTS = {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"}
 PROPS: dict[str, Any] = {
-    "end": {"host": "a1", "address": "172.16.6.218", "ssh": "ssh a1"},
     "script": "true",
-    "variables": {"HOST": "a1", "SECONDS_ALLOWED": "60"},
-    "peers": [
-        {"host": "a0", "address": "172.16.6.44", "ssh": "ssh a0"},
-        {"host": "a2", "address": "172.16.6.231", "ssh": "ssh a2"},
+    "checks": [
+        {
+            "host": "a0",
+            "address": HOSTS["a0"],
+            "variables": {"PEER": "a1"},
+            "peers": {"a1": HOSTS["a1"]},
+        },
+        {
+            "host": "a1",
+            "address": HOSTS["a1"],
+            "variables": {"PEER": "all"},
+            "peers": {"a0": HOSTS["a0"], "a2": HOSTS["a2"]},
+        },
     ],
+    "ssh": {host: f"ssh {host}" for host in HOSTS},
     "port": 2380,
+    "seconds": 60,
     "triggers": ["1"],
 }
 PROVIDER = gate._GateProvider()
+Pairs = list[tuple[End, End, int]]
+Calls = list[tuple[str, str, dict[str, str], float]]
 
 
 @pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
-    """The connections that were looked at; one of them is stopped."""
-    looked: list[tuple[str, str, int]] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> Pairs:
+    """The connections that were asked for; a0 stops the one from a1."""
+    pairs: Pairs = []
 
     def obstacle(source: End, target: End, port: int) -> str | None:
-        looked.append((source.host, target.host, port))
+        pairs.append((source, target, port))
         return "a0 stops it" if (source.host, target.host) == ("a1", "a0") else None
 
     monkeypatch.setattr(gate, "obstacle", obstacle)
-    return looked
+    return pairs
 
 
-def answer(monkeypatch: pytest.MonkeyPatch, said: Answer) -> None:
+def answer(
+    monkeypatch: pytest.MonkeyPatch, **answers: Answer
+) -> list[tuple[str, str, dict[str, str], float]]:
+    """Have hosts answer so, when all have been asked; return how they are asked."""
+    calls: Calls = []
+    together = threading.Barrier(len(PROPS["checks"]), timeout=10)
+
     def run(ssh: str, script: str, variables: dict[str, str], seconds: float) -> Answer:
-        assert (ssh, script, variables) == ("ssh a1", "true", PROPS["variables"])
-        assert seconds > 60
-        return said
+        calls.append((ssh, script, variables, seconds))
+        together.wait()
+        return answers.get(ssh.removeprefix("ssh "), Answer(0, "", ""))
 
     monkeypatch.setattr(gate, "run", run)
+    monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
+    return calls
 
 
-def test_a_condition_that_is_met(monkeypatch: pytest.MonkeyPatch, ways: list[tuple[str, str, int]]) -> None:
-    answer(monkeypatch, Answer(0, "", ""))
+def failure(verb: str) -> list[str]:
+    """Run a verb of the provider that fails; return the lines of its message."""
+    with pytest.raises(HostError) as error:
+        PROVIDER.create(PROPS) if verb == "create" else PROVIDER.update("id", PROPS, PROPS)
+    return str(error.value).splitlines()
+
+
+def test_gate_asks_all_hosts_at_once(monkeypatch: pytest.MonkeyPatch, asked: Pairs) -> None:
+    calls = answer(monkeypatch)
     assert PROVIDER.create(PROPS).outs == PROPS
-    assert ways == []
+    assert sorted(call[:3] for call in calls) == [
+        ("ssh a0", "true", {"PEER": "a1", "HOST": "a0", "SECONDS_ALLOWED": "60"}),
+        ("ssh a1", "true", {"PEER": "all", "HOST": "a1", "SECONDS_ALLOWED": "60"}),
+    ]
+    assert all(seconds > 60 for *_, seconds in calls), "a script ends before it is ended"
+    assert asked == []
+
+
+def test_gate_takes_a_number_as_the_engine_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = answer(monkeypatch)
+    PROVIDER.create({**PROPS, "seconds": 60.0, "port": 2380.0})
+    assert {call[2]["SECONDS_ALLOWED"] for call in calls} == {"60"}
 
 
 @pytest.mark.parametrize("verb", ["create", "update"])
-def test_what_is_in_the_way_is_looked_for_in_both_directions(
-    verb: str, monkeypatch: pytest.MonkeyPatch, ways: list[tuple[str, str, int]]
+def test_gate_names_what_stops_the_connections_of_a_host_that_failed(
+    verb: str, monkeypatch: pytest.MonkeyPatch, asked: Pairs
 ) -> None:
-    answer(monkeypatch, Answer(1, "", "a1: etcd: the member is not healthy after 60 s"))
-    monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
-    with pytest.raises(HostError) as error:
-        PROVIDER.create(PROPS) if verb == "create" else PROVIDER.update("id", PROPS, PROPS)
-    assert str(error.value).splitlines() == ["a1: etcd: the member is not healthy after 60 s", "a0 stops it"]
-    assert sorted(ways) == [("a0", "a1", 2380), ("a1", "a0", 2380), ("a1", "a2", 2380), ("a2", "a1", 2380)]
+    answer(monkeypatch, a1=Answer(1, "", "a1: etcd: the member is not healthy after 60 s"))
+    assert failure(verb) == ["a1: etcd: the member is not healthy after 60 s", "a0 stops it"]
+    a0, a1, a2 = (End(host, address, f"ssh {host}") for host, address in HOSTS.items())
+    assert sorted(asked, key=str) == [(a0, a1, 2380), (a1, a0, 2380), (a1, a2, 2380), (a2, a1, 2380)]
 
 
-@pytest.mark.usefixtures("ways")
-def test_a_host_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(monkeypatch, Answer(255, "", "connection refused"))
-    monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
-    with pytest.raises(HostError, match="a1: connection refused"):
-        PROVIDER.create(PROPS)
+def test_gate_has_the_messages_of_all_hosts_that_failed(
+    monkeypatch: pytest.MonkeyPatch, asked: Pairs
+) -> None:
+    answer(monkeypatch, a0=Answer(1, "", "a0: not ready"), a1=Answer(1, "", "a1: not ready"))
+    assert failure("create") == ["a0: not ready", "a0 stops it", "a1: not ready", "a0 stops it"]
+    assert len(asked) == 6
+
+
+@pytest.mark.usefixtures("asked")
+def test_gate_names_a_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, a0=Answer(255, "", "connection refused"))
+    assert failure("create")[0] == "a0: connection refused"
 
 
 @pytest.mark.parametrize(
     ("changed", "again"),
     [
         ({}, False),
-        ({"end": {**PROPS["end"], "ssh": "ssh -F other a1"}}, False),
+        ({"ssh": {host: f"ssh -F other {host}" for host in HOSTS}}, False),
         ({"script": "false"}, True),
         ({"triggers": ["2"]}, True),
-        ({"peers": PROPS["peers"][:1]}, True),
+        ({"seconds": 90}, True),
+        ({"checks": PROPS["checks"][:1]}, True),
+        ({"checks": [{**PROPS["checks"][0], "peers": {}}, PROPS["checks"][1]]}, True),
+        ({"checks": [{**PROPS["checks"][0], "variables": {}}, PROPS["checks"][1]]}, True),
     ],
+    ids=["nothing", "ssh", "script", "triggers", "seconds", "hosts", "peers", "variables"],
 )
-def test_when_it_looks_again(changed: dict[str, Any], again: bool) -> None:
+def test_gate_is_updated_when_its_condition_changes(changed: dict[str, Any], again: bool) -> None:
     assert PROVIDER.diff("id", PROPS, {**PROPS, **changed}).changes is again

@@ -12,6 +12,7 @@ from pulumi import dynamic
 from pulumi.output import UNKNOWN
 from pulumi.runtime import rpc
 
+from components.calico.attached import _AttachedProvider
 from components.calico.settings import _ModeProvider
 from components.etcd.membership import _MembershipProvider
 from components.firewall.host_firewall import HostFirewallProvider
@@ -35,13 +36,24 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
     "gate": (
         _GateProvider(),
         {
-            "end": {"host": "a0", "address": "172.16.6.44", "ssh": "ssh a0"},
             "script": "",
-            "variables": {"SECONDS_ALLOWED": "1"},
-            "peers": [{"host": "a1", "address": "172.16.6.218", "ssh": "ssh a1"}],
+            "checks": [
+                {
+                    "host": "a0",
+                    "address": "172.16.6.44",
+                    "variables": {"ENDPOINT": "https://172.16.6.44:2379"},
+                    "peers": {"a1": "172.16.6.218"},
+                }
+            ],
+            "ssh": {"a0": "ssh a0", "a1": "ssh a1"},
+            "seconds": 1,
             "port": 2380,
             "triggers": ["digest"],
         },
+    ),
+    "attached": (
+        _AttachedProvider(),
+        {"script": "", "network": "netv", "hosts": ["a0"], "ssh": {"a0": "ssh a0"}},
     ),
     "ssh-access": (
         _SshAccessProvider(),

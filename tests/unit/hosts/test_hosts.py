@@ -6,7 +6,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pulumi import RunError
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,8 @@ CASES = Path(__file__).parent / "cases"
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
+# A process takes as long as the machine is busy.
+@settings(deadline=None)
 @given(TEXT)
 def test_a_variable_arrives_in_the_script_as_it_is(value: str) -> None:
     script = as_root(with_variables('printf %s "$VALUE"', {"VALUE": value}), "root")
