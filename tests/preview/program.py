@@ -1,7 +1,9 @@
 """Runs the program under Pulumi's mocks and records every resource that it registers, as the engine would."""
 
 import json
+import re
 import runpy
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,10 +103,10 @@ class _Created(mocks.Mocks):
             }
         elif args.typ.endswith(":SshAccess"):
             samples = {"config": ".state/ssh/lab/config"}
-        elif args.typ.endswith(":RemoteImage"):
-            samples = {"imageId": f"sha256:{args.name}"}
         elif args.typ.endswith(":Container"):
             samples = {"networkDatas": [{"ipAddress": "192.168.0.101"}]}
+        elif args.typ.endswith("local:Command"):
+            samples = {"stdout": f"sha256:{args.name}", "stderr": ""}
         elif "command:" in args.typ:
             samples = {"stdout": "", "stderr": ""}
         return f"{args.name}-id", {**args.inputs, **samples}
@@ -145,6 +147,14 @@ class _Recorder(mocks.MockMonitor):
             )
         )
         return answer
+
+
+def variable(program: Program, command: str, name: str) -> str:
+    """What a remote command exports to its script as a variable; it ends with the line."""
+    (_, script) = shlex.split(program.named(command).inputs["create"])[-2:]
+    (value,) = re.findall(rf"^export {name}=(.*)$", script, re.MULTILINE)
+    (word,) = shlex.split(value) or [""]
+    return word
 
 
 def config_of(stack: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.preview.program import Program, config_of, run
+from components.etcd import component
+from tests.preview.program import Program, config_of, run, variable
 
 MEMBERS = ("a0", "a1", "a2")
 
@@ -21,32 +22,48 @@ def with_etcd(**values: Any) -> Program:  # noqa: ANN401 - values of the config 
     return run(config)
 
 
-def commands(program: Program, name: str) -> list[str]:
-    return [program.named(f"{member}-{name}").inputs["create"] for member in MEMBERS]
+def configs(program: Program) -> list[str]:
+    """What each member was started with: another value restarts it."""
+    return [variable(program, f"{member}-etcd", "CONFIG") for member in MEMBERS]
 
 
-def test_members_do_not_wait_for_each_other_and_gates_wait_for_all(lab: Program) -> None:
+def test_members_do_not_wait_for_each_other_and_the_gate_waits_for_all(lab: Program) -> None:
     started = {lab.named(f"{member}-etcd").urn for member in MEMBERS}
     for member in MEMBERS:
         assert not started & lab.named(f"{member}-etcd").dependencies
-        assert started <= lab.named(f"{member}-etcd-health").dependencies
+    assert started <= lab.named("etcd-health").dependencies
 
 
-def test_a_member_starts_after_its_files_and_the_check_of_the_members(lab: Program) -> None:
+def test_the_gate_checks_each_member_against_all_others(lab: Program) -> None:
+    gate = lab.named("etcd-health").inputs
+    assert gate["port"] == 2380
+    assert {check["host"]: set(check["peers"]) for check in gate["checks"]} == {
+        member: set(MEMBERS) - {member} for member in MEMBERS
+    }
+    endpoints = {check["host"]: check["variables"]["ENDPOINT"] for check in gate["checks"]}
+    assert endpoints["a1"] == "https://172.16.6.218:2379"
+    assert set(gate["ssh"]) == set(MEMBERS)
+
+
+def test_a_member_is_installed_after_the_check_of_the_members(lab: Program) -> None:
     membership = lab.named("etcd-membership").urn
     for member in MEMBERS:
-        before = {lab.named(f"{member}-etcd-{step}").urn for step in ("packages", "pki", "settings")}
-        assert before | {membership} <= lab.named(f"{member}-etcd").dependencies
+        assert {membership, lab.named(f"{member}-prepare").urn} <= lab.named(f"{member}-etcd").dependencies
 
 
 def test_a_key_travels_by_stdin_as_a_secret_and_is_for_etcd_alone(lab: Program) -> None:
     for member in MEMBERS:
-        pki = lab.named(f"{member}-etcd-pki")
-        (secret,) = (secret for secret in pki.secrets() if "etcd.key" in str(secret))
-        assert f"the secret of {member}-etcd-certificate" in str(secret)
-        assert "the secret of" not in pki.plain()
-        assert "MODE=0600" in pki.inputs["create"]
-        assert "OWNER=etcd:etcd" in pki.inputs["create"]
+        etcd = lab.named(f"{member}-etcd")
+        assert any("etcd.key" in str(secret) for secret in etcd.secrets())
+        assert f"the secret of {member}-etcd-certificate" in str(etcd.inputs["stdin"])
+        assert "the secret of" not in etcd.plain()
+        assert "OWNER=etcd:etcd" in etcd.inputs["create"]
+
+
+def test_a_preview_shows_the_settings_of_a_member(lab: Program) -> None:
+    # Plain files are part of the command, so that each changed line is seen.
+    for member in MEMBERS:
+        assert f"ETCD_NAME={member}" in lab.named(f"{member}-etcd").inputs["create"]
 
 
 def test_only_members_certificates_have_the_name_of_a_peer(lab: Program) -> None:
@@ -55,35 +72,35 @@ def test_only_members_certificates_have_the_name_of_a_peer(lab: Program) -> None
     assert peers == {f"{member}-etcd-certificate" for member in MEMBERS}
 
 
-def test_a_member_is_started_anew_and_checked_anew_when_its_settings_change(lab: Program) -> None:
+def test_a_member_is_restarted_and_checked_again_when_its_settings_change(lab: Program) -> None:
     changed = with_etcd(token="another")
-    for member in MEMBERS:
-        assert (
-            lab.named(f"{member}-etcd-health").inputs["triggers"]
-            != (changed.named(f"{member}-etcd-health").inputs["triggers"])
-        )
-    for before, after in zip(commands(lab, "etcd"), commands(changed, "etcd"), strict=True):
+    assert lab.named("etcd-health").inputs["triggers"] != changed.named("etcd-health").inputs["triggers"]
+    for before, after in zip(configs(lab), configs(changed), strict=True):
         assert before != after
 
 
-def test_a_start_that_is_cut_off_is_known_to_a_removal(lab: Program) -> None:
-    # The engine forgets what failed to be created: what undoes it is a resource of its own, made before.
+def test_a_member_is_not_restarted_for_what_the_operator_types(
+    lab: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(component, "etcdctl", lambda: {"/usr/local/bin/etcdctl": "# calico-lab: another"})
+    changed = run(config_of("lab"))
+    assert lab.named("a0-etcd").inputs["create"] != changed.named("a0-etcd").inputs["create"]
+    assert configs(lab) == configs(changed)
+
+
+def test_a_member_is_undone_by_its_installation(lab: Program) -> None:
     for member in MEMBERS:
-        removal, etcd = (lab.named(f"{member}-{name}") for name in ("etcd-removal", "etcd"))
-        assert "create" not in removal.inputs
-        assert "rm -rf /var/lib/calico-lab/etcd" in removal.inputs["delete"]
-        assert removal.urn in etcd.dependencies
-        assert "delete" not in etcd.inputs, "it would be done twice"
-        before = {lab.named(f"{member}-etcd-{step}").urn for step in ("packages", "pki", "settings")}
-        assert before <= removal.dependencies
+        etcd = lab.named(f"{member}-etcd").inputs
+        assert "COMPONENT=etcd" in etcd["delete"]
+        # An installation that is interrupted is in the host's own record, with what undoes it.
+        assert "rm -rf /var/lib/calico-lab/etcd" in etcd["create"]
+        assert " etcd " in f" {variable(lab, f'{member}-prepare', 'COMPONENTS')} "
 
 
 def test_no_change_of_config_replaces_a_member(lab: Program) -> None:
     # A replacement would run the script that removes a member's data.
     for member in MEMBERS:
-        for name in ("etcd", "etcd-removal"):
-            assert "triggers" not in lab.named(f"{member}-{name}").inputs
-        assert "remove-member" not in lab.named(f"{member}-etcd-health").inputs.get("delete", "")
+        assert "triggers" not in lab.named(f"{member}-etcd").inputs
 
 
 def test_hosts_that_are_no_members_are_left_alone() -> None:

@@ -1,8 +1,6 @@
 """A member's scripts: when it is started, when it gives way to be started anew, and what a sick one says."""
 
 import shutil
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,7 @@ from components.etcd import rendering as etcd
 from tests.unit.pretend_host import PretendHost
 
 HERE = Path(etcd.__file__).with_name("scripts")
-MEMBER = {"HOST": "a1", "ENDPOINT": "https://10.0.0.2:2379", "CONFIG": "new"}
-STARTED_WITH = "/var/lib/calico-lab/etcd.config"
+MEMBER = {"HOST": "a1", "ENDPOINT": "https://10.0.0.2:2379"}
 HEALTHY = "is healthy: successfully committed proposal"
 ACTIVE = "exit 0"
 INACTIVE = '[ "$1" != is-active ] || exit 3'
@@ -24,7 +21,6 @@ LOCK = 'if [ "$1" = lock ]; then echo calico-lab-restart/1; exec sleep 60; fi'
 def host(tmp_path: Path) -> PretendHost:
     host = PretendHost(tmp_path)
     host.write("/etc/calico-lab/etcd/etcdctl.env", "ETCDCTL_ENDPOINTS=https://10.0.0.1:2379\n")
-    host.write(STARTED_WITH, "old\n")
     return host
 
 
@@ -33,24 +29,14 @@ def restarts(host: PretendHost) -> list[str]:
 
 
 def test_a_new_member_is_started_without_waiting_for_the_others(host: PretendHost) -> None:
-    host.path(STARTED_WITH).unlink()
     host.program("systemctl", INACTIVE)
     host.program("etcdctl", "exit 1")
     assert host.run(HERE / "member.sh", MEMBER).returncode == 0
     assert restarts(host) == ["systemctl restart --no-block calico-lab-etcd.service"]
     assert "systemctl enable --quiet calico-lab-etcd.service" in host.calls
-    assert host.path(STARTED_WITH).read_text() == "new\n"
-
-
-def test_a_member_that_runs_with_this_config_is_left_alone(host: PretendHost) -> None:
-    host.write(STARTED_WITH, "new\n")
-    host.program("systemctl", ACTIVE)
-    assert host.run(HERE / "member.sh", MEMBER).returncode == 0
-    assert restarts(host) == []
 
 
 def test_a_member_that_has_stopped_is_started(host: PretendHost) -> None:
-    host.write(STARTED_WITH, "new\n")
     host.write("/var/lib/calico-lab/etcd/member/wal/0.wal", "")
     host.program("systemctl", INACTIVE)
     assert host.run(HERE / "member.sh", MEMBER).returncode == 0
@@ -75,7 +61,6 @@ def test_a_member_without_data_begins_only_with_the_others(
     host.program("etcdctl", f"printf '%s\\n' '{OTHER}' '{entry}'")
     assert host.run(HERE / "member.sh", MEMBER).returncode == 0
     assert bool(restarts(host)) == starts
-    assert host.path(STARTED_WITH).read_text() == "new\n"
 
 
 def test_a_member_is_restarted_under_the_clusters_lock(host: PretendHost) -> None:
@@ -84,7 +69,6 @@ def test_a_member_is_restarted_under_the_clusters_lock(host: PretendHost) -> Non
     assert host.run(HERE / "member.sh", MEMBER).returncode == 0
     assert restarts(host) == ["systemctl restart calico-lab-etcd.service"]
     assert host.calls.index("etcdctl lock calico-lab-restart") < host.calls.index(restarts(host)[0])
-    assert host.path(STARTED_WITH).read_text() == "new\n"
 
 
 def test_a_healthy_member_does_not_give_way_while_another_is_missing(host: PretendHost) -> None:
@@ -97,7 +81,6 @@ def test_a_healthy_member_does_not_give_way_while_another_is_missing(host: Prete
     assert done.stderr.startswith("a1: etcd: not restarted with its new configuration")
     assert "https://10.0.0.1:2379 is unhealthy" in done.stderr
     assert "next: " in done.stderr
-    assert host.path(STARTED_WITH).read_text() == "old\n"
 
 
 def test_a_sick_member_is_restarted_even_so(host: PretendHost) -> None:
@@ -139,66 +122,34 @@ def test_with_a_quorum_no_member_restarts_without_the_lock(host: PretendHost) ->
     assert restarts(host) == []
     assert done.stderr.startswith("a1: etcd: not restarted with its new configuration, because the lock ")
     assert "next: " in done.stderr
-    assert host.path(STARTED_WITH).read_text() == "old\n"
 
 
-@pytest.fixture
-def listening() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-def gate(port: int) -> dict[str, str]:
-    return {
-        "HOST": "a1",
-        "ENDPOINT": "https://10.0.0.2:2379",
-        "PEERS": "a0=127.0.0.1",
-        "PEER_PORT": str(port),
-        "SECONDS_ALLOWED": "0",
-    }
+GATE = {"HOST": "a1", "ENDPOINT": "https://10.0.0.2:2379", "SECONDS_ALLOWED": "0"}
 
 
 def test_the_gate_opens_when_the_member_is_healthy(host: PretendHost) -> None:
     host.program("etcdctl", f'echo "$ETCDCTL_ENDPOINTS {HEALTHY}"')
-    assert host.run(HERE / "health.sh", gate(1)).returncode == 0
+    assert host.run(HERE / "health.sh", GATE).returncode == 0
     assert host.calls == ["etcdctl --command-timeout=2s endpoint health"]
 
 
 def test_the_gate_waits_until_the_member_is_healthy(host: PretendHost) -> None:
     host.program("etcdctl", f'[ "$(grep -c ^etcdctl "{host.root}/calls")" -ge 3 ]')
-    assert host.run(HERE / "health.sh", {**gate(1), "SECONDS_ALLOWED": "30"}).returncode == 0
+    assert host.run(HERE / "health.sh", {**GATE, "SECONDS_ALLOWED": "30"}).returncode == 0
     assert host.calls.count("etcdctl --command-timeout=2s endpoint health") == 3
 
 
-def test_a_sick_member_says_what_it_sees(host: PretendHost, listening: int) -> None:
+def test_a_sick_member_says_what_it_sees(host: PretendHost) -> None:
     host.program("etcdctl", 'echo "{}"; echo "https://10.0.0.2:2379 is unhealthy: no leader"; exit 1')
     host.program("systemctl", "echo ActiveState=activating; echo SubState=start")
     host.program("journalctl", "echo 'the last line of the journal'")
-    done = host.run(HERE / "health.sh", gate(listening))
+    done = host.run(HERE / "health.sh", GATE)
     assert done.returncode == 1
     assert done.stderr.startswith("a1: etcd: the member is not healthy after 0 s\n")
     assert "its unit calico-lab-etcd.service: ActiveState=activating SubState=start" in done.stderr
     assert "its client side: https://10.0.0.2:2379 is unhealthy: no leader" in done.stderr
-    assert f"its peer a0: TCP to 127.0.0.1:{listening} answers" in done.stderr
     assert "the last line of the journal" in done.stderr
     assert "next: 'journalctl -u calico-lab-etcd.service' on each member" in done.stderr
-
-
-def test_a_peer_that_refuses_is_told_from_one_that_answers(host: PretendHost) -> None:
-    host.program("etcdctl", "exit 1")
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-        done = host.run(HERE / "health.sh", gate(port))
-    assert f"its peer a0: TCP to 127.0.0.1:{port} is refused" in done.stderr
-
-
-def test_a_peer_behind_a_packet_filter_is_told_from_one_that_refuses(host: PretendHost) -> None:
-    host.program("etcdctl", "exit 1")
-    host.program("timeout", "exit 124")
-    done = host.run(HERE / "health.sh", gate(2380))
-    assert "its peer a0: TCP to 127.0.0.1:2380 gets no answer" in done.stderr
-    assert "next: a packet filter drops what gets no answer: look at 'iptables -S INPUT'" in done.stderr
 
 
 LOST = "echo 'member 3886 has already been bootstrapped'"
@@ -223,7 +174,7 @@ def run_gate_of_lost(
         esac
     """
     host.program("etcdctl", answers)
-    done = host.run(HERE / "health.sh", {**gate(1), "SECONDS_ALLOWED": str(seconds)})
+    done = host.run(HERE / "health.sh", {**GATE, "SECONDS_ALLOWED": str(seconds)})
     changes = ("etcdctl --command-timeout=5s member remove", "etcdctl --command-timeout=5s member add")
     did = [
         call.removeprefix("etcdctl --command-timeout=5s ") for call in host.calls if call.startswith(changes)
@@ -292,12 +243,13 @@ def test_a_member_that_has_data_does_not_join(host: PretendHost) -> None:
 def test_a_member_that_cannot_take_its_place_says_so(host: PretendHost) -> None:
     host.program("etcdctl", "echo 'etcdserver: unhealthy cluster' >&2; exit 1")
     host.program("journalctl", LOST)
-    done = host.run(HERE / "health.sh", gate(1))
+    done = host.run(HERE / "health.sh", GATE)
     assert "next: this host has lost the data of a member of a running cluster" in done.stderr
 
 
 def test_removal_leaves_no_data_and_may_be_repeated(host: PretendHost) -> None:
     host.write("/var/lib/calico-lab/etcd/member/wal/0.wal", "")
+    host.write("/var/lib/calico-lab/etcd-joining.env", "")
     host.program("systemctl", "exit 1")
     for _ in range(2):
         assert host.run(HERE / "remove-member.sh", {"HOST": "a1"}).returncode == 0

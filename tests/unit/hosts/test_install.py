@@ -150,8 +150,9 @@ def test_install_starts_a_component_when_its_packages_files_and_secrets_are_ther
 @pytest.mark.parametrize("kind", ["files", "secrets"])
 def test_install_removes_a_file_that_is_no_longer_named(host: PretendHost, kind: str) -> None:
     kept, dropped = "/etc/calico-lab/etcd/kept", "/etc/calico-lab/etcd/dropped"
-    assert install(host, **{kind: {kept: "1", dropped: "2"}}) == 0  # type: ignore[arg-type]
-    assert install(host, **{kind: {kept: "1"}}) == 0  # type: ignore[arg-type]
+    for content in {kept: "1", dropped: "2"}, {kept: "1"}:
+        placed = {kind: content}
+        assert install(host, files=placed.get("files"), secrets=placed.get("secrets")) == 0
     assert host.path(kept).exists()
     assert not host.path(dropped).exists()
 
