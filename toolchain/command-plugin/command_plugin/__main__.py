@@ -1,4 +1,4 @@
-"""`python -m command_plugin [ENGINE_ADDRESS]`: what the engine starts as `pulumi-resource-command`."""
+"""`python -m command_plugin [ENGINE_ADDRESS]`: the engine starts it as `pulumi-resource-command`."""
 
 import asyncio
 import sys

@@ -1,34 +1,31 @@
-"""Commands on this machine, and the files that they leave behind."""
+"""Runs commands on the controller."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import re
 import signal
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
-from .output import CommandError, Output, Stream
-from .properties import ARCHIVE, ASSET, SIGNATURE, Properties, Value, reveal
+from .output import Output
+from .properties import Properties, reveal
 
 SHELL: Final = ("/bin/sh", "-c")
-KILL_GRACE: Final = 2.0
-"""How long killed processes have to close their output; one that has left its group may keep it open."""
+KILL_GRACE_S: Final = 2.0
+"""How long to wait until killed processes have closed their output: one outside of the group may hold it."""
 
 
 class _Process(asyncio.SubprocessProtocol):
-    """What arrives from a process; `ended` when it has exited and its output is closed."""
+    """Receives the output of a process; `ended` is set when it has exited and its output is closed."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self._output.feed(Stream.STDERR if fd == 2 else Stream.STDOUT, data)
+        self._output.feed("stderr" if fd == 2 else "stdout", data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.ended.done():
@@ -36,7 +33,7 @@ class _Process(asyncio.SubprocessProtocol):
 
 
 async def run(inputs: Properties, command: str, previous: Mapping[str, str], output: Output) -> None:
-    """Run one of the commands of a `local.Command`, or that of `local.run`, to its end."""
+    """Runs one of the commands of a `local.Command` until it ends; raises CommandError."""
     plain = reveal(inputs)
     stdin: str = plain.get("stdin") or ""
     starting = asyncio.ensure_future(
@@ -47,31 +44,28 @@ async def run(inputs: Properties, command: str, previous: Mapping[str, str], out
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             cwd=plain.get("dir"),
             env=os.environ | plain.get("environment", {}) | previous,
-            start_new_session=True,  # so that all of it can be ended
+            start_new_session=True,  # so that the whole process group can be killed
         )
     )
     try:
-        # Shielded, since asyncio sometimes waits for ever when a start is cancelled half-way.
+        # Shielded, because asyncio can hang when a start is cancelled half-way.
         transport, process = await asyncio.shield(starting)
         if stdin:
             _send(transport, stdin.encode())
         await asyncio.shield(process.ended)
     except OSError as error:
         problem = f"{(error.strerror or str(error)).lower()}: {error.filename}"
-        raise output.failure(problem, inputs, command) from error
+        raise output.failure(problem, command) from error
     except asyncio.CancelledError:
         with contextlib.suppress(OSError, TimeoutError):
             transport, process = await starting
             os.killpg(transport.get_pid(), signal.SIGKILL)
-            await asyncio.wait_for(process.ended, KILL_GRACE)
+            await asyncio.wait_for(process.ended, KILL_GRACE_S)
         raise
-    match transport.get_returncode():
-        case None | 0:
-            return
-        case int(code) if code < 0:
-            raise output.failure(f"signal: {signal.Signals(-code).name}", inputs, command)
-        case code:
-            raise output.failure(f"exit status {code}", inputs, command)
+    status = transport.get_returncode() or 0
+    if status:
+        problem = f"signal: {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        raise output.failure(problem, command)
 
 
 def _send(transport: asyncio.SubprocessTransport, data: bytes) -> None:
@@ -79,74 +73,3 @@ def _send(transport: asyncio.SubprocessTransport, data: bytes) -> None:
     if isinstance(pipe, asyncio.WriteTransport):
         pipe.write(data)
         pipe.close()
-
-
-def collect(inputs: Properties) -> Properties:
-    """The `assets` and the `archive` that `assetPaths` and `archivePaths` ask for."""
-    plain = reveal(inputs)
-    directory = Path(plain.get("dir") or Path.cwd())
-    found: Properties = {}
-    if "assetPaths" in plain:
-        found["assets"] = _assets(directory, plain["assetPaths"])
-    if "archivePaths" in plain:
-        found["archive"] = {SIGNATURE: ARCHIVE, "assets": _assets(directory, plain["archivePaths"])}
-    return found
-
-
-def _assets(directory: Path, patterns: list[str]) -> dict[str, Value]:
-    """The files that match; a later pattern with `!` takes some away again."""
-    rules = [(pattern.startswith("!"), _glob(pattern.removeprefix("!"))) for pattern in patterns]
-    assets: dict[str, Value] = {}
-    for path in _files(directory):
-        name = path.relative_to(directory).as_posix()
-        chosen = [excluded for excluded, rule in rules if rule.fullmatch(name)]
-        if chosen and not chosen[-1]:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            assets[name] = {SIGNATURE: ASSET, "path": str(path), "hash": digest}
-    return assets
-
-
-def _files(directory: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(directory, onerror=_refuse):
-        folders.sort()
-        yield from (Path(folder, name) for name in sorted(names))
-
-
-def _refuse(error: OSError) -> None:
-    problem = f"{(error.strerror or '').lower()}: {error.filename}"
-    raise CommandError(f"cannot look for assets: {problem}") from error
-
-
-_GLOB: Final = re.compile(
-    r"(?P<any>\*\*)|(?P<some>\*)|(?P<one>\?)|\[(?P<negated>!)?(?P<set>[^\]]+)\]"
-    r"|(?P<open>\{)|(?P<close>\})|(?P<comma>,)|\\(?P<escaped>.)|(?P<plain>.)",
-    re.DOTALL,
-)
-
-
-def _glob(pattern: str) -> re.Pattern[str]:
-    """A glob, as the official plugin reads it (github.com/gobwas/glob, separator `/`)."""
-    depth = 0
-    expression = ""
-    for part in _GLOB.finditer(pattern):
-        match part.lastgroup:
-            case "any":
-                expression += ".*"
-            case "some":
-                expression += "[^/]*"
-            case "one":
-                expression += "[^/]"
-            case "set":
-                inside = part["set"].replace("\\", r"\\").replace("^", r"\^")
-                expression += f"[{'^' if part['negated'] else ''}{inside}]"
-            case "open":
-                depth += 1
-                expression += "(?:"
-            case "close" if depth:
-                depth -= 1
-                expression += ")"
-            case "comma" if depth:
-                expression += "|"
-            case _:
-                expression += re.escape(part["escaped"] or part[0])
-    return re.compile(expression, re.DOTALL)

@@ -1,8 +1,7 @@
-"""Pulumi property values: between the wire and Python, and compared with one another.
+"""Pulumi property values: conversion from and to protobuf, and comparison.
 
-A value is a plain Python value, or `UNKNOWN`, or `Secret(value)`. Assets and archives stay the objects that
-they are on the wire, signature and hash included, so that what comes in as an input goes out as the same
-output.
+A value is a plain Python value, `UNKNOWN`, or `Secret(value)`. An asset stays the map that it is in protobuf,
+with its signature and its hash, so that an input is returned as the same output.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from typing import Any, Final, TypeAlias
 
 from google.protobuf import struct_pb2
 
-# The protocol's magic strings: pulumi/pulumi, sdk/go/common/resource/{sig,plugin/rpc.go}.
+# Constants of the protocol: pulumi/pulumi, sdk/go/common/resource/{sig,plugin/rpc.go}.
 SIGNATURE: Final = "4dabf18193072939515e22adb298388d"
 SECRET: Final = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a signature
 ASSET: Final = "c44067f5952c0a294b673a41bacd8c17"
-ARCHIVE: Final = "0def7320c3a5731c473e5ecbe6d01bc7"
 UNKNOWN_STRING: Final = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 UNKNOWNS: Final = frozenset(
     {
@@ -35,17 +33,18 @@ UNKNOWNS: Final = frozenset(
 
 
 class Unknown(Enum):
-    """The value that a preview does not know yet."""
+    """The type of `UNKNOWN`."""
 
     UNKNOWN = "unknown"
 
 
 UNKNOWN: Final = Unknown.UNKNOWN
+"""A value that is not known during a preview."""
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A value that the engine encrypts in the state and hides in what it prints."""
+    """A value that the engine encrypts in the state and hides in its output."""
 
     value: Value
 
@@ -55,7 +54,7 @@ Properties: TypeAlias = dict[str, Value]
 
 
 def read(message: struct_pb2.Struct) -> Properties:
-    """The properties in a protobuf message; nulls are left out, as by the official plugin."""
+    """Returns the properties in a protobuf message; nulls are left out, as by the official plugin."""
     fields = ((name, _read(value)) for name, value in message.fields.items())
     return {name: value for name, value in fields if value is not None}
 
@@ -77,12 +76,12 @@ def _read(message: struct_pb2.Value) -> Value:
 
 
 def write(properties: Mapping[str, Value]) -> struct_pb2.Struct:
-    """The protobuf message of some properties."""
+    """Returns the protobuf message of some properties."""
     fields = {name: _write(value) for name, value in properties.items() if value is not None}
     return struct_pb2.Struct(fields=fields)
 
 
-def _write(value: Value) -> struct_pb2.Value:  # noqa: PLR0911 - one for each kind
+def _write(value: Value) -> struct_pb2.Value:  # noqa: PLR0911 - one for each type
     match value:
         case None:
             return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
@@ -103,8 +102,8 @@ def _write(value: Value) -> struct_pb2.Value:  # noqa: PLR0911 - one for each ki
             return struct_pb2.Value(struct_value=write(value))
 
 
-def reveal(value: Value) -> Any:  # noqa: ANN401 - what is inside depends on the property
-    """The plain value under any secret marks."""
+def reveal(value: Value) -> Any:  # noqa: ANN401 - the type depends on the property
+    """Returns the plain value without secret marks."""
     match value:
         case Secret():
             return reveal(value.value)
@@ -116,7 +115,7 @@ def reveal(value: Value) -> Any:  # noqa: ANN401 - what is inside depends on the
 
 
 def secret_strings(value: Value, *, hidden: bool = False) -> Iterator[str]:
-    """Every string that is marked secret somewhere in a value."""
+    """Yields every string inside a value that is marked secret."""
     match value:
         case Secret():
             yield from secret_strings(value.value, hidden=True)
@@ -130,27 +129,26 @@ def secret_strings(value: Value, *, hidden: bool = False) -> Iterator[str]:
             yield value
 
 
-def is_asset(value: Value) -> bool:
-    """Whether a value is an asset or an archive."""
-    return isinstance(value, dict) and value.get(SIGNATURE) in {ASSET, ARCHIVE}
+def _is_asset(value: Mapping[str, Value]) -> bool:
+    return value.get(SIGNATURE) == ASSET and "hash" in value
 
 
 def same(old: Value, new: Value) -> bool:
-    """Whether two values are equal; 1 and true are not, and an asset is its hash, wherever its file lies."""
+    """Whether two values are equal. 1 and true are not equal; assets are, if their hashes are."""
     match old, new:
         case Secret(), Secret():
             return same(old.value, new.value)
         case list(), list():
             return len(old) == len(new) and all(map(same, old, new))
-        case dict(), dict() if is_asset(old) and is_asset(new) and old.get("hash") and new.get("hash"):
-            return (old[SIGNATURE], old["hash"]) == (new[SIGNATURE], new["hash"])
+        case dict(), dict() if _is_asset(old) and _is_asset(new):
+            return old["hash"] == new["hash"]
         case dict(), dict():
             return old.keys() == new.keys() and all(same(item, new[name]) for name, item in old.items())
     return type(old) is type(new) and old == new
 
 
 class Change(Enum):
-    """What happened to one property."""
+    """What has happened to one property, as `PropertyDiff.Kind` names it."""
 
     ADD = "add"
     DELETE = "delete"
@@ -158,7 +156,7 @@ class Change(Enum):
 
 
 def changes(old: Value, new: Value, path: str = "") -> dict[str, Change]:
-    """The paths at which two values differ, as `environment.A` or `triggers[0]`; a secret is one value."""
+    """Returns the paths that differ, such as `environment.A` and `triggers[0]`; a secret is one value."""
     found: dict[str, Change] = {}
     match old, new:
         case list(), list():
@@ -168,7 +166,7 @@ def changes(old: Value, new: Value, path: str = "") -> dict[str, Change]:
                 found[f"{path}[{index}]"] = Change.ADD
             for index in range(len(new), len(old)):
                 found[f"{path}[{index}]"] = Change.DELETE
-        case dict(), dict() if not (is_asset(old) or is_asset(new)):
+        case dict(), dict() if not (_is_asset(old) or _is_asset(new)):
             for name in old.keys() | new.keys():
                 step = _step(path, name)
                 if name not in old:

@@ -1,130 +1,110 @@
-"""The life of each resource: what diff, create, update, delete and invoke do, apart from the protocol."""
+"""What diff, create, update and delete do with each resource, apart from the protocol."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
-from typing import Final
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
 
-from . import schema
-from .output import Log, Output
-from .properties import (
-    ARCHIVE,
-    SIGNATURE,
-    UNKNOWN,
-    Change,
-    Properties,
-    Secret,
-    Value,
-    changes,
-    reveal,
-    same,
-)
+from .check import COPY_TO_REMOTE, LOCAL_COMMAND, REMOTE_COMMAND
+from .properties import UNKNOWN, Change, Properties, Value, changes, reveal, same
 
-COMMANDS: Final = frozenset({schema.LOCAL_COMMAND, schema.REMOTE_COMMAND})
-PREVIOUS: Final = {"stdout": "PULUMI_COMMAND_STDOUT", "stderr": "PULUMI_COMMAND_STDERR"}
+# `local`, `remote` and `output` are imported where a command runs, because an update without changes needs
+# none of them, and the SSH library takes 0.2 s.
+
+COMMANDS: Final = frozenset({LOCAL_COMMAND, REMOTE_COMMAND})
+OUTPUTS: Final = ("stdout", "stderr")
+
+Show: TypeAlias = Callable[[str], Awaitable[None]]
+"""Shows a message beside the resource while it is being changed."""
+
+
+class CommandError(Exception):
+    """A command or a copy that could not be started, or that failed."""
 
 
 def diff(
-    token: str, old_inputs: Properties, state: Properties, inputs: Properties, ignored: list[str]
-) -> dict[str, tuple[Change, bool]]:
-    """What changed between two sets of inputs, and whether it forces a replacement.
-
-    Only a whole property is looked up among those that replace, as officially: of `triggers`, that the list
-    comes or goes. A change inside it replaces too, by the SDK's `replace_on_changes=["triggers[*]"]`.
-    """
+    old_inputs: Properties, state: Properties, inputs: Properties, ignored: list[str]
+) -> dict[str, Change]:
+    """Returns the paths at which the inputs differ; `ignored` properties stay as they are in the state."""
     kept = {name: state[name] for name in ignored if name in state}
     inputs = {name: value for name, value in (inputs | kept).items() if not name.startswith("__")}
-    specs = schema.RESOURCES[token].inputs
-    return {
-        path: (change, token == schema.COPY_FILE or specs.get(path, {}).get("replaceOnChanges", False))
-        for path, change in changes(old_inputs, inputs).items()
-    }
+    return changes(old_inputs, inputs)
 
 
 async def create(
-    token: str, name: str, inputs: Properties, *, preview: bool, log: Log
+    token: str, name: str, inputs: Properties, *, preview: bool, show: Show
 ) -> tuple[str, Properties]:
-    """Create a resource: its id and its state. A command that fails leaves nothing behind."""
-    if token not in COMMANDS:
+    """Creates a resource and returns its ID and its state."""
+    if token == COPY_TO_REMOTE:
         if preview:
             return "", inputs
-        await _copy(token, inputs, log)
-        return secrets.token_hex(4), inputs
-    identity = name + secrets.token_hex(4)
+        await _copy(inputs, show)
+        return os.urandom(4).hex(), inputs
+    identity = name + os.urandom(4).hex()
     if preview:
-        return identity, inputs | dict.fromkeys(schema.OUTPUT, UNKNOWN)
-    outputs: Properties = dict.fromkeys(schema.OUTPUT, "")
+        return identity, inputs | dict.fromkeys(OUTPUTS, UNKNOWN)
+    outputs: Properties = dict.fromkeys(OUTPUTS, "")
     if "create" in inputs:
-        outputs |= await _run(token, inputs, "create", outputs, log)
+        outputs = await _run(token, inputs, "create", outputs, show)
     return identity, inputs | outputs
 
 
-async def update(token: str, state: Properties, inputs: Properties, *, preview: bool, log: Log) -> Properties:
-    """Update a resource to new inputs: its new state."""
-    if token not in COMMANDS:
-        if not preview and _needs_copy(state, inputs):
-            await _copy(token, inputs, log)
+async def update(
+    token: str, state: Properties, inputs: Properties, *, preview: bool, show: Show
+) -> Properties:
+    """Updates a resource and returns its new state."""
+    if token == COPY_TO_REMOTE:
+        # As with the official plugin, another connection alone is no reason to copy again.
+        if not preview and not all(_equal(state, inputs, name) for name in ("source", "remotePath")):
+            await _copy(inputs, show)
         return inputs
-    names = schema.RESOURCES[token].outputs
-    outputs = dict.fromkeys(schema.OUTPUT, "") | {name: state[name] for name in names if name in state}
+    outputs: Properties = {name: state.get(name, "") for name in OUTPUTS}
     if preview:
-        before = {name: value for name, value in state.items() if name not in names}
-        return inputs | (outputs if same(before, inputs) else dict.fromkeys(outputs, UNKNOWN))
+        before = {name: value for name, value in state.items() if name not in OUTPUTS}
+        return inputs | (outputs if same(before, inputs) else dict.fromkeys(OUTPUTS, UNKNOWN))
     command = "update" if "update" in inputs else "create"
     if command in inputs:
-        outputs |= await _run(token, inputs, command, outputs, log)
+        outputs = await _run(token, inputs, command, outputs, show)
     return inputs | outputs
 
 
-async def delete(token: str, state: Properties, log: Log) -> None:
-    """Delete a resource: run its `delete` command; copied files stay where they are."""
+async def delete(token: str, state: Properties, show: Show) -> None:
+    """Runs the `delete` command of a resource; a copied file stays."""
     if token in COMMANDS and "delete" in state:
-        await _run(token, state, "delete", state, log)
+        await _run(token, state, "delete", state, show)
 
 
-async def run(arguments: Properties, log: Log) -> Properties:
-    """`local.run`: run a command, in a preview too."""
-    return arguments | await _run(schema.LOCAL_RUN, arguments, "command", {}, log)
+def _equal(state: Properties, inputs: Properties, name: str) -> bool:
+    return same(reveal(state.get(name)), reveal(inputs.get(name)))
 
 
 async def _run(
-    token: str, inputs: Properties, command: str, old: Mapping[str, Value], log: Log
+    token: str, inputs: Properties, command: str, old: Mapping[str, Value], show: Show
 ) -> Properties:
-    """Run one command of a resource: its new outputs."""
+    """Runs one command of a resource and returns its outputs."""
+    from .output import Output  # noqa: PLC0415
+
     previous: dict[str, str] = {}
     if reveal(inputs.get("addPreviousOutputInEnv")) is not False:
-        previous = {variable: text for name, variable in PREVIOUS.items() if (text := reveal(old.get(name)))}
-    async with Output(inputs, log) as output:
-        if token == schema.REMOTE_COMMAND:
-            # Imported here because asyncssh takes 0.2 s, which an update without changes does not need.
+        # PULUMI_COMMAND_STDOUT and PULUMI_COMMAND_STDERR; a variable whose output is empty is not set.
+        previous = {
+            f"PULUMI_COMMAND_{name.upper()}": text for name in OUTPUTS if (text := reveal(old.get(name)))
+        }
+    async with Output(inputs, show) as output:
+        if token == REMOTE_COMMAND:
             from . import remote  # noqa: PLC0415
 
-            await remote.run(inputs, command, previous, output=output, log=log)
-            return output.outputs
-        from . import local  # noqa: PLC0415
+            await remote.run(inputs, command, previous, output, show)
+        else:
+            from . import local  # noqa: PLC0415
 
-        await local.run(inputs, command, previous, output)
-        return output.outputs | local.collect(inputs)
-
-
-def _needs_copy(state: Properties, inputs: Properties) -> bool:
-    """Whether an update copies again: not for another connection alone, as officially."""
-    return any(
-        not same(Secret(state.get(name)), Secret(inputs.get(name))) for name in ("source", "remotePath")
-    )
+            await local.run(inputs, command, previous, output)
+        return output.outputs
 
 
-async def _copy(token: str, inputs: Properties, log: Log) -> None:
-    from . import remote, upload  # noqa: PLC0415
+async def _copy(inputs: Properties, show: Show) -> None:
+    from . import remote  # noqa: PLC0415
 
-    endpoint = remote.Endpoint.of(inputs["connection"])
-    remote_path: str = reveal(inputs["remotePath"])
-    if token == schema.COPY_FILE:
-        await upload.copy_file(endpoint, reveal(inputs["localPath"]), remote_path, log)
-        return
-    source = reveal(inputs["source"])
-    if source.get("path"):
-        await upload.copy_path(endpoint, source["path"], remote_path, log)
-    elif source[SIGNATURE] != ARCHIVE:
-        await upload.copy_text(endpoint, source.get("text", ""), remote_path, log)
+    plain = reveal(inputs)
+    await remote.copy(plain["connection"], plain["source"]["path"], plain["remotePath"], show)

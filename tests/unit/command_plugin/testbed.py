@@ -1,4 +1,4 @@
-"""What a plugin is tried against: an engine that keeps what is logged, and a real sshd on loopback."""
+"""What a plugin is tested with: an engine that records its log, and an sshd on loopback."""
 
 from __future__ import annotations
 
@@ -22,29 +22,27 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, prov
 
 SSHD: Final = "/usr/sbin/sshd"
 OPTIONS: Final = [("grpc.max_receive_message_length", 400 * 1024 * 1024)]
-BOUND: Final = 10.0
+LIMIT_S: Final = 10.0
 
 
-def until(condition: Callable[[], bool], what: str, bound: float = BOUND) -> None:
-    """Wait for a condition, at most so many seconds."""
-    end = time.monotonic() + bound
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Waits until a condition holds; raises TimeoutError."""
+    end = time.monotonic() + LIMIT_S
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {bound:g} s")
+            raise TimeoutError(f"{what}: not within {LIMIT_S:g} s")
         time.sleep(0.02)
 
 
 class Message(NamedTuple):
-    """One message that the plugin sent to the engine's log."""
+    """A message that the plugin has sent to the engine."""
 
-    severity: str
     text: str
     urn: str
-    passing: bool
 
 
 class Engine(engine_pb2_grpc.EngineServicer):
-    """The part of the engine that plugins talk to: its log."""
+    """The part of the engine that plugins call: its log."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -53,25 +51,19 @@ class Engine(engine_pb2_grpc.EngineServicer):
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
-    def Log(  # noqa: N802 - named by the protocol
+    def Log(  # noqa: N802 - the protocol names it
         self, request: engine_pb2.LogRequest, context: grpc.ServicerContext
     ) -> Empty:
-        """Keep a message."""
-        severity = engine_pb2.LogSeverity.Name(request.severity).lower()
-        self.messages.append(Message(severity, request.message, request.urn, request.ephemeral))
+        """Records a message."""
+        self.messages.append(Message(request.message, request.urn))
         return Empty()
 
     def lines(self, urn: str) -> list[str]:
-        """The lines that were shown beside a resource while it ran."""
-        return [
-            line
-            for message in self.messages
-            if message.passing and message.urn == urn
-            for line in message.text.split("\n")
-        ]
+        """The lines that were shown beside a resource."""
+        return [line for message in self.messages if message.urn == urn for line in message.text.split("\n")]
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stops listening."""
         self._server.stop(0).wait()
 
 
@@ -80,11 +72,13 @@ class Plugin:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
         self.engine = Engine()
+        # without the ssh-agent of the person who runs the tests
+        own = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
         self.process = subprocess.Popen(
             [*command, self.engine.address],
             stdout=subprocess.PIPE,
             text=True,
-            env=_clean(os.environ | (environment or {})),
+            env={**own, **(environment or {})},
         )
         port = self.process.stdout.readline().strip() if self.process.stdout else ""
         if not port.isdigit():
@@ -94,7 +88,7 @@ class Plugin:
         configuration = provider_pb2.ConfigureRequest(
             acceptSecrets=True, acceptResources=True, sends_old_inputs=True, sends_old_inputs_to_delete=True
         )
-        self.stub.Configure(configuration, wait_for_ready=True, timeout=BOUND)
+        self.stub.Configure(configuration, wait_for_ready=True, timeout=LIMIT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -104,20 +98,15 @@ class Plugin:
     ) -> None:
         self.process.terminate()
         try:
-            self.process.wait(BOUND)
+            self.process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.engine.close()
 
 
-def _clean(environment: dict[str, str]) -> dict[str, str]:
-    """Without the tester's own SSH agent."""
-    return {name: value for name, value in environment.items() if name != "SSH_AUTH_SOCK"}
-
-
 class Sshd:
-    """Debian's sshd as a process of the tester's, in a directory of its own, with fresh keys."""
+    """An sshd that runs as the user of the tests, in a temporary directory with new keys."""
 
     def __init__(self, *options: str) -> None:
         if not Path(SSHD).exists():
@@ -127,27 +116,20 @@ class Sshd:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        for name, passphrase in (
-            ("host_key", ""),
-            ("key", ""),
-            ("locked_key", "open sesame"),
-            ("stranger", ""),
-        ):
+        for name, passphrase in (("host_key", ""), ("key", ""), ("locked_key", "phrase"), ("stranger", "")):
             keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(self.directory / name)]
             subprocess.run(keygen, check=True)
-        authorized = [self.read("key.pub"), self.read("locked_key.pub")]
-        (self.directory / "authorized_keys").write_text("".join(authorized))
         self.log = self.directory / "log"
         settings = [
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f"HostKey {self.directory}/host_key",
-            f"AuthorizedKeysFile {self.directory}/authorized_keys",
+            f"AuthorizedKeysFile {self.directory}/key.pub",
             f"PidFile {self.directory}/pid",
             "StrictModes no",
             "UsePAM no",
             "LogLevel VERBOSE",
-            "AcceptEnv GREETING",
+            "AcceptEnv PULUMI_COMMAND_STDOUT",
             "Subsystem sftp internal-sftp",
             *options,
         ]
@@ -157,30 +139,30 @@ class Sshd:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Starts it and waits until it listens."""
         self.process = subprocess.Popen(
             [SSHD, "-D", "-f", str(self.directory / "config"), "-E", str(self.log)]
         )
-        until(self._answers, f"sshd on port {self.port}")
+        until(self._listens, f"sshd on port {self.port}")
 
     def stop(self) -> None:
-        """Stop it; sessions that are open go on."""
+        """Stops it; open sessions stay open."""
         self.process.terminate()
         self.process.wait()
 
-    def _answers(self) -> bool:
+    def _listens(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"sshd ended: {self.log.read_text()}")
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
     def read(self, name: str) -> str:
-        """One of the files in its directory: `key`, `host_key.pub` and so on."""
+        """The text of a file in its directory: `key`, `host_key.pub` and so on."""
         return (self.directory / name).read_text()
 
     @property
     def connection(self) -> Properties:
-        """The `connection` property that logs in here, as Check leaves it."""
+        """The `connection` property that logs in here, as `Check` returns it."""
         return {
             "host": "127.0.0.1",
             "port": float(self.port),
