@@ -19,10 +19,10 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from . import VERSION, check, provider
 from .properties import read, write
+from .protocol import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 T = TypeVar("T")
 Context: TypeAlias = grpc.aio.ServicerContext
