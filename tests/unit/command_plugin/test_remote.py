@@ -112,15 +112,6 @@ def test_dial_cancelled(fresh_plugin: Plugin, sshd: Sshd) -> None:
         assert problem(call) == "cancelled while it ran"
 
 
-def test_dial_delays() -> None:
-    delays = []
-    delay = remote.FIRST_DELAY_S
-    for _ in range(10):
-        delays.append(delay)
-        delay = min(delay * remote.BACKOFF, remote.LONGEST_DELAY_S)
-    assert 10 < sum(delays) < 15
-
-
 @contextmanager
 def listening_once(banner: bytes) -> Iterator[int]:
     """A server that sends something to its first client and closes the connection."""
