@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pulumi
+from pulumi import RunError
 from pulumi.runtime.config import CONFIG
 
 from components.calico.component import CalicoNetwork
@@ -16,9 +17,14 @@ from components.services.service import services_ready
 from components.services.ssh_box import SshBox
 from components.shared.secrets import CertificateAuthority
 from config import model as sections
+from config.loading import ConfigError, load
 
 stack = pulumi.get_stack()
-config = sections.load(CONFIG.get(), f"Pulumi.{stack}.yaml")
+try:
+    config = load(CONFIG.get(), f"Pulumi.{stack}.yaml")
+except ConfigError as error:
+    # Pulumi prints the message of a RunError without a traceback.
+    raise RunError(str(error)) from None
 
 hosts = Hosts("hosts", config.hosts, sections.components(config))
 authority = CertificateAuthority("authority", f"calico-lab {stack}")

@@ -1,4 +1,4 @@
-"""What a field of the config accepts, in words: read from the JSON Schema of its model. Pure."""
+"""Describes what a field of the config accepts, from the JSON Schema of its model. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ FORMATS = {
 
 
 def accepted(field: Schema) -> str:
-    """What a field accepts, in words; choices are in backticks."""
+    """Returns what a field accepts, as text; choices are in backticks."""
     if "$ref" in field:
         return "a map, see below"
     if options := field.get("anyOf") or field.get("oneOf"):
@@ -27,14 +27,14 @@ def accepted(field: Schema) -> str:
 
 
 def field_at(schema: Schema, location: Sequence[int | str]) -> Schema | None:
-    """Find a field.
+    """Find the schema of a field.
 
     Args:
-        schema: That of the whole config.
-        location: The keys and, in lists, the numbers that lead to it.
+        schema: The schema of the whole config.
+        location: The path of the field: keys, and indexes of lists.
 
     Returns:
-        Its schema; None where the config has no such field.
+        The schema of the field; None when the config has no such field.
     """
     found = [schema]
     for step in location:
@@ -44,7 +44,7 @@ def field_at(schema: Schema, location: Sequence[int | str]) -> Schema | None:
 
 
 def values(field: Schema) -> Schema:
-    """The schema of a map's values; its names may be bound to a pattern."""
+    """Returns the schema of the values of a map, whose names may have a pattern."""
     found: object = field.get("additionalProperties") or next(
         iter(field.get("patternProperties", {}).values()), {}
     )

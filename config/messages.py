@@ -1,7 +1,7 @@
-"""What is wrong in the config, a line for each problem: `<path>: <value>: <problem>; <what is accepted>`.
+"""Turns validation errors into lines: `<path>: <value>: <problem>; <what is accepted>`.
 
-Owes: no line is longer than a screen's or breaks it, whatever the file holds: of a value it quotes the
-beginning, and control characters are escaped.
+Lines have a maximum length and no control characters, whatever the file holds, because they are printed to a
+terminal: long values are cut, and control characters are escaped.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,54 +12,54 @@ from pydantic import BaseModel, ValidationError
 from config.accepted import Schema, accepted, field_at
 
 VALUE = 60
-"""Characters that are quoted of a value, or of a key, at the most."""
+"""Maximum number of characters of a value or a key in a message."""
 MESSAGE = 400
-"""Characters of a problem's line at the most."""
+"""Maximum number of characters of a line."""
 ELLIPSIS = "…"
-# Pydantic's own marks in a location: the name of a map's key, and that of a branch of a union.
+# Pydantic marks the key of a map in a location with this word.
 _KEY = "[key]"
 _PROVIDERS = ("docker", "existing")
 
 
 def shortened(text: str, limit: int) -> str:
-    """The beginning of a text, on one line, and nothing in it that a terminal would obey."""
+    """Returns a text cut to `limit` characters, with control characters escaped."""
     start = text if len(text) <= limit else text[: limit - 1] + ELLIPSIS
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
 
 
 def quoted(value: object) -> str:
-    """A value as a message shows it: the beginning of a text, and of what holds others only the kind."""
+    """Returns a value as a message shows it: text is cut, and of a map or list only the type is shown."""
     if isinstance(value, Mapping):
         return "a map" if value else "an empty map"
     if isinstance(value, str):
         return repr(shortened(value, VALUE)).replace("\\\\", "\\")
     if isinstance(value, Sequence):
         return "a list" if value else "an empty list"
-    # As the file has it.
+    # As YAML writes them.
     words = {True: "true", False: "false", None: "null"}
     return words[value] if value is None or isinstance(value, bool) else shortened(str(value), VALUE)
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Say what is wrong, a sentence for each problem.
+    """Return one line for each problem.
 
     Args:
-        error: What the model said of the file.
+        error: The validation error of the file.
         model: The model of the whole config.
     """
     schema = model.model_json_schema(by_alias=True)
     details = [{**detail, "loc": _location(detail)} for detail in error.errors(include_url=False)]
-    told = [_sentence(detail, schema) for detail in details if not _is_beside(detail, details)]
-    # The branches of a union say the same.
-    return list(dict.fromkeys(told))
+    lines = [_sentence(detail, schema) for detail in details if not _is_other_branch(detail, details)]
+    # Two branches of a union can give the same line.
+    return list(dict.fromkeys(lines))
 
 
 def _location(detail: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """Where the value stands in the file."""
+    """Returns the path of the value in the file, without the names of the union's branches."""
     location = tuple(detail["loc"])
     if location[:1] == ("hosts",) and location[1:2] and location[1] in _PROVIDERS:
         location = (location[0], *location[2:])
-    # The last step of an unknown key is that key, whatever it looks like.
+    # For an unknown key the last step is that key, also when it looks like a branch.
     last = len(location) - (detail["type"] == "extra_forbidden")
     return tuple(
         step for index, step in enumerate(location) if index >= last or not _is_branch(step) or step == _KEY
@@ -70,8 +70,8 @@ def _is_branch(step: int | str) -> bool:
     return isinstance(step, str) and step.endswith("]") and "[" in step
 
 
-def _is_beside(detail: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether it is about a branch of a union, and another branch came further: that one was meant."""
+def _is_other_branch(detail: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether another branch of the union has an error deeper in the value, so that one was meant."""
     location = detail["loc"]
     return detail["type"] == "literal_error" and any(
         len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in details
@@ -89,18 +89,18 @@ def _sentence(detail: Mapping[str, Any], schema: Schema) -> str:
         case "union_tag_not_found":
             return f"{path}.provider: this key is required"
         case "union_tag_invalid":
-            said = f"{path}.provider: {quoted(context['tag'])}: must be one of {', '.join(_PROVIDERS)}"
+            line = f"{path}.provider: {quoted(context['tag'])}: must be one of {', '.join(_PROVIDERS)}"
         case "at":
-            said = f"{path}.{context['path']}: {quoted(context['value'])}: {context['problem']}"
+            line = f"{path}.{context['path']}: {quoted(context['value'])}: {context['problem']}"
         case "value_error" if isinstance(detail["input"], dict | list):
-            said = f"{path}: {context['error']}"
+            line = f"{path}: {context['error']}"
         case "value_error":
-            said = f"{path}: {quoted(detail['input'])}: {context['error']}"
+            line = f"{path}: {quoted(detail['input'])}: {context['error']}"
         case "string_pattern_mismatch" if location[-1] == _KEY:
-            said = f"{path}: {quoted(detail['input'])}: must be a name like `{context['pattern']}`"
+            line = f"{path}: {quoted(detail['input'])}: must be a name like `{context['pattern']}`"
         case _:
-            said = f"{path}: {quoted(detail['input'])}: must be {_words(field_at(schema, location))}"
-    return said
+            line = f"{path}: {quoted(detail['input'])}: must be {_words(field_at(schema, location))}"
+    return line
 
 
 def _words(field: Schema | None) -> str:

@@ -1,39 +1,38 @@
-"""The ports of the lab's own programs on its hosts, and which of them the config gives to two programs.
+"""The ports on which the lab's programs listen on a host, and the check that no two have the same. Pure.
 
-A port number is given once on a host, whatever address its program listens at: firewall rules name ports and
-not the programs behind them, so a rule about one would be about the other, too. Pure.
+Two programs may not share a port number, also at different addresses, because firewall rules match ports
+and not addresses.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from components.calico.flows import BGP_PORT, DRIVER_PORT, FELIX_PORT, VXLAN_PORT, WIREGUARD_PORT
 from components.etcd.rendering import METRICS_PORT
 from components.hosts.config import ExistingHosts
 from components.shared.section import listed
-
-if TYPE_CHECKING:
-    from config.model import LabConfig
+from config.model import LabConfig
 
 LOOPBACK = "127.0.0.1"
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared, not listened at
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - only compared
 SSH, SSH_PORT = "SSH", 22
 
 
 class Listener(NamedTuple):
-    """A program of the lab that has a port on a host."""
+    """A port on which a program of the lab listens on a host."""
 
     owner: str
+    """The program, for messages."""
     port: int
     addresses: tuple[str, ...]
-    """Where it listens."""
+    """The addresses at which it listens."""
     key: str = ""
-    """Where the port stands in the config; empty for one that is fixed."""
+    """The path of the port in the config; empty for a fixed port."""
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
-def listeners(config: "LabConfig", host: str) -> list[Listener]:
-    """The table: what the lab listens for on a host, what cannot be changed first."""
+def listeners(config: LabConfig, host: str) -> list[Listener]:
+    """Returns the ports of a host."""
     own = str(config.hosts.members[host].address)
     every, loopback = (EVERY_ADDRESS,), (LOOPBACK,)
     etcd, network, proxy = config.etcd, config.network, config.proxy
@@ -60,21 +59,21 @@ def listeners(config: "LabConfig", host: str) -> list[Listener]:
     return table
 
 
-def collisions(config: "LabConfig") -> Iterator[str]:
-    """Say which ports of the config another program of the lab has, once for each value in it."""
-    told: set[str] = set()
+def collisions(config: LabConfig) -> Iterator[str]:
+    """Yields a problem for each port in the config that another program of the lab has."""
+    reported: set[str] = set()
     for host in config.hosts.members:
-        # What is fixed has its port before what the config gives one to.
+        # Fixed ports first, because only a port in the config can be changed.
         table = sorted(listeners(config, host), key=lambda listener: bool(listener.key))
         first: dict[tuple[str, int], Listener] = {}
         for listener in table:
             owner = first.setdefault((listener.protocol, listener.port), listener)
-            if owner is listener or listener.key in told:
+            if owner is listener or listener.key in reported:
                 continue
-            told.add(listener.key)
+            reported.add(listener.key)
             where = f"{owner.key} on {host}" if owner.key else f"on {host}"
-            others = sorted({other.port for other in table if other.protocol == listener.protocol})
+            taken = sorted({other.port for other in table if other.protocol == listener.protocol})
             yield (
                 f"{listener.key}: {listener.port}: is the port of {owner.owner} ({where}); must be another "
-                f"than {listed(others)}"
+                f"than {listed(taken)}"
             )

@@ -1,7 +1,7 @@
-"""Where in the config's file a value stands, so that a message about it can give the line.
+"""Finds the line of a value in the config file, for messages.
 
-Pulumi gives the program the values and not the file, and the file may be another than the stack's own
-(`--config-file`). So a line is given only where the file has the same section as the program was given.
+Pulumi gives the program values and no file name, and the file can be another one (`--config-file`). So a line
+is returned only when the section in the file equals the section that the program received.
 """
 
 import re
@@ -15,16 +15,17 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 def line_of(file: Path, namespace: str, document: Mapping[str, Any], path: str) -> int | None:
-    """Find the line of a value in a stack's config file.
+    """Find the line of a value in the config file of a stack.
 
     Args:
-        file: The file; it need not be there.
-        namespace: What stands in front of a section's name in the file.
-        document: The sections as the program was given them.
-        path: The value's place, like `firewall.policies.web.rules[0].ports`.
+        file: The file; it may be absent.
+        namespace: The prefix of the sections in the file.
+        document: The sections that the program received.
+        path: The path of the value, like `firewall.policies.web.rules[0].ports`.
 
     Returns:
-        The line, from 1, of the value or of what it would stand in; None where the file does not have it.
+        The line, from 1, of the value or, when it is missing, of the nearest key above it. None when the
+        file has another section or cannot be read.
     """
     section = path.partition(".")[0]
     try:
@@ -49,7 +50,7 @@ def _steps(path: str) -> list[str]:
 
 
 def _child(node: yaml.Node | None, key: str) -> tuple[int, yaml.Node] | None:
-    """The line of a key, or of an item of a list, and what it holds."""
+    """Returns the line and the value of a key of a map or of an item of a list."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if name.value == key:

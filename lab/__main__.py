@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import click
 from rich.console import Console, RenderableType
 
-from config.model import ConfigError
+from config.loading import ConfigError
 from diagnosis import status
 from diagnosis.trace import ends, hops, told, walk
 from diagnosis.trace.loss import loss

@@ -16,7 +16,8 @@ import yaml
 from components.firewall.rules.lab import lab_of
 from components.firewall.rules.resolve import OPERATOR, resolve
 from components.hosts import remote
-from config.model import LabConfig, load
+from config.loading import load
+from config.model import LabConfig
 from diagnosis import packet_trace as trace
 from diagnosis.explanation import Counter, Explanation, Step, end_of, explain, read_counters, read_trace
 from workspace.outputs import PROJECT, Outputs, StackError

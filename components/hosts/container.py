@@ -57,12 +57,6 @@ def interface_in(network: IPv4Network, routes: str) -> str | None:
     return None
 
 
-def total_memory(meminfo: str) -> int:
-    """Total memory in MiB, from the text of `/proc/meminfo` (proc_meminfo(5))."""
-    fields = dict(line.split(":", 1) for line in meminfo.splitlines())
-    return int(fields["MemTotal"].split()[0]) // 1024
-
-
 def fingerprint(public_key: str) -> str:
     """The SHA-256 fingerprint of an OpenSSH public key, as `ssh-keygen -l` prints it, without `SHA256:`."""
     digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()

@@ -9,7 +9,7 @@ import pytest
 from bench.guests import guests
 from components.calico import settings as mode
 from components.hosts.config import ExistingHosts
-from config.model import load
+from config.loading import load
 from diagnosis import status
 from lab import doctor
 from tests.live.apart import Apart

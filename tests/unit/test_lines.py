@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.model import ConfigError, load
+from config.loading import ConfigError, load
 from config.positions import line_of
 
 PROJECT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from components.calico import settings as mode
 from components.hosts import config as hosts_config
 from components.hosts import remote
-from config.model import LabConfig, load
+from config.loading import load
+from config.model import LabConfig
 from diagnosis import status
 from lab import __main__ as command
 from lab import doctor, why
