@@ -1,53 +1,100 @@
-"""Writes docs/config.md from the config's models: `python -m config.reference`.
+"""Generates docs/config.md and config/schema.json from the models: `python -m config.reference`.
 
-The models are the documentation, so the table cannot say anything else than what is accepted; a test compares
-the file with what this module renders.
+A test compares both files with what this module renders, so they always agree with what is accepted.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from config.accepted import Schema, accepted, values
 from config.model import NAMESPACE, LabConfig
 
-FILE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
+ROOT = Path(__file__).resolve().parents[1]
 INTRODUCTION = f"""\
 # The lab's config
 
-`Pulumi.<stack>.yaml` describes a lab, and `Pulumi.lab.yaml` the original one. This file is generated from the
-models in `config/` and `components/` by `make docs`. What is not in these tables is refused, together with
-everything else that is wrong, before anything is touched: the message has the path, the value, and what would
-be accepted.
+`Pulumi.<stack>.yaml` describes a lab; `Pulumi.lab.yaml` describes the original one. `make docs` generates
+this file from the models in `config/` and `components/`, and `config/schema.json` for editors that use
+yaml-language-server. Keys that are not in these tables are refused. All problems of a file are reported
+together, before anything is changed: each with its path, its value, and what is accepted.
 
-A section is a key of its own in the file, `{NAMESPACE}:<section>`; a value can also be set by its path:
+Each section is a key of its own in the file, `{NAMESPACE}:<section>`. A value can be set by its path:
 
     pulumi config set --path '{NAMESPACE}:proxy.port' 8080
 """
 
 
 def render() -> str:
-    """The whole of docs/config.md."""
+    """Returns the text of docs/config.md."""
     schema = LabConfig.model_json_schema(by_alias=True)
     definitions: Mapping[str, Schema] = schema["$defs"]
     required = schema.get("required", [])
     texts = [INTRODUCTION]
     for section, field in schema["properties"].items():
-        needed = "" if section in required else " May be left out."
-        texts.append(f"## `{NAMESPACE}:{section}`\n\n{_description(field)}{needed}\n")
+        optional = "" if section in required else " This section is optional."
+        texts.append(f"## `{NAMESPACE}:{section}`\n\n{_description(field)}{optional}\n")
         for path, model in _models(section, field, definitions):
             texts.append(_table(path, model))
     return "\n".join(texts)
 
 
+def render_schema() -> str:
+    """Returns the JSON Schema of a stack's file, for editors.
+
+    It is draft 07, because every version of yaml-language-server reads that. Checks across sections are
+    not in it.
+    """
+    model = LabConfig.model_json_schema(by_alias=True, schema_generator=_InputSchema)
+    document = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Pulumi.<stack>.yaml of Calico Lab",
+        "type": "object",
+        "required": ["config"],
+        "properties": {
+            "config": {
+                "type": "object",
+                "required": [f"{NAMESPACE}:{section}" for section in model["required"]],
+                "properties": {f"{NAMESPACE}:{key}": field for key, field in model["properties"].items()},
+                # Settings of Pulumi's own plugins, such as docker:host.
+                "patternProperties": {f"^(?!{NAMESPACE}:)": {}},
+                "additionalProperties": False,
+            }
+        },
+        "$defs": model["$defs"],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+FILES = {ROOT / "docs" / "config.md": render, ROOT / "config" / "schema.json": render_schema}
+"""The generated files, and what renders each."""
+
+
+class _InputSchema(GenerateJsonSchema):
+    """Adds the short spellings that validators accept: an item for a list of one, a number for a port."""
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
+        """Returns the schema of a field whose validator runs before the check of its type."""
+        described = super().function_before_schema(schema)
+        match described:
+            case {"type": "array", "items": item}:
+                return {"anyOf": [described, item]}
+            case {"type": "string", **other} if not other:
+                return {"type": ["string", "integer"]}
+        return described
+
+
 def _models(path: str, field: Schema, definitions: Mapping[str, Schema]) -> Iterator[tuple[str, Schema]]:
-    """The models under a field, each with the path at which it stands; the field's own come first."""
-    for place, name in _references(path, field):
+    """Yields the models under a field, each with its path; the model of the field itself comes first."""
+    for model_path, name in _references(path, field):
         model = definitions[name]
-        yield place, model
+        yield model_path, model
         for key, child in model.get("properties", {}).items():
-            yield from _models(f"{place}.{key}", child, definitions)
+            yield from _models(f"{model_path}.{key}", child, definitions)
 
 
 def _references(path: str, field: Schema) -> Iterator[tuple[str, str]]:
@@ -76,7 +123,7 @@ def _default(field: Schema) -> str:
     if value is None or value in ("", [], {}):
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
-    # A plain value is a whole document to YAML, and ends with a mark of that.
+    # YAML ends a document that is a plain value with the line '...'.
     return f"`{text.removesuffix('...' + chr(10)).strip()}`"
 
 
@@ -89,8 +136,9 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write the file."""
-    FILE.write_text(render())
+    """Write the files."""
+    for file, renders in FILES.items():
+        file.write_text(renders())
 
 
 if __name__ == "__main__":

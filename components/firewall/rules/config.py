@@ -329,7 +329,11 @@ def _members(values: Iterable[str]) -> tuple[str, ...]:
     return members
 
 
-SetMembers = Annotated[tuple[Place, ...], BeforeValidator(_from_file), AfterValidator(_members)]
+SetMembers = Annotated[
+    tuple[Place, ...],
+    BeforeValidator(_from_file, json_schema_input_type=tuple[Place, ...] | dict[Literal["file"], str]),
+    AfterValidator(_members),
+]
 
 
 class FirewallConfig(Section):
