@@ -1,5 +1,5 @@
 #!/bin/bash
-# Lint and types of all languages of the project.
+# Lint and types of all languages of the project, and who imports whom.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=env.sh
@@ -8,7 +8,8 @@ root=$PWD
 ruff check .
 ruff format --check .
 mypy .
-# As the toolchain builds: so what it has compiled is used again, and nothing outside go.sum is wanted.
+lint-imports --no-logo
+# The toolchain's own flags, so that its compiled packages are used again, and no module outside go.sum is needed.
 CGO_ENABLED=0 GOFLAGS=$(python3 -c 'from toolchain import golang; print(*golang.FLAGS)')
 export CGO_ENABLED GOFLAGS
 git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init 'components/*/scripts/*ctl' | xargs -0 shellcheck

@@ -1,0 +1,34 @@
+"""Packages hold no logic in `__init__.py`; lint-imports checks who may import whom (pyproject.toml)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+# It checks the version of Python, before a module is imported that an older Python cannot parse.
+EXCEPTION = PROJECT / "workspace" / "__init__.py"
+FILES = sorted(
+    file
+    for folder in ("bench", "components", "config", "diagnosis", "lab", "toolchain", "workspace")
+    for file in (PROJECT / folder).rglob("__init__.py")
+    if file != EXCEPTION
+)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.parent.relative_to(PROJECT)))
+def test_package_init_has_no_logic(file: Path) -> None:
+    docstring, *statements = ast.parse(file.read_text()).body
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(docstring.value, ast.Constant)
+    for statement in statements:
+        assert isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement), ast.unparse(
+            statement
+        )
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is `__all__`, a constant, or the docstring of one."""
+    if isinstance(statement, ast.Assign):
+        return isinstance(statement.value, ast.Constant | ast.List | ast.Tuple)
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
