@@ -81,13 +81,8 @@ def project(step: Step, uv_program: Path, root: Path) -> None:
 def lock(step: Step, uv_program: Path, root: Path) -> None:
     """Pin anew what the `requirements.in` files allow."""
     for folder in (root, root / "toolchain" / "command-plugin"):
+        # Renovate repeats the command in the lock file's header, and wants an equal sign in the option.
         pins = ["pip", "compile", "--upgrade", "--generate-hashes", "--no-emit-index-url"]
-        names = [
-            "--custom-compile-command",
-            "make lock",
-            "--output-file",
-            "requirements.lock",
-            "requirements.in",
-        ]
-        step.run(f"pinning {folder.name}", uv_program, *pins, *names, cwd=folder, env=environment())
+        files = ["--output-file=requirements.lock", "requirements.in"]
+        step.run(f"pinning {folder.name}", uv_program, *pins, *files, cwd=folder, env=environment())
     step.result = "requirements.lock is written"
