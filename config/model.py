@@ -48,16 +48,21 @@ def names(config: LabConfig, lab: Lab) -> Names:
     others = {name: [host.address] for name, host in lab.others.items()}
     operator = [str(address) for address in lab.operator if address.version == 4]
     return Names(
-        services=("notebook", "sshBox"),
+        services=tuple(containers(config)),
         hosts=tuple(config.hosts.members),
         proxy=config.proxy.host,
         others={**others, "operator": operator},
     )
 
 
+def containers(config: LabConfig) -> dict[str, NotebookConfig | SshBoxConfig]:
+    """Returns the sections of the services that have an address on the network, by their keys in the file."""
+    return {"notebook": config.notebook, "sshBox": config.ssh_box}
+
+
 def services(config: LabConfig) -> dict[str, ServiceConfig]:
-    """Returns the sections of the services, by their keys in the file."""
-    return {"notebook": config.notebook, "sshBox": config.ssh_box, "proxy": config.proxy}
+    """Returns the sections of all services, by their keys in the file."""
+    return {**containers(config), "proxy": config.proxy}
 
 
 def components(config: LabConfig) -> dict[str, list[str]]:
@@ -76,5 +81,4 @@ def components(config: LabConfig) -> dict[str, list[str]]:
 
 def reserved(config: LabConfig) -> list[str]:
     """Returns the fixed addresses of the lab's services on the network."""
-    fixed = (config.notebook.address, config.ssh_box.address)
-    return [str(address) for address in fixed if address is not None]
+    return [str(service.address) for service in containers(config).values() if service.address is not None]

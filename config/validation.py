@@ -22,7 +22,7 @@ from components.firewall.rules.resolve import PolicyError
 from components.hosts.config import DockerHosts
 from components.services.config import NOTEBOOK_PORT
 from components.shared.section import listed
-from config.model import LabConfig, flows, names, reserved, services
+from config.model import LabConfig, containers, flows, names, reserved, services
 from config.ports import collisions
 
 
@@ -61,8 +61,7 @@ def _hosts_exist(config: LabConfig) -> Iterator[str]:
         (f"network.routeReflectors[{index}]", host)
         for index, host in enumerate(config.network.route_reflectors)
     ]
-    named += [("notebook.host", config.notebook.host), ("sshBox.host", config.ssh_box.host)]
-    named += [("proxy.host", config.proxy.host)]
+    named += [(f"{section}.host", service.host) for section, service in services(config).items()]
     for path, host in named:
         if host not in known:
             yield f"{path}: {host!r}: must be one of hosts.members ({listed(known)})"
@@ -70,12 +69,8 @@ def _hosts_exist(config: LabConfig) -> Iterator[str]:
 
 def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:
     hosts = config.network.hosts or tuple(config.hosts.members)
-    named = {
-        "notebook.host": config.notebook.host,
-        "sshBox.host": config.ssh_box.host,
-        # A host that is not on the network has no route to its containers.
-        "proxy.host": config.proxy.host,
-    }
+    # The proxy's host too, because a host that is not on the network has no route to its containers.
+    named = {f"{section}.host": service.host for section, service in services(config).items()}
     for index, host in enumerate(config.network.route_reflectors):
         named[f"network.routeReflectors[{index}]"] = host
     for path, host in named.items():
@@ -120,8 +115,8 @@ def _pool_is_large_enough(config: LabConfig) -> Iterator[str]:
 
 def _addresses_are_unique(config: LabConfig) -> Iterator[str]:
     taken: dict[IPv4Address, str] = {}
-    wanted = {"notebook.address": config.notebook.address, "sshBox.address": config.ssh_box.address}
-    for path, address in wanted.items():
+    for section, service in containers(config).items():
+        path, address = f"{section}.address", service.address
         if address is None:
             continue
         if address not in config.network.cidr:
