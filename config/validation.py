@@ -79,17 +79,17 @@ def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:
 
 
 def _networks_do_not_overlap(config: LabConfig) -> Iterator[str]:
-    containers = config.network.cidr
-    if isinstance(config.hosts, DockerHosts) and containers.overlaps(config.hosts.network):
+    pool = config.network.cidr
+    if isinstance(config.hosts, DockerHosts) and pool.overlaps(config.hosts.network):
         yield (
-            f"network.cidr: {containers}: overlaps hosts.network {config.hosts.network}; "
+            f"network.cidr: {pool}: overlaps hosts.network {config.hosts.network}; "
             "must be a private network of the containers' own"
         )
         return
     for name, member in config.hosts.members.items():
-        if member.address in containers:
+        if member.address in pool:
             yield (
-                f"network.cidr: {containers}: holds hosts.members.{name}.address {member.address}; "
+                f"network.cidr: {pool}: holds hosts.members.{name}.address {member.address}; "
                 "must be a private network of the containers' own"
             )
 

@@ -1,6 +1,10 @@
-"""Packages hold no logic in `__init__.py`; lint-imports checks who may import whom (pyproject.toml)."""
+"""The layout: packages without logic in `__init__.py`, and the paths in docs/architecture.md.
+
+lint-imports checks who may import whom (pyproject.toml).
+"""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -32,3 +36,12 @@ def _is_text(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.Assign):
         return isinstance(statement.value, ast.Constant | ast.List | ast.Tuple)
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def test_architecture_page_names_paths_that_exist() -> None:
+    text = (PROJECT / "docs" / "architecture.md").read_text()
+    paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", text)
+    assert len(paths) > 30
+    # `scripts/` and `units/` are folders of a component.
+    rooms = [PROJECT, PROJECT / "components", PROJECT / "components" / "etcd"]
+    assert [path for path in paths if not any((room / path).exists() for room in rooms)] == []
