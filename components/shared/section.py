@@ -1,8 +1,8 @@
-"""The base of every section of the lab's config, and the types of values that sections share.
+"""The base class of the config's sections, and the value types that sections share.
 
-A section is a frozen pydantic model whose keys are written in camelCase in `Pulumi.<stack>.yaml`. Unknown
-keys are refused, so that a misspelt key is an error and not a default. Every field carries a description:
-the reference table in `docs/config.md` is generated from the models.
+A section is a frozen pydantic model. Its keys are in camelCase in `Pulumi.<stack>.yaml`. Unknown keys are
+refused, because a misspelt key would otherwise be ignored. Every field has a description, from which
+`docs/config.md` and `config/schema.json` are generated.
 """
 
 import re
@@ -28,22 +28,22 @@ PRIVATE_NETWORKS = tuple(
         *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
         # Shared address space: RFC 6598, section 7. Benchmarks: RFC 2544, appendix C.
         *("100.64.0.0/10", "198.18.0.0/15"),
-        # Documentation: RFC 5737, section 3. Nobody is there, so a lab can have them.
+        # Documentation: RFC 5737, section 3. No host on the Internet has these addresses.
         *("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"),
     )
 )
-"""What nobody on the Internet has. A lab with another network cuts its hosts off from those who have it."""
+"""Networks that are not on the Internet. With another one, hosts could not reach its owners."""
 LINK_LOCAL = IPv4Network("169.254.0.0/16")
-"""RFC 3927. Calico's containers have their gateway there, 169.254.1.1."""
+"""RFC 3927. It contains 169.254.1.1, the gateway of Calico's containers."""
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
-"""RFC 791, section 3.2: no address of a host."""
+"""RFC 791, section 3.2: not an address of a host."""
 
 HOST_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 class Section(BaseModel):
-    """A part of the config file, immutable once it has been read."""
+    """A section of the config file; immutable."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -55,16 +55,16 @@ class Section(BaseModel):
 
 
 UNFIT = "unfit"
-"""The type of an error that says no more than that a field does not accept such a value."""
+"""Error type of a value of the wrong type; the message is what the field accepts."""
 
 
 def problem_at(path: str, value: object, problem: str) -> PydanticCustomError:
-    """Make the error about a value that stands deeper in a section than the validator that found it.
+    """Create the error for a value inside the value that a validator checks.
 
     Args:
-        path: Where it stands in the section.
+        path: The path of the value in the section.
         value: The value.
-        problem: What is wrong; what would be accepted.
+        problem: The problem, then what is accepted.
     """
     return PydanticCustomError(
         "at", "{path}: {value}: {problem}", {"path": path, "value": value, "problem": problem}
@@ -90,21 +90,21 @@ def _mac_address(value: str) -> str:
 
 
 def _number(value: object) -> object:
-    # Pydantic takes true for 1.
+    # Pydantic converts true to 1.
     if isinstance(value, bool):
         raise PydanticCustomError(UNFIT, "true and false are no numbers")
     return value
 
 
 def _text(value: object) -> object:
-    # An address is a number to ipaddress, too, and `true` is 0.0.0.1.
+    # ipaddress accepts numbers too, and `true` would be 0.0.0.1.
     if not isinstance(value, str | IPv4Address):
         raise PydanticCustomError(UNFIT, "an address is written as text")
     return value
 
 
 def _unicast(value: IPv4Address) -> IPv4Address:
-    # RFC 1112, section 4: those from 240.0.0.0 on are reserved; the last is the broadcast address.
+    # RFC 1112, section 4: addresses from 240.0.0.0 are reserved; the last one is the broadcast address.
     if value.is_multicast or value.is_loopback or value.is_reserved or value in _THIS_NETWORK:
         raise ValueError("must be a unicast IPv4 address such as 172.16.6.44")
     if value in LINK_LOCAL:
@@ -114,14 +114,14 @@ def _unicast(value: IPv4Address) -> IPv4Address:
 
 def _network(value: object) -> IPv4Network:
     try:
-        # ipaddress takes numbers, too, and masks in other spellings.
+        # ipaddress also accepts numbers and other forms of masks.
         return value if isinstance(value, IPv4Network) else IPv4Network(value if is_cidr(value) else "")
     except ValueError:
         raise ValueError("must be an IPv4 network without host bits, such as 172.16.6.0/24") from None
 
 
 def is_cidr(value: object) -> TypeGuard[str]:
-    """Whether a value is written like `172.16.6.0/24`."""
+    """Whether a value has the form `172.16.6.0/24`."""
     return isinstance(value, str) and re.fullmatch(r"[0-9.]+/[0-9]{1,2}", value) is not None
 
 
@@ -135,10 +135,10 @@ def _private_network(network: IPv4Network) -> IPv4Network:
 
 
 def expanded(path: Path) -> Path:
-    """A path whose `~` has become a folder.
+    """Returns a path with `~` or `~user` replaced by the home folder.
 
     Raises:
-        ValueError: Nobody has that name.
+        ValueError: There is no such user.
     """
     try:
         return path.expanduser()
@@ -147,22 +147,22 @@ def expanded(path: Path) -> Path:
 
 
 def listed(values: Sequence[object]) -> str:
-    """Values as a sentence lists them: `a, b, c`."""
+    """Returns the values as text: `a, b, c`."""
     return ", ".join(map(str, values))
 
 
 NO_TRUTH_VALUE = BeforeValidator(_number)
 Whole = Annotated[int, NO_TRUTH_VALUE]
-"""A whole number, or text that is one, as `pulumi config set` may write it."""
+"""A whole number, or text with one, because `pulumi config set` can write text."""
 Number = Annotated[float, NO_TRUTH_VALUE]
 HostName = Annotated[str, AfterValidator(_host_name)]
 MacAddress = Annotated[str, AfterValidator(_mac_address)]
 Address = Annotated[IPv4Address, BeforeValidator(_text), AfterValidator(_unicast)]
 Network = Annotated[IPv4Network, BeforeValidator(_network), AfterValidator(_private_network)]
-"""A network that a lab can have for itself: it lies in one of `PRIVATE_NETWORKS`."""
+"""An IPv4 network inside one of `PRIVATE_NETWORKS`."""
 ExpandedPath = Annotated[Path, AfterValidator(expanded)]
-"""A path whose `~` has become a folder."""
-# The ranges of ports: RFC 6335, section 6.
+"""A path without `~`."""
+# Port ranges: RFC 6335, section 6.
 Port = Annotated[int, Field(ge=1, le=65535), NO_TRUTH_VALUE]
 UnprivilegedPort = Annotated[int, Field(ge=1024, le=65535), NO_TRUTH_VALUE]
-"""Where a program without root's powers can listen (ip_unprivileged_port_start, Linux' ip-sysctl)."""
+"""A port on which a program without CAP_NET_BIND_SERVICE can listen (ip_unprivileged_port_start)."""

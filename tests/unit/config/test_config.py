@@ -1,4 +1,4 @@
-"""The whole config: what is refused, with the exact line that says so, and what is taken."""
+"""The whole config: what is refused, with the exact message, and what is accepted."""
 
 import copy
 import json
@@ -25,14 +25,14 @@ CPUS, MEMORY = 4, 8192
 
 @pytest.fixture(autouse=True)
 def controller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same controller wherever the tests run; its ssh-agent has a key."""
+    """Fixes the size of the controller, and gives its ssh-agent a key."""
     monkeypatch.setattr("config.validation.os.cpu_count", lambda: CPUS)
     monkeypatch.setattr("config.validation.total_memory", lambda _: MEMORY)
     monkeypatch.setattr("components.hosts.config.unusable_agent", lambda: None)
 
 
 def changed(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The original lab's config with other values at some paths."""
+    """Returns the original lab's config with other values at some paths."""
     document = {key.removeprefix("calico-lab:"): value for key, value in config_of("lab").items()}
     document = copy.deepcopy(document)
     for path, value in changes.items():
@@ -45,7 +45,7 @@ def changed(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(document: Mapping[str, Any]) -> LabConfig:
-    # As the engine gives it; `Pulumi.x.yaml` is not there, so messages have no line numbers.
+    # As the engine gives it; there is no `Pulumi.x.yaml`, so messages have no line numbers.
     values = {f"calico-lab:{section}": json.dumps(value) for section, value in document.items()}
     return load(values, "Pulumi.x.yaml")
 
@@ -59,24 +59,24 @@ def problems(document: Mapping[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str) -> None:
+def test_load_refused(name: str) -> None:
     case = REFUSED[name]
     assert problems(changed(case["config"])) == case["problems"]
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_taken(name: str) -> None:
+def test_load_accepted(name: str) -> None:
     case = TAKEN[name]
-    read_as = read(changed(case["config"])).model_dump(mode="json", by_alias=True)
+    accepted = read(changed(case["config"])).model_dump(mode="json", by_alias=True)
     for path, value in case.get("as", {}).items():
-        found = read_as
+        found = accepted
         for key in path.split("."):
             found = found[key]
         assert found == value
 
 
 def numbers(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every field of a model that holds a number: the model and the key."""
+    """Yields each field of a model that is a number: the model and the key."""
     for name, model in schema["$defs"].items():
         for key, field in model.get("properties", {}).items():
             kinds = {option.get("type") for option in (field, *field.get("anyOf", []))}
@@ -90,7 +90,7 @@ def models(model: Any) -> Iterator[Any]:  # noqa: ANN401 - a class
         yield from models(child)
 
 
-def test_true_is_no_number_anywhere() -> None:
+def test_load_refuses_true_for_a_number() -> None:
     by_name = {model.__name__: model for model in models(Section)}
     fields = sorted(set(numbers(LabConfig.model_json_schema(by_alias=True))))
     assert len(fields) > 12
@@ -124,23 +124,23 @@ def test_true_is_no_number_anywhere() -> None:
         *("firewall.sets.s", "firewall.policies.p.hosts", "firewall.policies.p.rules"),
     ],
 )
-def test_a_problem_is_one_short_line(path: str, hostile: str) -> None:
+def test_load_error_is_one_short_line(path: str, hostile: str) -> None:
     for value in (hostile, [hostile], {hostile: hostile}):
         for problem in problems(changed({path: value})):
             assert len(problem) <= MESSAGE
             assert problem.isprintable()
 
 
-def test_a_key_that_is_a_text_is_quoted_short() -> None:
+def test_load_error_quotes_a_long_key_short() -> None:
     [problem] = problems(changed({"etcd": {"x" * 2**20: 1}}))
     assert problem == f"etcd.{'x' * 59}…: this key is not known; docs/config.md lists the keys"
 
 
-def test_total_memory_is_read_in_mib() -> None:
+def test_load_memory_in_mib() -> None:
     assert total_memory("MemTotal:       16384000 kB\nMemFree:  1 kB\n") == 16000
 
 
-# What people write, what is nearly right, and what is for another field.
+# Likely, nearly correct and hostile values.
 WORDS = [
     *(
         "",
@@ -178,12 +178,12 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:  # noqa: ANN401
-    """The path of everything in a document."""
+def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:  # noqa: ANN401
+    """Yields the path of each value in a document."""
     yield path
     steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, inner in steps:
-        yield from places(inner, (*path, step))
+        yield from paths(inner, (*path, step))
 
 
 BASE = changed(
@@ -211,10 +211,10 @@ EXISTING["members"] = {
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), existing=st.booleans())
-def test_whatever_stands_in_the_file_it_is_taken_or_refused(data: st.DataObject, existing: bool) -> None:
+def test_load_any_document(data: st.DataObject, existing: bool) -> None:
     document = copy.deepcopy({**BASE, "hosts": EXISTING} if existing else BASE)
     for _ in range(data.draw(st.integers(1, 3))):
-        path = data.draw(st.sampled_from([path for path in places(document) if path]))
+        path = data.draw(st.sampled_from([path for path in paths(document) if path]))
         place: Any = document
         for step in path[:-1]:
             place = place[step]

@@ -1,4 +1,4 @@
-"""A message about the config gives the line; where the file is another than the program's, it gives none."""
+"""The line of a value in the config file, which every message about the config begins with."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from config.loading import ConfigError, load
 from config.positions import line_of
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 TEXT = (PROJECT / "Pulumi.lab.yaml").read_text()
 
 
@@ -27,12 +27,12 @@ def sections(text: str) -> dict[str, Any]:
         ("firewall.policies.only-http.rules[2]", "lab-hosts, protocol: tcp, ports: [179"),
         ("firewall.policies.only-http.rules.2.ports", "lab-hosts, protocol: tcp, ports: [179"),
         ("firewall.policies.only-http.default", "default: drop"),
-        # What is missing would stand there.
+        # The nearest key above a missing one.
         ("firewall.policies.reject-mac.default", "reject-mac:"),
         ("notebook", "calico-lab:notebook:"),
     ],
 )
-def test_the_line_holds_the_value(path: str, holds: str, tmp_path: Path) -> None:
+def test_line_of_a_value(path: str, holds: str, tmp_path: Path) -> None:
     file = tmp_path / "Pulumi.lab.yaml"
     file.write_text(TEXT)
     document = {key.removeprefix("calico-lab:"): value for key, value in sections(TEXT).items()}
@@ -43,7 +43,7 @@ def test_the_line_holds_the_value(path: str, holds: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("path", ["nothing.of.it", "network.cidr", ""])
 @pytest.mark.parametrize("text", [None, "", "config: [", "config: {calico-lab:network: {cidr: 10.0.0.0/8}}"])
-def test_no_line_of_another_file(text: str | None, path: str, tmp_path: Path) -> None:
+def test_line_of_another_file(text: str | None, path: str, tmp_path: Path) -> None:
     file = tmp_path / "Pulumi.lab.yaml"
     if text is not None:
         file.write_text(text)
@@ -52,7 +52,7 @@ def test_no_line_of_another_file(text: str | None, path: str, tmp_path: Path) ->
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab.[]01-: "))
-def test_a_path_that_leads_nowhere_is_no_error(path: str) -> None:
+def test_line_of_an_unknown_path(path: str) -> None:
     document = {key.removeprefix("calico-lab:"): value for key, value in sections(TEXT).items()}
     line = line_of(PROJECT / "Pulumi.lab.yaml", "calico-lab", document, f"network.{path}")
     assert line == TEXT.splitlines().index("  calico-lab:network:") + 1
@@ -66,7 +66,7 @@ def test_a_path_that_leads_nowhere_is_no_error(path: str) -> None:
         ("port: 8888", "port: 88888", "proxy.port"),
     ],
 )
-def test_a_problem_begins_with_its_line(
+def test_error_begins_with_its_line(
     right: str, wrong: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = TEXT.replace(right, wrong)

@@ -1,4 +1,4 @@
-"""The generated reference and JSON Schema of the config."""
+"""The reference and the JSON Schema of the config are generated from the models."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ STACKS = sorted(reference.ROOT.glob("Pulumi.*.yaml"))
 
 
 @pytest.mark.parametrize("file", reference.FILES, ids=lambda file: file.name)
-def test_reference_file_is_current(file: Path) -> None:
+def test_reference_is_current(file: Path) -> None:
     render: Callable[[], str] = reference.FILES[file]
     assert file.read_text() == render(), "run 'make docs'"
 
 
-def test_reference_every_key_has_description() -> None:
+def test_reference_describes_every_key() -> None:
     schema = LabConfig.model_json_schema(by_alias=True)
     assert [path for path, text in _described(schema) if not text] == []
 
