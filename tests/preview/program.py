@@ -19,6 +19,8 @@ from pulumi.runtime.proto import resource_pb2
 PROJECT = Path(__file__).resolve().parents[2]
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+EXPORT = re.compile(r"""export (\w+)=((?:'[^']*'|"'"|[^'"\s])*)\n""")
+"""A variable in front of a script, as `shlex.quote` writes its value."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +152,13 @@ class _Recorder(mocks.MockMonitor):
 
 
 def variable(program: Program, command: str, name: str) -> str:
-    """What a remote command exports to its script as a variable; it ends with the line."""
-    (_, script) = shlex.split(program.named(command).inputs["create"])[-2:]
-    (value,) = re.findall(rf"^export {name}=(.*)$", script, re.MULTILINE)
-    (word,) = shlex.split(value) or [""]
-    return word
+    """The value of a variable that a remote command exports to its script."""
+    *_, script = shlex.split(program.named(command).inputs["create"])
+    exports: dict[str, str] = {}
+    while found := EXPORT.match(script):
+        exports[found[1]] = "".join(shlex.split(found[2]))
+        script = script[found.end() :]
+    return exports[name]
 
 
 def config_of(stack: str) -> dict[str, Any]:

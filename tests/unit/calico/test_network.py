@@ -7,7 +7,7 @@ import pytest
 from pulumi import RunError
 
 from components.calico import component as calico
-from tests.preview.program import Program, config_of, run
+from tests.preview.program import Program, config_of, run, variable
 
 HOSTS = ("a0", "a1", "a2")
 
@@ -32,7 +32,7 @@ def changed(before: Program, after: Program, name: str) -> bool:
 
 
 def test_nothing_of_calico_runs_before_etcd_is_healthy(lab: Program) -> None:
-    assert urns(lab, "etcd-health") <= lab.named("calico-datastore").dependencies
+    assert lab.named("etcd-health").urn in lab.named("calico-datastore").dependencies
     for host in HOSTS:
         assert lab.named("calico-datastore").urn in lab.named(f"{host}-calico").dependencies
 
@@ -44,15 +44,15 @@ def test_programs_in_the_kernel_come_with_what_they_need(
     monkeypatch.setitem(calico.ARCHIVES, "ebpf", calico.ARCHIVES["iptables"])
     ebpf = with_network(dataplane="ebpf")
     for host in HOSTS:
-        for resource, key, text in (
-            ("calico-packages", "create", "libpcap0.8"),
-            ("calico-settings", "stdin", "/usr/bin/mount -t bpf"),
-            ("calico-settings", "stdin", "FELIX_BPFENABLED=true"),
-            ("calico", "create", "DATAPLANE=ebpf"),
+        for resource, name, text in (
+            ("calico-programs", "PACKAGES", "libpcap0.8"),
+            ("calico-programs", "FILES", "/usr/bin/mount -t bpf"),
+            ("calico-programs", "FILES", "FELIX_BPFENABLED=true"),
+            ("calico", "DATAPLANE", "ebpf"),
         ):
-            with_rules, with_programs = (one.named(f"{host}-{resource}").inputs[key] for one in (lab, ebpf))
-            assert text in str(with_programs)
-            assert text not in str(with_rules)
+            with_rules, with_programs = (variable(one, f"{host}-{resource}", name) for one in (lab, ebpf))
+            assert text in with_programs
+            assert text not in with_rules
 
 
 def test_a_felix_that_was_not_built_is_a_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,29 +62,32 @@ def test_a_felix_that_was_not_built_is_a_plain_error(monkeypatch: pytest.MonkeyP
 
 
 def test_what_takes_long_does_not_wait_for_etcd(lab: Program) -> None:
-    etcd = urns(lab, "etcd", "etcd-health")
+    etcd = urns(lab, "etcd") | {lab.named("etcd-health").urn}
     for host in HOSTS:
-        for step in ("calico-packages", "calico-archive", "calico-programs", "calico-pki", "calico-settings"):
+        for step in ("calico-archive", "calico-programs"):
             assert not etcd & lab.named(f"{host}-{step}").dependencies
 
 
 def test_services_start_with_all_that_they_need(lab: Program) -> None:
     for host in HOSTS:
-        needed = ("calico-packages", "calico-programs", "calico-pki", "calico-settings")
-        assert {lab.named(f"{host}-{step}").urn for step in needed} <= (
-            lab.named(f"{host}-calico").dependencies
-        )
+        assert lab.named(f"{host}-calico-archive").urn in lab.named(f"{host}-calico-programs").dependencies
+        needed = {lab.named(f"{host}-calico-programs").urn, lab.named("calico-datastore").urn}
+        assert needed <= lab.named(f"{host}-calico").dependencies
 
 
-def test_gates_wait_for_the_services_of_all_hosts(lab: Program) -> None:
-    for host in HOSTS:
-        assert urns(lab, "calico") <= lab.named(f"{host}-calico-ready").dependencies
+def test_the_gate_waits_for_the_services_of_all_hosts(lab: Program) -> None:
+    gate = lab.named("calico-ready")
+    assert urns(lab, "calico") <= gate.dependencies
+    assert gate.inputs["port"] == 179
+    assert {check["host"]: set(check["peers"]) for check in gate.inputs["checks"]} == {
+        host: set(HOSTS) - {host} for host in HOSTS
+    }
 
 
-def test_the_docker_network_waits_for_the_gate_of_its_host(lab: Program) -> None:
+def test_the_docker_network_waits_for_the_gate(lab: Program) -> None:
     for host in HOSTS:
         network = lab.named(f"{host}-netv")
-        assert lab.named(f"{host}-calico-ready").urn in network.dependencies
+        assert lab.named("calico-ready").urn in network.dependencies
         assert network.inputs["driver"] == "calico"
         assert network.inputs["ipamDriver"] == "calico-ipam"
         assert f"::{host}-docker::" in network.provider
@@ -92,11 +95,11 @@ def test_the_docker_network_waits_for_the_gate_of_its_host(lab: Program) -> None
 
 def test_a_key_travels_by_stdin_as_a_secret_and_is_for_root_alone(lab: Program) -> None:
     for host in HOSTS:
-        pki = lab.named(f"{host}-calico-pki")
-        (secret,) = (secret for secret in pki.secrets() if "calico.key" in str(secret))
-        assert f"the secret of {host}-calico-certificate" in str(secret)
-        assert "MODE=0600" in pki.inputs["create"]
-        assert "OWNER=root:root" in pki.inputs["create"]
+        programs = lab.named(f"{host}-calico-programs")
+        assert any("calico.key" in str(secret) for secret in programs.secrets())
+        assert f"the secret of {host}-calico-certificate" in str(programs.inputs["stdin"])
+        assert "the secret of" not in programs.plain()
+        assert "OWNER=root:root" in programs.inputs["create"]
 
 
 def test_a_certificate_of_calico_is_a_clients_and_no_peers(lab: Program) -> None:
@@ -107,10 +110,9 @@ def test_a_certificate_of_calico_is_a_clients_and_no_peers(lab: Program) -> None
 
 
 def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
-    steps = ("calico-packages-removal", "calico-programs", "calico-pki", "calico-settings", "calico-removal")
     for host in HOSTS:
-        for step in steps:
-            assert lab.named(f"{host}-{step}").inputs["delete"]
+        for component in ("calico-programs", "calico"):
+            assert f"COMPONENT={component}\n" in lab.named(f"{host}-{component}").inputs["delete"]
     assert lab.named("calico-datastore").inputs["delete"]
 
 
@@ -125,31 +127,25 @@ def test_a_pool_of_other_addresses_is_made_anew_and_a_setting_is_not(lab: Progra
 
 def test_services_start_anew_for_another_encapsulation_and_not_for_nat(lab: Program) -> None:
     tunnelled, masked = with_network(encapsulation="vxlan"), with_network(natOutgoing=False)
+    assert changed(lab, tunnelled, "calico-ready")
+    assert not changed(lab, masked, "calico-ready")
     for host in HOSTS:
         assert changed(lab, tunnelled, f"{host}-calico")
-        assert changed(lab, tunnelled, f"{host}-calico-ready")
         assert not changed(lab, masked, f"{host}-calico")
-        assert not changed(lab, masked, f"{host}-calico-ready")
 
 
-def test_a_start_that_is_cut_off_is_known_to_a_removal(lab: Program) -> None:
-    # The engine forgets what failed to be created: what undoes it is a resource of its own, made before.
-    needed = ("calico-packages", "calico-programs", "calico-pki", "calico-settings")
+def test_services_are_undone_by_their_installation(lab: Program) -> None:
     for host in HOSTS:
-        removal, services = (lab.named(f"{host}-{name}") for name in ("calico-removal", "calico"))
-        assert "create" not in removal.inputs
-        assert "calico-lab-calico.target" in removal.inputs["delete"]
-        assert removal.urn in services.dependencies
-        assert "delete" not in services.inputs, "it would be done twice"
-        # What it uses is there until it is done, and what says how the hosts are in etcd.
-        before = {lab.named(f"{host}-{step}").urn for step in needed} | {lab.named("calico-datastore").urn}
-        assert before <= removal.dependencies
+        # An installation that is interrupted is in the host's own record, with what undoes it.
+        assert 'case "$said" in' in variable(lab, f"{host}-calico", "STOP")
+        listed = variable(lab, f"{host}-prepare", "COMPONENTS").split()
+        assert {"calico-programs", "calico"} <= set(listed)
 
 
 def test_no_change_of_config_replaces_the_services(lab: Program) -> None:
     # A replacement would run the script that removes every interface and rule of Calico.
     for host in HOSTS:
-        for name in ("calico", "calico-removal"):
+        for name in ("calico-programs", "calico"):
             assert "triggers" not in lab.named(f"{host}-{name}").inputs
 
 
@@ -168,9 +164,9 @@ def test_a_pool_that_is_made_anew_finds_no_network_on_it(lab: Program) -> None:
 
 def test_nothing_of_the_network_is_touched_before_the_mode_is_known_to_be_possible(lab: Program) -> None:
     mode = lab.named("network-mode")
-    assert urns(lab, "engine") <= mode.dependencies
+    assert urns(lab, "docker") <= mode.dependencies
     for host in HOSTS:
-        assert mode.urn in lab.named(f"{host}-calico-settings").dependencies
+        assert mode.urn in lab.named(f"{host}-calico-programs").dependencies
     assert mode.urn in lab.named("calico-datastore").dependencies
 
 
@@ -180,21 +176,34 @@ def test_an_mtu_is_an_option_of_the_network(lab: Program) -> None:
     assert narrow["options"] == {"com.docker.network.driver.mtu": "1400"}
 
 
-def test_gates_wait_for_the_sessions_that_there_will_be(lab: Program) -> None:
+def checks(program: Program) -> dict[str, Any]:
+    """What the gate checks, by host."""
+    return {check["host"]: check for check in program.named("calico-ready").inputs["checks"]}
+
+
+def test_the_gate_waits_for_the_sessions_that_there_will_be(lab: Program) -> None:
     reflected = with_network(routeReflectors=["a1"])
     addresses = {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"}
     for host, peers in {"a0": ["a1"], "a1": ["a0", "a2"], "a2": ["a1"]}.items():
-        variables = reflected.named(f"{host}-calico-ready").inputs["variables"]
-        assert variables["PEERS"] == " ".join(f"{peer}={addresses[peer]}" for peer in peers)
-        assert variables["SESSION"] == "Node"
-        assert lab.named(f"{host}-calico-ready").inputs["variables"]["SESSION"] == "Mesh"
+        check = checks(reflected)[host]
+        assert check["variables"]["PEERS"] == " ".join(f"{peer}={addresses[peer]}" for peer in peers)
+        assert check["variables"]["SESSION"] == "Node"
+        assert check["peers"] == {peer: addresses[peer] for peer in peers}
+        assert checks(lab)[host]["variables"]["SESSION"] == "Mesh"
 
 
-def test_gates_wait_for_the_address_of_an_end_of_wireguard(lab: Program) -> None:
+def test_the_gate_waits_for_the_address_of_an_end_of_wireguard(lab: Program) -> None:
     encrypted = with_network(wireguard=True)
     for host in HOSTS:
-        assert encrypted.named(f"{host}-calico-ready").inputs["variables"]["WIREGUARD"] == "yes"
-        assert lab.named(f"{host}-calico-ready").inputs["variables"]["WIREGUARD"] == ""
+        assert checks(encrypted)[host]["variables"]["WIREGUARD"] == "yes"
+        assert checks(lab)[host]["variables"]["WIREGUARD"] == ""
+
+
+def test_containers_on_the_network_are_asked_for_before_it_is_deleted(lab: Program) -> None:
+    (attached,) = lab.of_type(":Attached")
+    assert urns(lab, "netv") <= attached.dependencies
+    assert attached.inputs["network"] == "netv"
+    assert set(attached.inputs["hosts"]) == set(attached.inputs["ssh"]) == set(HOSTS)
 
 
 def test_services_have_reserved_addresses_and_a_name_for_policies(lab: Program) -> None:
@@ -218,7 +227,7 @@ def test_a_network_policy_is_one_resource_and_gone_with_its_switch(lab: Program)
     assert "kind: GlobalNetworkPolicy" in policy.inputs["stdin"]
     assert policy.inputs["delete"]
     # The ends of tunnels, which stand for hosts as well, are known by then.
-    assert urns(switched, "calico-ready") <= switched.named("calico-hosts").dependencies
+    assert switched.named("calico-ready").urn in switched.named("calico-hosts").dependencies
     # A replacement would apply first and remove last, and so remove what it has applied.
     assert "triggers" not in policy.inputs
     assert "triggers" not in switched.named("calico-hosts").inputs

@@ -191,11 +191,8 @@ def test_install_starts_a_unit_again_whose_start_failed(host: PretendHost) -> No
 
 
 def test_remove_stops_a_component_and_then_takes_its_files_and_packages(host: PretendHost) -> None:
-    stop = (
-        f'[ -e "{host.path(SETTINGS)}" ] && grep -q etcd-server "{host.root}/dpkg" && echo stopped >>"$CALLS"'
-    )
-    content = {"files": {SETTINGS: "1"}, "secrets": {KEY: "2"}}
-    assert install(host, packages="etcd-server", stop=stop, **content) == 0
+    stop = f"{is_there(host)} && {says('stopped')}"
+    assert install(host, packages="etcd-server", files={SETTINGS: "1"}, secrets={KEY: "2"}, stop=stop) == 0
     for _ in range(2):
         assert remove(host) == 0
     assert words(host) == ["stopped"]
