@@ -13,6 +13,7 @@ from components.services.image import build_arguments
 HERE = Path(components.services.image.__file__).with_name("scripts")
 IMAGE_ID = "sha256:" + "a" * 64
 OTHER_ID = "sha256:" + "b" * 64
+MIRROR = "https://user:password@mirror.example/simple"
 
 # Stands for both programs: writes down how it is called, and holds one image in a file per engine.
 ENGINE = """#!/bin/bash
@@ -25,6 +26,11 @@ if [ "${0##*/}" = ssh ]; then
 fi
 echo "$engine: docker $*" >>"$CALLS"
 case "$1 $2" in
+"build --iidfile")
+    env >"$ENGINES/environment"
+    for step in $(seq 30); do echo "Step $step/30 : RUN something"; done
+    [ ! -e "$ENGINES/broken" ] || { echo "pip: no matching distribution" >&2; exit 1; }
+    printf '%s' "$BUILT" >"$3" ;;
 "image inspect") grep -qx "$3" "$ENGINES/$engine" 2>/dev/null ;;
 "image save")
     [ ! -e "$ENGINES/unbuilt" ] || { echo "No such image: $3" >&2; exit 1; }
@@ -32,6 +38,7 @@ case "$1 $2" in
 "image load")
     [ ! -e "$ENGINES/full" ] || { echo "no space left on device" >&2; exit 1; }
     cat >"$ENGINES/$engine"
+    [ ! -e "$ENGINES/containerd" ] || cp "$ENGINES/containerd" "$ENGINES/$engine"
     echo "Loaded image ID: $(cat "$ENGINES/$engine")" ;;
 "image rm")
     [ -e "$ENGINES/$engine" ] || { echo "No such image: $3" >&2; exit 1; }
@@ -55,18 +62,24 @@ class Engines:
         calls = self.folder / "calls"
         return calls.read_text().splitlines() if calls.exists() else []
 
-    def run(self, script: str) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a script of the component on the controller, for the host a1."""
         environment = {
             "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
             "CALLS": f"{self.folder}/calls",
             "ENGINES": str(self.folder),
             "IMAGE": "calico-lab/notebook:latest",
-            "IMAGE_ID": IMAGE_ID,
+            "CONTEXT": str(self.folder / "context"),
+            "BUILD_ARGUMENTS": "PIP_INDEX_URL NO_PROXY",
+            "PIP_INDEX_URL": MIRROR,
+            "NO_PROXY": "localhost",
+            "BUILT": IMAGE_ID,
+            "TMPDIR": str(self.folder / "logs"),
             "HOST": "a1",
             "DESTINATION": "ssh://root@a1",
             "SSH_CONFIG": "config",
             "PULUMI_COMMAND_STDOUT": IMAGE_ID,
+            **variables,
         }
         return subprocess.run(
             ["/bin/bash", "-c", (HERE / script).read_text()],
@@ -79,7 +92,8 @@ class Engines:
 
 @pytest.fixture
 def engines(tmp_path: Path) -> Engines:
-    (tmp_path / "bin").mkdir()
+    for folder in ("bin", "context", "logs"):
+        (tmp_path / folder).mkdir()
     for program in ("docker", "ssh"):
         path = tmp_path / "bin" / program
         path.write_text(ENGINE)
@@ -87,54 +101,99 @@ def engines(tmp_path: Path) -> Engines:
     return Engines(tmp_path)
 
 
-def test_an_image_that_a_host_lacks_is_brought_there(engines: Engines) -> None:
-    done = engines.run("transfer.sh")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{IMAGE_ID}\n", "")
+def steps(log: str) -> list[str]:
+    return [line for line in log.splitlines() if line.startswith("calico-lab/notebook:latest: Step ")]
+
+
+def test_image_is_built_and_loaded_where_a_host_lacks_it(engines: Engines) -> None:
+    done = engines.run("image.sh")
+    assert (done.returncode, done.stdout) == (0, f"{IMAGE_ID}\n")
+    assert done.stderr.splitlines() == steps(done.stderr), "what a build prints is not all shown"
+    assert len(steps(done.stderr)) == 30
     assert (engines.folder / "a1").read_text() == f"{IMAGE_ID}\n"
     assert engines.calls()[-1] == f"a1: docker image tag {IMAGE_ID} calico-lab/notebook:latest"
+    assert list((engines.folder / "logs").iterdir()) == []
 
 
-def test_an_image_is_asked_for_by_its_id_because_another_lab_may_have_taken_its_name(
-    engines: Engines,
-) -> None:
-    engines.run("transfer.sh")
+def test_image_build_gets_its_arguments_by_name_because_a_value_may_be_a_password(engines: Engines) -> None:
+    engines.run("image.sh")
+    (build,) = [call for call in engines.calls() if " build " in call]
+    assert build.startswith("controller: docker build --iidfile ")
+    assert build.endswith(
+        " --tag calico-lab/notebook:latest --build-arg PIP_INDEX_URL --build-arg NO_PROXY"
+        f" {engines.folder}/context"
+    )
+    assert not any("password" in call for call in engines.calls())
+    environment = (engines.folder / "environment").read_text().splitlines()
+    assert {f"PIP_INDEX_URL={MIRROR}", "NO_PROXY=localhost", "DOCKER_BUILDKIT=0"} <= set(environment)
+
+
+def test_image_build_without_arguments(engines: Engines) -> None:
+    assert engines.run("image.sh", BUILD_ARGUMENTS="").returncode == 0
+    assert "--build-arg" not in " ".join(engines.calls())
+
+
+def test_image_build_that_fails_shows_its_last_lines_and_the_next_step(engines: Engines) -> None:
+    (engines.folder / "broken").touch()
+    done = engines.run("image.sh")
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert lines[-2] == "pip: no matching distribution"
+    assert lines[-3] == "Step 30/30 : RUN something"
+    assert lines[-1].startswith(
+        f"the image calico-lab/notebook:latest could not be built from {engines.folder}"
+    )
+    assert lines[-1].endswith("then run 'pulumi up' again")
+    assert all(call.startswith("controller: docker build ") for call in engines.calls())
+    assert list((engines.folder / "logs").iterdir()) == []
+
+
+def test_image_is_asked_for_by_its_id_because_another_lab_may_have_taken_its_name(engines: Engines) -> None:
+    engines.run("image.sh")
+    assert f"a1: docker image inspect {IMAGE_ID}" in engines.calls()
     assert f"controller: docker image save {IMAGE_ID}" in engines.calls()
 
 
-def test_an_image_that_another_is_named_like_is_brought_all_the_same(engines: Engines) -> None:
+def test_image_is_loaded_where_another_has_its_name(engines: Engines) -> None:
     engines.hold("a1", OTHER_ID)
-    assert engines.run("transfer.sh").stdout == f"{IMAGE_ID}\n"
+    assert engines.run("image.sh").stdout == f"{IMAGE_ID}\n"
     assert (engines.folder / "a1").read_text() == f"{IMAGE_ID}\n"
 
 
-def test_an_image_that_a_host_has_stays_where_it_is(engines: Engines) -> None:
+def test_image_has_the_id_that_the_engine_of_the_host_gives_it(engines: Engines) -> None:
+    (engines.folder / "containerd").write_text(OTHER_ID)
+    assert engines.run("image.sh").stdout == f"{OTHER_ID}\n"
+    assert engines.calls()[-1] == f"a1: docker image tag {OTHER_ID} calico-lab/notebook:latest"
+
+
+def test_image_that_a_host_has_is_not_sent_again(engines: Engines) -> None:
     engines.hold("a1", IMAGE_ID)
-    done = engines.run("transfer.sh")
+    done = engines.run("image.sh")
     assert done.stdout == f"{IMAGE_ID}\n"
     assert [call for call in engines.calls() if "save" in call or "load" in call] == []
 
 
-def test_a_failed_transfer_names_host_cause_and_next_step(engines: Engines) -> None:
+def test_image_that_cannot_be_loaded_names_host_cause_and_next_step(engines: Engines) -> None:
     (engines.folder / "full").touch()
-    done = engines.run("transfer.sh")
-    assert done.returncode == 1
+    done = engines.run("image.sh")
+    assert (done.returncode, done.stdout) == (1, "")
     assert "no space left on device" in done.stderr
-    assert "a1: could not bring the image calico-lab/notebook:latest there from the controller" in done.stderr
+    assert "a1: could not load the image calico-lab/notebook:latest there from the controller" in done.stderr
     assert "ssh -F config a1 df -h" in done.stderr
 
 
-def test_an_image_that_cannot_be_read_is_a_failed_transfer(engines: Engines) -> None:
+def test_image_that_cannot_be_saved_is_not_loaded(engines: Engines) -> None:
     (engines.folder / "unbuilt").touch()
-    done = engines.run("transfer.sh")
-    assert done.returncode == 1
+    done = engines.run("image.sh")
+    assert (done.returncode, done.stdout) == (1, "")
     assert "No such image" in done.stderr
 
 
 def test_an_image_is_removed_and_one_that_is_gone_is_no_error(engines: Engines) -> None:
     engines.hold("a1", IMAGE_ID)
-    assert engines.run("remove.sh").returncode == 0
+    assert engines.run("remove-image.sh").returncode == 0
     assert not (engines.folder / "a1").exists()
-    again = engines.run("remove.sh")
+    again = engines.run("remove-image.sh")
     assert again.returncode == 0
     assert "No such image" in again.stderr
 

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-import pulumi_docker as docker
 import pytest
 from pulumi.runtime import mocks
 from pulumi_command import remote
 
-from components.hosts.files import render
 from components.hosts.host import Host
 from components.services.config import NotebookConfig, ProxyConfig, SshBoxConfig
-from components.services.image import PROXIES, REGISTRIES, ServiceImage
+from components.services.image import PROXIES, REGISTRIES, service_image
 from components.services.notebook import NotebookService
 from components.services.proxy import HttpProxy
+from components.services.service import services_ready
 from components.services.ssh_box import SshBox
 
-BUILT = "sha256:built"
 ARRIVED = "sha256:arrived"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
 """How the engine's protocol marks a secret."""
@@ -44,8 +42,6 @@ class Engine(mocks.Mocks):
             known = {"value": f"secret-{args.name}"}
         elif args.typ.endswith(":SshKey"):
             known = {"private_key": f"secret-{args.name}", "public_key": f"ssh-ed25519 {args.name}"}
-        elif args.typ.endswith(":RemoteImage"):
-            known = {"imageId": BUILT}
         elif args.typ.endswith(":Container"):
             known = {"networkDatas": [{"ipAddress": "192.168.7.7"}]}
         elif args.typ.endswith(":Command"):
@@ -89,8 +85,11 @@ def run(program: Callable[[], dict[str, Any]]) -> Run:
 def notebook() -> Run:
     def program() -> dict[str, Any]:
         config = NotebookConfig.model_validate({"address": "192.168.0.100", "memory": 512})
-        made = NotebookService("notebook", config, host("a1", "10.0.0.1"), image=ARRIVED, network="netv")
-        return {"target": made.target, "url": made.url, "token": made.token}
+        made = NotebookService(
+            "notebook", config, host("a1", "10.0.0.1"), ssh_config="config", network="netv"
+        )
+        services_ready("ready", [made.service])
+        return {"url": made.url, "token": made.token}
 
     return run(program)
 
@@ -99,7 +98,8 @@ def notebook() -> Run:
 def box() -> Run:
     def program() -> dict[str, Any]:
         config = SshBoxConfig.model_validate({})
-        made = SshBox("sshbox", config, host("a0", "10.0.0.1"), image=ARRIVED, network="netv")
+        made = SshBox("sshbox", config, host("a0", "10.0.0.1"), ssh_config="config", network="netv")
+        services_ready("ready", [made.service])
         return {"address": made.address, "key": made.private_key, "host_key": made.host_key}
 
     return run(program)
@@ -110,7 +110,8 @@ def proxy() -> Run:
     def program() -> dict[str, Any]:
         config = ProxyConfig.model_validate({"port": 9000, "apiPort": 9001})
         target = "http://192.168.0.100:8888"
-        made = HttpProxy("proxy", config, host("a2", "10.0.0.2"), image=ARRIVED, target=target)
+        made = HttpProxy("proxy", config, host("a2", "10.0.0.2"), ssh_config="config", target=target)
+        services_ready("ready", [made.service])
         return {"url": made.url, "api_token": made.api_token}
 
     return run(program)
@@ -121,7 +122,7 @@ def test_the_notebook_is_at_its_address(
 ) -> None:
     asked, outputs = notebook
     assert asked["notebook"]["networksAdvanced"] == [{"name": "netv", "ipv4Address": "192.168.0.100"}]
-    assert outputs["url"] == outputs["target"] == "http://192.168.0.100:8888"
+    assert outputs["url"] == "http://192.168.0.100:8888"
     assert outputs["token"] == "secret-notebook-token"
 
 
@@ -162,36 +163,42 @@ def test_the_proxy_listens_at_its_hosts_address(
 
 
 @pytest.mark.parametrize(
-    ("service", "name", "files"),
+    ("service", "name", "owner", "secrets", "files"),
     [
-        ("notebook", "notebook", {"token": ("secret-notebook-token", "8888:8888", "0400")}),
-        ("proxy", "proxy", {"api-token": ("secret-proxy-api-token", "8001:8001", "0400")}),
+        ("notebook", "notebook", "8888:8888", {"token": "secret-notebook-token"}, {}),
+        ("proxy", "proxy", "8001:8001", {"api-token": "secret-proxy-api-token"}, {}),
         (
             "box",
             "sshbox",
-            {
-                "host_key": ("secret-sshbox-host-key", "0:0", "0400"),
-                "authorized_keys": ("ssh-ed25519 sshbox-admin-key", "0:0", "0444"),
-            },
+            "0:0",
+            {"host_key": "secret-sshbox-host-key"},
+            {"authorized_keys": "ssh-ed25519 sshbox-admin-key"},
         ),
     ],
+    ids=["notebook", "proxy", "sshbox"],
 )
-def test_secrets_are_in_files_and_nowhere_else(
-    service: str, name: str, files: dict[str, tuple[str, str, str]], request: pytest.FixtureRequest
+def test_secrets_of_a_service_are_in_files_and_nowhere_else(  # noqa: PLR0917 - a table
+    service: str,
+    name: str,
+    owner: str,
+    secrets: dict[str, str],
+    files: dict[str, str],
+    request: pytest.FixtureRequest,
 ) -> None:
     asked, _ = request.getfixturevalue(service)
-    placed = {
-        resource.partition(f"-{name}-")[2]: inputs for resource, inputs in asked.items() if "stdin" in inputs
-    }
-    assert placed.keys() == files.keys()
-    for file, (content, owner, mode) in files.items():
-        path = f"/etc/calico-lab/{name}/{file}"
-        assert placed[file]["stdin"] == render({path: content})
-        for setting in (owner, mode):
-            assert setting in placed[file]["create"]
+    (placed,) = [inputs for resource, inputs in asked.items() if resource.endswith(f"-{name}")]
+    folder = f"/etc/calico-lab/{name}"
+    for file, content in secrets.items():
+        assert f"==> {folder}/{file}\n{content}\n" in str(placed["stdin"])
+        assert content not in placed["create"]
+    for file, content in files.items():
+        assert f"==> {folder}/{file}\n{content}\n" in placed["create"]
+    assert f"OWNER={owner}\n" in placed["create"]
+    assert f"COMPONENT={name}\n" in placed["delete"]
+    for file in (*secrets, *files):
         assert {
             "type": "bind",
-            "source": path,
+            "source": f"{folder}/{file}",
             "target": f"/run/secrets/{file}",
             "readOnly": True,
         } in asked[name]["mounts"]
@@ -222,7 +229,7 @@ def test_a_new_token_makes_a_new_container() -> None:
 
         def program(name: str = name) -> dict[str, Any]:
             config = NotebookConfig.model_validate({"address": "192.168.0.100"})
-            NotebookService(name, config, host("a1", "10.0.0.1"), image=ARRIVED, network="netv")
+            NotebookService(name, config, host("a1", "10.0.0.1"), ssh_config="config", network="netv")
             return {}
 
         asked, _ = run(program)
@@ -232,11 +239,14 @@ def test_a_new_token_makes_a_new_container() -> None:
 
 
 @pytest.mark.parametrize("service", ["notebook", "box", "proxy"])
-def test_the_gate_is_passed_anew_by_a_new_container(service: str, request: pytest.FixtureRequest) -> None:
+def test_services_are_checked_again_when_a_container_is_replaced(
+    service: str, request: pytest.FixtureRequest
+) -> None:
     asked, _ = request.getfixturevalue(service)
-    [gate] = [inputs for name, inputs in asked.items() if name.endswith("-ready")]
     [container] = [name for name, inputs in asked.items() if "mounts" in inputs]
+    gate = asked["ready"]
     assert gate["triggers"] == [f"{container}-id"]
+    assert [check["variables"] for check in gate["checks"]] == [{"CONTAINER": f"calico-lab-{container}"}]
 
 
 @pytest.fixture
@@ -250,40 +260,43 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def image() -> Run:
     def program() -> dict[str, Any]:
-        controller = docker.Provider("controller")
-        hosts = [host("a0", "10.0.0.0"), host("a1", "10.0.0.1")]
-        made = ServiceImage("notebook", "images/notebook", hosts, ssh_config="config", controller=controller)
-        return dict(made.image_ids)
+        return {"id": service_image("notebook", host("a1", "10.0.0.1"), ssh_config="config")}
 
     return run(program)
 
 
 @pytest.mark.usefixtures("project")
-def test_an_image_is_built_on_the_controller_and_brought_to_every_host() -> None:
-    asked, ids = image()
-    built = asked["notebook-image"]
-    assert built["name"] == "calico-lab/notebook:latest"
-    assert built["keepLocally"] is True
-    assert built["build"]["context"] == "images/notebook"
-    assert built["build"]["useLegacyBuilder"] is True
-    assert len(built["triggers"]["context"]) == 64
-    for name in ("a0", "a1"):
-        transfer = asked[f"{name}-notebook-image"]
-        assert transfer["environment"] == {
-            "IMAGE": "calico-lab/notebook:latest",
-            "IMAGE_ID": BUILT,
-            "HOST": name,
-            "DESTINATION": f"ssh://root@10.0.0.{name[1:]}:22",
-            "SSH_CONFIG": "config",
-        }
-        assert transfer["triggers"] == [BUILT]
-    assert ids == {"a0": ARRIVED, "a1": ARRIVED}
+def test_an_image_is_built_on_the_controller_and_loaded_by_one_command() -> None:
+    asked, outputs = image()
+    assert list(asked) == ["a1-notebook-image"]
+    command = asked["a1-notebook-image"]
+    assert command["environment"] == {
+        "IMAGE": "calico-lab/notebook:latest",
+        "CONTEXT": "images/notebook",
+        "HOST": "a1",
+        "DESTINATION": "ssh://root@10.0.0.1:22",
+        "SSH_CONFIG": "config",
+        "BUILD_ARGUMENTS": "",
+    }
+    assert "docker build" in command["create"]
+    assert "docker image rm" in command["delete"]
+    assert outputs == {"id": ARRIVED}
+
+
+@pytest.mark.usefixtures("project")
+def test_an_image_is_built_again_when_its_folder_changes(tmp_path: Path) -> None:
+    before, _ = image()
+    (tmp_path / "images" / "notebook" / "added").touch()
+    after, _ = image()
+    triggers = [asked["a1-notebook-image"]["triggers"] for asked in (before, after)]
+    assert triggers[0] != triggers[1]
 
 
 @pytest.mark.usefixtures("project")
 def test_a_registry_is_a_secret_because_its_url_may_hold_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "mirror")
     asked, _ = image()
-    build = asked["notebook-image"]["build"]
-    assert SECRET in build.values()
-    assert build["value"]["buildArgs"] == {"PIP_INDEX_URL": "mirror"}
+    environment = asked["a1-notebook-image"]["environment"]
+    assert SECRET in environment.values(), "all of it is a secret because one value is"
+    assert environment["value"]["BUILD_ARGUMENTS"] == "PIP_INDEX_URL"
+    assert environment["value"]["PIP_INDEX_URL"] == "mirror"
