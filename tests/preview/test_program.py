@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pulumi import RunError
 
-from tests.preview.program import UNKNOWN, Program, Registered, config_of, run
+from tests.preview.program import UNKNOWN, Program, Registered, config_of, run, variable
 
 HOSTS = ("a0", "a1", "a2", "visitor")
 CASES = Path(__file__).parent / "cases"
@@ -45,7 +45,7 @@ def test_the_original_lab_is_what_the_file_describes(lab: Program) -> None:
 
 def test_what_touches_a_made_host_goes_with_its_machine(lab: Program) -> None:
     touching = [resource for resource in lab.resources if on_a_host(resource)]
-    assert len(touching) > 30
+    assert {f"{host}-docker" for host in HOSTS if host != "visitor"} <= {r.name for r in touching}
     machines = {lab.named(f"{host}-machine").urn for host in HOSTS}
     assert {resource.name for resource in touching if resource.deleted_with not in machines} == set()
 
@@ -166,23 +166,28 @@ def test_bad_config_is_refused_before_the_first_resource(case: Path) -> None:
     assert registered.resources == []
 
 
-@pytest.mark.parametrize("packages", ["docker", "etcd-packages", "calico-packages"])
-def test_packages_of_an_install_that_failed_are_known_to_a_removal(lab: Program, packages: str) -> None:
-    # The engine forgets what failed to be created: what undoes it is a resource of its own, made before.
+def test_every_component_of_a_host_is_known_to_its_preparation(lab: Program) -> None:
+    # What an interrupted installation left of another component is undone there.
     for host in ("a0", "a1", "a2"):
-        removal, installed = (lab.named(f"{host}-{name}") for name in (f"{packages}-removal", packages))
-        assert "create" not in removal.inputs
-        assert f"NAME={packages}" in removal.inputs["delete"]
-        assert removal.urn in installed.dependencies
-        assert installed.dependencies - {removal.urn} == removal.dependencies
-        assert "delete" not in installed.inputs, "it would be done twice"
+        installed = {
+            variable(lab, resource.name, "COMPONENT")
+            for resource in lab.of_type("remote:Command")
+            if resource.name.startswith(f"{host}-")
+            and "export COMPONENT=" in resource.inputs.get("create", "")
+        }
+        assert {"docker", "etcd", "calico-programs", "calico"} <= installed
+        assert installed == set(variable(lab, f"{host}-prepare", "COMPONENTS").split())
+        for component in installed:
+            command = lab.named(f"{host}-{component}")
+            assert f"COMPONENT={component}\n" in command.inputs["delete"]
+            assert lab.named(f"{host}-prepare").urn in command.dependencies
 
 
-def test_an_engine_that_did_not_answer_is_known_to_a_removal(lab: Program) -> None:
+def test_a_host_is_put_back_after_all_that_was_installed(lab: Program) -> None:
+    # Docker's images and networks are gone by then, and its engine is what removes them.
     for host in ("a0", "a1", "a2"):
-        removal, engine = (lab.named(f"{host}-{name}") for name in ("engine-removal", "engine"))
-        assert "create" not in removal.inputs
-        assert "daemon.json" in removal.inputs["delete"]
-        assert lab.named(f"{host}-docker").urn in removal.dependencies
-        assert removal.urn in engine.dependencies
-        assert "delete" not in engine.inputs, "it would be done twice"
+        engine = lab.named(f"{host}-docker")
+        assert "daemon.json" in variable(lab, f"{host}-docker", "STOP")
+        on_engine = [r for r in lab.resources if f"::{host}-docker::" in r.provider]
+        assert on_engine
+        assert all(engine.urn in resource.dependencies for resource in on_engine)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components.shared.section import Section
 from config.loading import ConfigError, load
 from config.messages import MESSAGE
-from config.model import LabConfig
+from config.model import LabConfig, components
 from config.validation import total_memory
 from tests.preview.program import config_of
 
@@ -227,3 +227,21 @@ def test_load_any_document(data: st.DataObject, existing: bool) -> None:
         for line in str(error).split("\n"):
             assert line.isprintable()
             assert 0 < len(line) <= MESSAGE + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "host", "expected"),
+    [
+        ({}, "a0", ["etcd", "calico-programs", "calico", "sshbox"]),
+        ({}, "a1", ["etcd", "calico-programs", "calico", "notebook"]),
+        ({}, "a2", ["etcd", "calico-programs", "calico", "proxy"]),
+        ({"etcd.members": ["a1"]}, "a0", ["calico-programs", "calico", "sshbox"]),
+        ({"network.hosts": ["a0", "a1"], "proxy.host": "a1"}, "a2", ["etcd"]),
+        ({"notebook.host": "a0"}, "a0", ["etcd", "calico-programs", "calico", "notebook", "sshbox"]),
+    ],
+    ids=["a0", "a1", "a2", "no-member", "not-on-the-network", "service-moved"],
+)
+def test_components_of_a_host_are_those_of_its_sections(
+    changes: dict[str, Any], host: str, expected: list[str]
+) -> None:
+    assert components(read(changed(changes)))[host] == expected
