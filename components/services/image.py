@@ -65,7 +65,11 @@ def service_image(
             **{key: Output.secret(value) for key, value in arguments.items()},
             **host.identity,
         },
-        triggers=[context_digest(folder)],
+        # By another registry the image gets another ID. An update would leave the one before on the host.
+        triggers=[
+            context_digest(folder),
+            *(Output.secret(arguments[key]) for key in REGISTRIES if key in arguments),
+        ],
         logging=local.Logging.STDERR,
         opts=host.options(opts),
     )

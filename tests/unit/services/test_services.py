@@ -293,6 +293,18 @@ def test_an_image_is_built_again_when_its_folder_changes(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("project")
+def test_an_image_is_replaced_for_another_registry_and_not_for_another_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # An update leaves the image before on the host; the proxies that a build goes through change no image.
+    triggers = []
+    for name, value in (("NO_PROXY", "a"), ("NO_PROXY", "b"), ("PIP_INDEX_URL", "c")):
+        monkeypatch.setenv(name, value)
+        triggers.append(image()[0]["a1-notebook-image"]["triggers"])
+    assert triggers[0] == triggers[1] != triggers[2]
+
+
+@pytest.mark.usefixtures("project")
 def test_a_registry_is_a_secret_because_its_url_may_hold_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "mirror")
     asked, _ = image()
