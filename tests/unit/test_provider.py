@@ -13,12 +13,12 @@ from pulumi.output import UNKNOWN
 from pulumi.runtime import rpc
 
 from components.calico.attached import _AttachedProvider
-from components.calico.settings import _ModeProvider
+from components.calico.settings import _NetworkSettingsProvider
 from components.etcd.membership import _MembershipProvider
 from components.firewall.host_firewall import HostFirewallProvider
 from components.hosts.ssh import _SshAccessProvider
 from components.readiness.gate import _GateProvider
-from components.services.placement import _PlaceProvider
+from components.services.placement import _PlacementProvider
 from components.shared.provider import is_known
 from components.shared.secrets import _CertificateProvider, issue_certificate, make_authority
 from tests.unit.calico.test_mode import MODE
@@ -27,7 +27,7 @@ from tests.unit.firewall.test_host_firewall import PROPS as FIREWALL
 _AUTHORITY, _KEY = make_authority("authority")
 _CERTIFICATE, _ = issue_certificate(_AUTHORITY, _KEY, "a0", [], ["client"])
 PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
-    "mode": (_ModeProvider(), MODE),
+    "network-settings": (_NetworkSettingsProvider(), MODE),
     "membership": (
         _MembershipProvider(),
         {"token": "t", "members": {"a0": "https://172.16.6.44:2380"}, "machines": {}, "ssh_config": "config"},
@@ -63,7 +63,7 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
             "private_key": "key",
         },
     ),
-    "place": (_PlaceProvider(), {"container": "notebook", "host": "a1", "folder": "/work"}),
+    "placement": (_PlacementProvider(), {"container": "notebook", "host": "a1", "folder": "/work"}),
     "certificate": (
         _CertificateProvider(),
         {

@@ -94,7 +94,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 
 def check(olds: dict[str, Any], news: dict[str, Any]) -> list[tuple[str, str]]:
-    failures = mode._ModeProvider().check(olds, news).failures
+    failures = mode._NetworkSettingsProvider().check(olds, news).failures
     return [(failure.property, failure.reason) for failure in failures]
 
 
@@ -141,7 +141,7 @@ def test_hosts_that_leave_the_network_are_asked_what_runs_on_it(hosts: Answers) 
         assert "export REMADE=netv" in hosts.scripts[-1]
         assert "export LEAVES=yes" in hosts.scripts[-1]
         with pytest.raises(HostError, match=re.escape(reason)):
-            mode._ModeProvider().update("mode", three, news)
+            mode._NetworkSettingsProvider().update("mode", three, news)
     hosts.asked.clear()
     check(three, {**MODE, "wireguard": True})
     assert sorted(hosts.asked) == ["a0", "a1", "a2"]
@@ -152,7 +152,7 @@ def test_a_host_that_is_dead_may_leave(hosts: Answers, status: int) -> None:
     hosts.status, hosts.text = status, "ssh: no route to host"
     three = {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}
     assert check(three, MODE) == []
-    mode._ModeProvider().update("mode", three, MODE)
+    mode._NetworkSettingsProvider().update("mode", three, MODE)
 
 
 def test_a_host_that_cannot_is_a_failure_of_the_preview(
@@ -198,7 +198,7 @@ def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answ
     hosts.status, hosts.text = status, "a0: no route to host"
     news = {**MODE, "encapsulation": "vxlan"}
     assert check(MODE, news) == []
-    provider = mode._ModeProvider()
+    provider = mode._NetworkSettingsProvider()
     with pytest.raises(HostError, match=r"network: a[01]: no .*Nothing was changed"):
         provider.update("mode", MODE, news)
     with pytest.raises(HostError):
@@ -206,7 +206,7 @@ def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answ
 
 
 def test_a_newer_program_is_no_change_of_the_mode() -> None:
-    provider = mode._ModeProvider()
+    provider = mode._NetworkSettingsProvider()
     assert (
         provider.diff("mode", {**MODE, "__provider": "old"}, {**MODE, "__provider": "new"}).changes is False
     )

@@ -162,12 +162,12 @@ def test_a_pool_that_is_made_anew_finds_no_network_on_it(lab: Program) -> None:
     assert not changed(lab, with_network(encapsulation="vxlan"), "a0-netv")
 
 
-def test_nothing_of_the_network_is_touched_before_the_mode_is_known_to_be_possible(lab: Program) -> None:
-    mode = lab.named("network-mode")
-    assert urns(lab, "docker") <= mode.dependencies
+def test_nothing_of_the_network_is_touched_before_its_settings_are_checked(lab: Program) -> None:
+    checked = lab.named("network-settings")
+    assert urns(lab, "docker") <= checked.dependencies
     for host in HOSTS:
-        assert mode.urn in lab.named(f"{host}-calico-programs").dependencies
-    assert mode.urn in lab.named("calico-datastore").dependencies
+        assert checked.urn in lab.named(f"{host}-calico-programs").dependencies
+    assert checked.urn in lab.named("calico-datastore").dependencies
 
 
 def test_an_mtu_is_an_option_of_the_network(lab: Program) -> None:
