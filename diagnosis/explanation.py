@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from components.firewall.rules.compile import CHAINS, compile_policies
-from components.firewall.rules.config import ICMP_TYPES, PORT_PROTOCOLS, IpAddress
+from components.firewall.rules.config import ICMP_TYPES, IpAddress
 from components.firewall.rules.evaluate import Decision, Doubt, Packet, decide, doubts
 from components.firewall.rules.lab import Lab
 from components.firewall.rules.resolve import OPERATOR, SECTION, ResolvedPolicy
+from components.shared.policy_values import PORT_PROTOCOLS
 
 # A line of xtables-monitor(8): family and id, then table:chain:rule:number:verdict and the rule itself.
 _TRACE = re.compile(

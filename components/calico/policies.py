@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from components.calico import selector
-from components.calico.policy import Place, Policy, Rule, is_name, parse_network
+from components.calico.policy import Place, Policy, Rule
+from components.shared.policy_values import PolicyError, contains_port, is_name, parse_network
 
 SERVICE_LABEL = "calico-lab.service"
 """Label of a service's endpoint; its value is the service's name in the config."""
@@ -21,14 +22,6 @@ HOST_LABEL = "calico-lab.host"
 """Label of the GlobalNetworkSet with a host's addresses; its value is the host's name."""
 PROXY = "proxy"
 SECTION = "network.policies"
-
-
-class NetworkPolicyError(ValueError):
-    """Policies that have no meaning, or that cut what the lab needs; `problems` has a sentence for each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class _Plain(yaml.SafeDumper):
@@ -83,12 +76,12 @@ def render_policies(policies: Mapping[str, Policy], names: Names) -> dict[str, s
     """Render the enabled policies as `calicoctl apply` takes them, by name.
 
     Raises:
-        NetworkPolicyError: A name in them, enabled or not, stands for nothing.
+        PolicyError: A name in them, enabled or not, stands for nothing.
     """
     if problems := [
         problem for name, policy in policies.items() for problem in _unknown(name, policy, names)
     ]:
-        raise NetworkPolicyError(problems)
+        raise PolicyError(problems)
     return {name: _document(name, policy, names) for name, policy in policies.items() if policy.enabled}
 
 
@@ -199,7 +192,7 @@ def _networks(place: Place, names: Names) -> list[IPv4Network]:
     if is_name(place):
         return [IPv4Network(address) for address in names.others.get(place, ())]
     network = parse_network(place)
-    return [network] if network else []
+    return [network] if isinstance(network, IPv4Network) else []
 
 
 def _selector(place: Place, names: Names) -> str | None:
@@ -217,18 +210,13 @@ def _matches(rule: Rule, names: Names, connection: Connection, *, surely: bool) 
     """Whether a rule matches a connection: surely, or possibly."""
     if rule.protocol not in (None, connection.protocol):
         return False
-    if rule.ports and not any(_holds(ports, connection.port) for ports in rule.ports):
+    if rule.ports and not any(contains_port(ports, connection.port) for ports in rule.ports):
         return False
     every = all if surely else any
     return every(
         _among(rule.source, names, connection.source_labels, source, surely=surely)
         for source in connection.source
     ) and _among(rule.destination, names, connection.labels, connection.destination, surely=surely)
-
-
-def _holds(ports: str, port: int) -> bool:
-    first, _, last = ports.partition("-")
-    return int(first) <= port <= int(last or first)
 
 
 def _among(

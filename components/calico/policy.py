@@ -4,44 +4,21 @@ It is Calico's GlobalNetworkPolicy with the lab's own names in it. This module o
 value that it accepts is well-formed. What a name stands for is the part of `policies.py`.
 """
 
-import re
 from ipaddress import IPv4Network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from components.calico import selector
+from components.shared.policy_values import ONE_OR_LIST, Ports, is_name, parse_network, require_port_protocol
 from components.shared.section import Section, Whole
-
-PORT_PROTOCOLS = ("tcp", "udp", "sctp")
-NAME = re.compile(r"[a-z][A-Za-z0-9-]{0,61}")
-
-
-def is_name(value: str) -> bool:
-    """Whether a place is written as a name: of a service, of a machine, `proxy` or `operator`."""
-    return NAME.fullmatch(value) is not None
-
-
-def parse_network(value: str) -> IPv4Network | None:
-    """Read an IPv4 address or CIDR; None where it is something else.
-
-    Raises:
-        ValueError: A CIDR with host bits set, which is most often a slip.
-    """
-    try:
-        network = IPv4Network(value, strict=False)
-    except ValueError:
-        return None
-    address = value.partition("/")[0]
-    if network.network_address != IPv4Network(address).network_address:
-        raise ValueError(f"has host bits set: write {network} for the network or {address} for one address")
-    return network
 
 
 def _place(value: str) -> str:
     if is_name(value):
         return value
-    if network := parse_network(value):
+    network = parse_network(value)
+    if isinstance(network, IPv4Network):
         return str(network)
     try:
         selector.parse(value)
@@ -66,24 +43,9 @@ def _endpoints(value: str) -> str:
     return value
 
 
-def _port_range(value: Any) -> str:  # noqa: ANN401 - what the config file holds, before it is known to be right
-    ports = str(value).replace(":", "-").split("-")
-    known = not isinstance(value, bool) and all(re.fullmatch(r"[0-9]{1,5}", port) for port in ports)
-    numbers = [int(port) for port in ports] if known else []
-    if len(numbers) not in (1, 2) or not 1 <= numbers[0] <= numbers[-1] <= 65535:
-        raise ValueError('must be a port from 1 to 65535, or a range such as "8000-8100"')
-    return "-".join(dict.fromkeys(str(number) for number in numbers))
-
-
-def _as_list(value: Any) -> Any:  # noqa: ANN401
-    return [value] if isinstance(value, str | int) else value
-
-
 Place = Annotated[str, AfterValidator(_place)]
-Places = Annotated[tuple[Place, ...], BeforeValidator(_as_list)]
+Places = Annotated[tuple[Place, ...], ONE_OR_LIST]
 Endpoints = Annotated[str, AfterValidator(_endpoints)]
-PortRange = Annotated[str, BeforeValidator(_port_range)]
-PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
 class Rule(Section):
@@ -96,7 +58,7 @@ class Rule(Section):
     protocol: Literal["tcp", "udp", "sctp", "icmp"] | None = Field(
         None, description="Left out: every protocol."
     )
-    ports: Annotated[tuple[PortRange, ...], BeforeValidator(_as_list)] = Field(
+    ports: Ports = Field(
         (),
         description='Destination ports: a number, a range such as "8000-8100", or a list. Needs a protocol.',
     )
@@ -110,8 +72,7 @@ class Rule(Section):
 
     @model_validator(mode="after")
     def _ports_need_a_protocol(self) -> Self:
-        if self.ports and self.protocol not in PORT_PROTOCOLS:
-            raise ValueError(f"ports need protocol: one of {', '.join(PORT_PROTOCOLS)}")
+        require_port_protocol(self.ports, self.protocol)
         return self
 
 

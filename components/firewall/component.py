@@ -15,8 +15,8 @@ from components.firewall.rules.compile import compile_policies
 from components.firewall.rules.config import FirewallConfig
 from components.firewall.rules.guard import Flow, guarded
 from components.firewall.rules.lab import Lab
-from components.firewall.rules.resolve import PolicyError
 from components.hosts.host import Host
+from components.shared.policy_values import PolicyError
 from diagnosis.reachability import probes_of
 
 

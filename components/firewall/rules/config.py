@@ -8,7 +8,7 @@ Connections that exist already and loopback are let through before any rule, so 
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,10 +22,18 @@ from pydantic import (
 )
 
 from components.hosts.remote import PROJECT
-from components.shared.section import HOST_NAME, MAC_ADDRESS, HostName, Section, Whole, expanded
+from components.shared.policy_values import (
+    ONE_OR_LIST,
+    IpNetwork,
+    PolicyName,
+    Ports,
+    is_name,
+    parse_network,
+    require_port_protocol,
+)
+from components.shared.section import MAC_ADDRESS, HostName, Section, Whole, expanded
 
 Family = Literal["ipv4", "ipv6"]
-IpNetwork = IPv4Network | IPv6Network
 IpAddress = IPv4Address | IPv6Address
 Protocol = Literal["tcp", "udp", "sctp", "icmp"]
 Reject = Literal["port-unreachable", "host-unreachable", "net-unreachable", "admin-prohibited", "tcp-reset"]
@@ -60,39 +68,26 @@ ICMP_TYPES: dict[Family, dict[str, int]] = {
         "redirect": 137,
     },
 }
-PORT_PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-def parse_network(value: str) -> IpNetwork:
-    """Read an address or a CIDR; one with host bits set is refused, because it is most often a slip."""
+def _network(value: str) -> IpNetwork:
     if "%" in value:
-        raise ValueError(f"{value} has a zone: name the interface with `interface` instead")
-    try:
-        network = ip_network(value, strict=False)
-    except ValueError:
+        raise ValueError("has a zone: name the interface with `interface` instead")
+    network = parse_network(value)
+    if network is None:
         raise ValueError(
             "must be an address (172.16.6.66, fd00::66), a CIDR (172.16.6.0/24) or a name: "
             "a host of the lab, operator, or one of firewall.sets"
-        ) from None
-    address, *_ = value.split("/")
-    if ip_network(address).network_address != network.network_address:
-        raise ValueError(
-            f"{value} has host bits set: write {network} for the whole network or {address} for one address"
         )
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
-        raise ValueError(f"{value} never comes over a wire: write {network.network_address.ipv4_mapped}")
+        raise ValueError(f"is never on the wire: write {network.network_address.ipv4_mapped}")
     return network
-
-
-def is_name(value: str) -> bool:
-    """Whether a place is written as a name (a machine, a set, `operator`) and not as an address."""
-    return HOST_NAME.fullmatch(value) is not None and not MAC_ADDRESS.fullmatch(value)
 
 
 def _place(value: str) -> str:
     if is_name(value):
         return value
-    return str(parse_network(value))
+    return str(_network(value))
 
 
 def _mac_place(value: str) -> str:
@@ -108,20 +103,6 @@ def _address(value: Any) -> IpAddress:  # noqa: ANN401 - what the config file ho
         return ip_address(str(value))
     except ValueError:
         raise ValueError("must be an address such as 203.0.113.9 or 2001:db8::9") from None
-
-
-def _port_range(value: Any) -> str:  # noqa: ANN401
-    first, dash, last = str(value).replace(":", "-").partition("-")
-    ports = [first, last] if dash else [first]
-    well_formed = not isinstance(value, bool) and all(port.isascii() and port.isdigit() for port in ports)
-    numbers = [int(port) for port in ports] if well_formed and len(str(value)) < 12 else []
-    if not numbers or not all(1 <= number <= 65535 for number in numbers) or numbers != sorted(numbers):
-        raise ValueError('must be a port from 1 to 65535, or a range such as "8000-8100"')
-    return "-".join(dict.fromkeys(str(number) for number in numbers))
-
-
-def _as_list(value: Any) -> Any:  # noqa: ANN401
-    return [value] if isinstance(value, str | int) else value
 
 
 def _interface(value: str) -> str:
@@ -140,12 +121,10 @@ def _printable(value: str) -> str:
 
 Place = Annotated[str, AfterValidator(_place)]
 MacPlace = Annotated[str, AfterValidator(_mac_place)]
-PortRange = Annotated[str, BeforeValidator(_port_range)]
 Interface = Annotated[str, AfterValidator(_interface)]
 Comment = Annotated[str, StringConstraints(max_length=160), AfterValidator(_printable)]
 # An ipset's name has at most 31 characters, and the compiler adds a prefix and a hash.
 SetName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$")]
-PolicyName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
 # The kernel keeps a rate as the time between packets, in whole units of 0.1 ms (xt_limit.h), and its credit
@@ -214,12 +193,12 @@ class Rule(Section):
     protocol: Protocol | None = Field(
         None, description="icmp stands for ICMP in IPv4 and for ICMPv6 in IPv6. Left out: every protocol."
     )
-    ports: Annotated[tuple[PortRange, ...], BeforeValidator(_as_list)] = Field(
+    ports: Ports = Field(
         (),
         description='Destination ports: a number, a range such as "8000-8100", or a list. Needs a protocol.',
     )
     icmp_type: str | None = Field(None, description="An ICMP type by its name, such as echo-request.")
-    state: Annotated[tuple[Literal["new", "invalid", "untracked"], ...], BeforeValidator(_as_list)] = Field(
+    state: Annotated[tuple[Literal["new", "invalid", "untracked"], ...], ONE_OR_LIST] = Field(
         (), description="States of connection tracking. Established ones never reach a rule."
     )
     rate_limit: RateLimit | None = Field(None, description="Accept at most so many; for action accept only.")
@@ -241,8 +220,7 @@ class Rule(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.ports and self.protocol not in PORT_PROTOCOLS:
-            raise ValueError(f"ports need protocol: one of {', '.join(PORT_PROTOCOLS)}")
+        require_port_protocol(self.ports, self.protocol)
         if self.icmp_type and self.protocol != "icmp":
             raise ValueError("icmpType needs protocol: icmp")
         if "reject_with" in self.model_fields_set and self.action != "reject":

@@ -11,6 +11,7 @@ from typing import Literal
 
 from components.firewall.rules.config import ICMP_TYPES, Family, IpAddress
 from components.firewall.rules.resolve import Place, ResolvedPolicy, ResolvedRule
+from components.shared.policy_values import contains_port
 
 Verdict = Literal["accept", "drop", "reject"]
 State = Literal["new", "established", "related", "invalid", "untracked"]
@@ -171,7 +172,10 @@ def _matches(resolved: ResolvedRule, packet: Packet) -> bool:
         and resolved.source_mac in (None, packet.mac)
         and _arrives(rule.interface, packet, assumed=rule.action != "accept")
         and rule.protocol in (None, packet.protocol)
-        and (not rule.ports or any(_in_range(packet.port, ports) for ports in rule.ports))
+        and (
+            not rule.ports
+            or (packet.port is not None and any(contains_port(ports, packet.port) for ports in rule.ports))
+        )
         and (rule.icmp_type is None or number == packet.icmp_type)
         and (not rule.state or packet.state in rule.state)
         # Docker publishes no ICMP, so a rule about it is about the host.
@@ -191,8 +195,3 @@ def _arrives(interface: str | None, packet: Packet, *, assumed: bool) -> bool:
     if interface.endswith("+"):
         return packet.interface.startswith(interface.removesuffix("+"))
     return packet.interface == interface
-
-
-def _in_range(port: int | None, ports: str) -> bool:
-    first, _, last = ports.partition("-")
-    return port is not None and int(first) <= port <= int(last or first)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from components.firewall.rules.config import FirewallConfig
 from components.firewall.rules.evaluate import Decision, Packet, decide, doubts
 from components.firewall.rules.lab import Lab
-from components.firewall.rules.resolve import PolicyError, ResolvedPolicy, resolve
+from components.firewall.rules.resolve import ResolvedPolicy, resolve
+from components.shared.policy_values import PolicyError
 
 
 class Need(NamedTuple):

@@ -9,17 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from components.firewall.rules.config import (
-    ICMP_TYPES,
-    Family,
-    FirewallConfig,
-    IpNetwork,
-    Policy,
-    Rule,
-    is_name,
-    parse_network,
-)
+from components.firewall.rules.config import ICMP_TYPES, Family, FirewallConfig, Policy, Rule
 from components.firewall.rules.lab import Lab
+from components.shared.policy_values import IpNetwork, PolicyError, is_name
 
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
 OPERATOR = "operator"
@@ -29,14 +21,6 @@ SECTION = "firewall"
 def family_of(network: IpNetwork) -> Family:
     """The address family of a network."""
     return "ipv4" if network.version == 4 else "ipv6"
-
-
-class PolicyError(ValueError):
-    """Policies that have no meaning; `problems` has a sentence for each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -137,11 +121,11 @@ class _Resolver:
     def _networks(self, path: str, value: str) -> tuple[IpNetwork, ...]:
         """The addresses of anything but a set."""
         if not is_name(value):
-            return (parse_network(value),)
+            return (ip_network(value),)
         if value == OPERATOR:
             return tuple(ip_network(address) for address in self.lab.operator)
         if machine := self.lab.machine(value):
-            return (parse_network(machine.address),)
+            return (ip_network(machine.address),)
         self._problem(path, value, f"is not known; names are {', '.join([*self.machines, OPERATOR])}")
         return ()
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from components.calico.config import CalicoConfig
-from components.calico.policies import Connection, Names, NetworkPolicyError, cut_off, render_policies
+from components.calico.policies import Connection, Names, cut_off, render_policies
 from components.calico.policy import Policy
+from components.shared.policy_values import PolicyError
 
 CASES = Path(__file__).parent / "cases"
 NAMES = Names(
@@ -62,7 +63,7 @@ def test_names_that_stand_for_nothing_are_all_reported(enabled: bool) -> None:
             }
         }
     )
-    with pytest.raises(NetworkPolicyError) as refused:
+    with pytest.raises(PolicyError) as refused:
         render_policies(policies, NAMES)
     known = "is not known; names are notebook, sshBox, proxy, a0, a1, a2, visitor, operator"
     assert refused.value.problems == [

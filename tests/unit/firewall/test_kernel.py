@@ -19,7 +19,8 @@ from components.firewall.host_firewall import restore_sets
 from components.firewall.rules.compile import UNITS, compile_policies, restore_document
 from components.firewall.rules.config import ICMP_TYPES, RATE_TOLERANCE, FirewallConfig, RateLimit
 from components.firewall.rules.evaluate import Packet, State, decide, doubts
-from components.firewall.rules.resolve import PolicyError, ResolvedPolicy, resolve
+from components.firewall.rules.resolve import ResolvedPolicy, resolve
+from components.shared.policy_values import PolicyError
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
 from tests.unit.firewall.kernel import HOST_ADDRESSES, LINK_LOCAL
 

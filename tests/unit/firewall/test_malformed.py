@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from components.firewall.rules.compile import compile_policies, restore_document
 from components.firewall.rules.config import FirewallConfig, Policy, Rule
 from components.firewall.rules.guard import guarded, lab_flows
-from components.firewall.rules.resolve import PolicyError
+from components.shared.policy_values import PolicyError
 from tests.unit.firewall.firewall_cases import LAB
 
 # Things that people write, things that are nearly right, and anything at all.

@@ -10,7 +10,8 @@ from components.etcd.rendering import needs as etcd_needs
 from components.firewall.rules.compile import Compiled, compile_policies, restore_document
 from components.firewall.rules.config import FirewallConfig, Policy, RateLimit, Rule
 from components.firewall.rules.guard import guarded, lab_flows
-from components.firewall.rules.resolve import PolicyError, resolve
+from components.firewall.rules.resolve import resolve
+from components.shared.policy_values import PolicyError
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
 
 
