@@ -9,7 +9,7 @@ from pulumi.runtime.config import CONFIG
 from components.calico.component import CalicoNetwork
 from components.etcd.component import EtcdCluster
 from components.firewall.component import FirewallPolicy
-from components.firewall.rules.lab import lab_of
+from components.firewall.rules.lab_hosts import lab_hosts
 from components.hosts.component import Hosts
 from components.services.notebook import NotebookService
 from components.services.proxy import HttpProxy
@@ -31,7 +31,7 @@ authority = CertificateAuthority("authority", f"calico-lab {stack}")
 
 etcd = EtcdCluster("etcd", config.etcd, hosts.members, authority)
 
-lab = lab_of(config.hosts, config.firewall)
+lab = lab_hosts(config.hosts, config.firewall)
 firewall = FirewallPolicy(
     "firewall",
     config.firewall,

@@ -24,7 +24,7 @@ from bench.turns import Series, rotated
 from components.firewall.host_firewall import HostFirewallProvider, inputs
 from components.firewall.rules.compile import compile_policies
 from components.firewall.rules.config import FirewallConfig
-from components.firewall.rules.lab import Lab, lab_of
+from components.firewall.rules.lab_hosts import LabHosts, lab_hosts
 from components.firewall.rules.resolve import resolve
 from components.hosts import remote
 from config.model import flows
@@ -68,7 +68,7 @@ class Costs:
         }
 
 
-def properties(kind: str, host: str, lab: Lab, probes: Probes, ssh_config: str) -> dict[str, Any]:
+def properties(kind: str, host: str, lab: LabHosts, probes: Probes, ssh_config: str) -> dict[str, Any]:
     """The properties of a host's firewall that has the sources in one of the two ways."""
     policy = {"hosts": [host], "rules": RULES[kind]}
     config = FirewallConfig.model_validate({"sets": {"many": ADDRESSES}, "policies": {"bench": policy}})
@@ -96,7 +96,7 @@ def measure(name: str, outputs: Outputs) -> Costs:
     if outputs.firewall.get(host):
         raise BenchError(f"{host} has firewall policies; switch them off to measure what rules cost")
     config = read_config(name)
-    lab = lab_of(config.hosts, config.firewall)
+    lab = lab_hosts(config.hosts, config.firewall)
     ssh_config = shlex.split(outputs.ssh[host])[2]
     client, server = partial(bare.on_host, outputs.ssh[sender]), partial(bare.on_host, outputs.ssh[host])
     way = Path(client, server, outputs.hosts[host])

@@ -12,8 +12,8 @@ from ipaddress import ip_address
 
 from components.firewall.rules.compile import CHAINS, compile_policies
 from components.firewall.rules.config import ICMP_TYPES, IpAddress
-from components.firewall.rules.evaluate import Decision, Doubt, Packet, decide, doubts
-from components.firewall.rules.lab import Lab
+from components.firewall.rules.evaluate import Decision, Packet, UnknownMatch, decide, unknown_matches
+from components.firewall.rules.lab_hosts import LabHosts
 from components.firewall.rules.resolve import OPERATOR, SECTION, ResolvedPolicy
 from components.shared.policy_values import PORT_PROTOCOLS
 
@@ -55,7 +55,7 @@ class Explanation:
     decision: Decision
     lines: tuple[str, ...]
     """The deciding rule as a host loads it, in one or several lines; none where no rule of ours decides."""
-    doubts: tuple[Doubt, ...] = ()
+    doubts: tuple[UnknownMatch, ...] = ()
     """The rules that may decide otherwise, by what is not known of the packet."""
 
     @property
@@ -79,7 +79,7 @@ class Explanation:
 
 def explain(
     policies: Mapping[str, Sequence[ResolvedPolicy]],
-    lab: Lab,
+    lab: LabHosts,
     source: str,
     host: str,
     flow: str,
@@ -102,7 +102,7 @@ def explain(
     if host not in lab.hosts:
         raise ValueError(f"{host}: is not a host of the lab; they are {', '.join(lab.hosts)}")
     address = _address(lab, source)
-    machine = lab.machine(source) or lab.at(address)
+    machine = lab.named(source) or lab.with_address(address)
     protocol, port, icmp_type = _flow(flow, address)
     packet = Packet(
         source=address,
@@ -118,8 +118,8 @@ def explain(
     # The address of no machine may be a second one of any.
     possible = [
         doubt
-        for doubt in doubts(here, packet)
-        if packet.mac or not machine or not (mac := doubt.rule.source_mac) or lab.may_have(address, mac)
+        for doubt in unknown_matches(here, packet)
+        if packet.mac or not machine or not (mac := doubt.rule.source_mac) or lab.may_have_mac(address, mac)
     ]
     return Explanation(packet, decision, _lines(here, packet, decision), tuple(possible))
 
@@ -132,10 +132,10 @@ def _lines(policies: Sequence[ResolvedPolicy], packet: Packet, decision: Decisio
     return tuple(line for line in lines if decision.path and path_of(line) == decision.path)
 
 
-def _address(lab: Lab, source: str) -> IpAddress:
+def _address(lab: LabHosts, source: str) -> IpAddress:
     if source == OPERATOR and lab.operator:
         return lab.operator[0]
-    machine = lab.machine(source)
+    machine = lab.named(source)
     try:
         return ip_address(machine.address if machine else source)
     except ValueError:

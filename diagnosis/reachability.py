@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from components.firewall.rules.guard import Flow
-from components.firewall.rules.lab import Lab
+from components.firewall.rules.guard import RequiredFlow
+from components.firewall.rules.lab_hosts import LabHosts
 from components.firewall.rules.resolve import OPERATOR
 from components.hosts.remote import Answer, run
 
@@ -29,7 +29,7 @@ Key = tuple[str, str]
 """A flow's origin and its target."""
 
 
-def probes_of(host: str, lab: Lab, flows: Sequence[Flow]) -> Probes:
+def probes_of(host: str, lab: LabHosts, flows: Sequence[RequiredFlow]) -> Probes:
     """List what can be tried of the flows to and from a host: those over TCP.
 
     The operator's SSH is left out, because the confirmation itself is such a connection.

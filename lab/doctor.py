@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 from pulumi import RunError
 
 from components.calico import settings as mode
-from components.firewall.rules.guard import Flow
-from components.firewall.rules.lab import lab_of
+from components.firewall.rules.guard import RequiredFlow
+from components.firewall.rules.lab_hosts import lab_hosts
 from components.firewall.rules.resolve import OPERATOR
 from components.hosts import remote
 from components.hosts.config import DockerHosts, ExistingHosts
@@ -107,9 +107,9 @@ class Checkup:
     """What the hosts of the lab say that is up already, by name; none without one."""
 
     @cached_property
-    def needs(self) -> list[Flow]:
+    def needs(self) -> list[RequiredFlow]:
         """The connections by TCP between hosts that the lab lives by."""
-        every = flows(self.config, lab_of(self.config.hosts, self.config.firewall))
+        every = flows(self.config, lab_hosts(self.config.hosts, self.config.firewall))
         between = [flow for flow in every if flow.protocol == "tcp" and flow.origin != OPERATOR]
         return sorted(between, key=_pair)
 
@@ -386,7 +386,7 @@ def _connections(seen: Checkup, machines: Mapping[str, Machine]) -> Iterator[Fin
             )
 
 
-def _pair(flow: Flow) -> tuple[str, str]:
+def _pair(flow: RequiredFlow) -> tuple[str, str]:
     return flow.origin, flow.host
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from components.firewall.rules.lab import lab_of
+from components.firewall.rules.lab_hosts import lab_hosts
 from components.firewall.rules.resolve import OPERATOR, resolve
 from components.hosts import remote
 from config.loading import load
@@ -88,7 +88,7 @@ def answer(
     Raises:
         ValueError: When one of these cannot be understood.
     """
-    lab = lab_of(config.hosts, config.firewall)
+    lab = lab_hosts(config.hosts, config.firewall)
     policies = resolve(config.firewall, lab)
     return explain(policies, lab, source, destination, flow, published=published)
 
@@ -197,7 +197,7 @@ def document(explanation: Explanation, live: Live | None, problem: str | None) -
         "reason": decision.reason,
         "path": decision.path,
         "rule": list(explanation.lines),
-        "depends": [{"on": doubt.on, "path": doubt.rule.path} for doubt in explanation.doubts],
+        "depends": [{"on": doubt.field, "path": doubt.rule.path} for doubt in explanation.doubts],
     }
     if live:
         told["live"] = {

@@ -8,6 +8,10 @@ filters packets with: rules of iptables, or eBPF programs.
 Owes: the Docker network exists only when Felix is ready on every host and the BGP sessions are established. A
 host that does not become ready says what is missing. Deletion leaves no interface, route, rule, set or file
 of Calico behind. A network policy is in force exactly while the config has it.
+
+Network policies: `policy_config.py` has their config, `selector.py` parses Calico's selectors,
+`policy_rendering.py` resolves names and renders the policies, `policy_guard.py` refuses those that cut the
+proxy off, and this module makes the resources.
 """
 
 import hashlib
@@ -24,7 +28,7 @@ from pulumi_command import remote
 from components.calico.attached import Attached
 from components.calico.config import CalicoConfig
 from components.calico.flows import BGP_PORT, peers_of
-from components.calico.policies import HOST_LABEL, Names, render_policies
+from components.calico.policy_rendering import HOST_LABEL, Names, render_policies
 from components.calico.rendering import (
     AUTHORITY_FILE,
     CERTIFICATE_FILE,

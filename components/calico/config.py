@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from components.calico.policy import Policy
+from components.calico.policy_config import Policy
 from components.shared.policy_values import PolicyName
 from components.shared.section import NO_TRUTH_VALUE, HostName, Network, Section, Whole, listed, problem_at
 

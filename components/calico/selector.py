@@ -1,9 +1,9 @@
-"""Calico's selectors: whether a text is one, and whether it selects an endpoint with some labels.
+"""Parses Calico's selectors, and evaluates them on an endpoint's labels.
 
-The grammar and its meaning are those of libcalico-go/lib/selector (tokenizer.go, parser.go, ast.go): `||`
-binds weakest, then `&&`, then `!`; what compares a label that an endpoint does not have is false, and `!=`
-and `not in` are true. Less is taken here in two places: an empty selector, which would mean everything and
-is most often a slip, and `global()`, which no rule of the lab can use.
+Grammar and semantics are those of libcalico-go/lib/selector (tokenizer.go, parser.go, ast.go). `||` has the
+lowest precedence, then `&&`, then `!`. If an endpoint does not have the label, `!=` and `not in` are true and
+every other comparison is false. Two selectors of Calico are refused: the empty one, because it selects
+everything and is usually a mistake, and `global()`, because no rule of the lab can use it.
 """
 
 import re
@@ -26,20 +26,20 @@ _LONGEST_LABEL = 512
 
 
 class SelectorError(ValueError):
-    """A text is no selector; the message says what is missing, and where."""
+    """A text is not a selector; the message says what is expected, and at which character."""
 
 
 def parse(text: str) -> Selects:
-    """Read a selector.
+    """Parse a selector.
 
     Args:
         text: For example `role == 'web' && !has(old)`.
 
     Returns:
-        What says whether an endpoint with these labels is selected.
+        A function that says whether an endpoint with some labels is selected.
 
     Raises:
-        SelectorError: It is none.
+        SelectorError: The text is not a selector.
     """
     parser = _Parser(text)
     if parser.kind == "end":
@@ -51,7 +51,7 @@ def parse(text: str) -> Selects:
 
 
 class _Parser:
-    """One look ahead: `kind` and `token` are those of the token that comes next."""
+    """Recursive descent with one token of lookahead: `kind` and `token` are those of the next token."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -60,34 +60,34 @@ class _Parser:
         self.advance()
 
     def advance(self) -> str:
-        """Go on to the next token, and return the one that was next until now."""
-        passed = self.token
+        """Consume the next token, and return it."""
+        consumed = self.token
         found = _TOKEN.match(self.text, self.end)
         if found:
             self.kind = str(found.lastgroup)
             self.token = found[self.kind]
             self.start, self.end = found.span(self.kind)
-            return passed
+            return consumed
         rest = self.text[self.end :].lstrip(" \t")
         self.start = len(self.text) - len(rest)
         if rest:
             wanted = {"=": "==", "&": "&&", "|": "||", "'": "a closing '", '"': 'a closing "'}.get(rest[0])
-            self.fail(f"expected {wanted}" if wanted else f"{rest[0]!r} is no part of a selector")
+            self.fail(f"expected {wanted}" if wanted else f"{rest[0]!r} is not allowed in a selector")
         self.kind, self.token = "end", ""
-        return passed
+        return consumed
 
     def fail(self, problem: str) -> NoReturn:
-        raise SelectorError(f"{self.text!r} is no selector: {problem} (character {self.start + 1})")
+        raise SelectorError(f"{self.text!r} is not a selector: {problem} (character {self.start + 1})")
 
     def expect(self, wanted: str) -> NoReturn:
-        self.fail(f"expected {wanted}, not {self.token or 'its end'}")
+        self.fail(f"expected {wanted}, not {self.token or 'the end'}")
 
-    def take(self, token: str) -> None:
+    def require(self, token: str) -> None:
         if self.kind != "symbol" or self.token != token:
             self.expect(token)
         self.advance()
 
-    def took(self, token: str) -> bool:
+    def accepts(self, token: str) -> bool:
         if self.kind != "symbol" or self.token != token:
             return False
         self.advance()
@@ -95,28 +95,28 @@ class _Parser:
 
     def either(self) -> Selects:
         parts = [self.both()]
-        while self.took("||"):
+        while self.accepts("||"):
             parts.append(self.both())
         return parts[0] if len(parts) == 1 else lambda labels: any(part(labels) for part in parts)
 
     def both(self) -> Selects:
         parts = [self.operation()]
-        while self.took("&&"):
+        while self.accepts("&&"):
             parts.append(self.operation())
         return parts[0] if len(parts) == 1 else lambda labels: all(part(labels) for part in parts)
 
     def operation(self) -> Selects:
-        if self.took("!"):
+        if self.accepts("!"):
             negated = self.operation()
             return lambda labels: not negated(labels)
-        if self.took("("):
+        if self.accepts("("):
             inner = self.either()
-            self.take(")")
+            self.require(")")
             return inner
         if self.kind == "function":
             function = self.advance()
             label = self.label() if function == "has(" else None
-            self.take(")")
+            self.require(")")
             return lambda labels: label is None or label in labels
         return self.comparison(self.label())
 
@@ -154,11 +154,11 @@ class _Parser:
                 # Calico reads `startswith` and `notin` too.
                 if self.token in (first, first + second):
                     if self.advance() == first and second:
-                        self.take_word(second)
+                        self.require_word(second)
                     return operator
         return self.expect("==, !=, in, not in, contains, starts with or ends with")
 
-    def take_word(self, word: str) -> None:
+    def require_word(self, word: str) -> None:
         if self.kind != "word" or self.token != word:
             self.expect(word)
         self.advance()
@@ -169,11 +169,11 @@ class _Parser:
         return self.advance()[1:-1]
 
     def set_of_strings(self) -> frozenset[str]:
-        self.take("{")
+        self.require("{")
         values = []
         while self.kind == "string":
             values.append(self.string())
-            if not self.took(","):
+            if not self.accepts(","):
                 break
-        self.take("}")
+        self.require("}")
         return frozenset(values)

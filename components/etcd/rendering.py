@@ -5,7 +5,7 @@ from itertools import permutations
 from pathlib import Path
 
 from components.etcd.config import EtcdConfig
-from components.firewall.rules.guard import Need
+from components.shared.flows import HostFlow
 
 _SCRIPTS = Path(__file__).with_name("scripts")
 METRICS_PORT = 2381
@@ -20,7 +20,7 @@ UNIT = "calico-lab-etcd.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
 
-def needs(config: EtcdConfig, clients: Sequence[str]) -> Iterator[Need]:
+def required_flows(config: EtcdConfig, clients: Sequence[str]) -> Iterator[HostFlow]:
     """The connections between hosts that the cluster lives by.
 
     Args:
@@ -31,9 +31,9 @@ def needs(config: EtcdConfig, clients: Sequence[str]) -> Iterator[Need]:
     for origin in dict.fromkeys([*clients, *config.members]):
         for member in config.members:
             if member != origin:
-                yield Need("etcd's clients", origin, member, "tcp", config.client_port)
+                yield HostFlow("etcd's clients", origin, member, "tcp", config.client_port)
     for origin, member in permutations(config.members, 2):
-        yield Need("etcd's peers", origin, member, "tcp", config.peer_port)
+        yield HostFlow("etcd's peers", origin, member, "tcp", config.peer_port)
 
 
 def peer_url(config: EtcdConfig, address: str) -> str:

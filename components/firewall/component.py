@@ -1,9 +1,8 @@
 """FirewallPolicy: firewall rules for the lab's hosts that cannot lock the operator out.
 
-The way of a policy: `policy.py` is the language in the config, `resolve.py` turns names into addresses,
-`guard.py` refuses what would cut the lab's own connections, `compile.py` makes the documents that a host
-loads, `host_firewall.py` is the resource that loads them, and `reach.py`
-tries the lab's own flows before and after. `evaluate.py` says what becomes of a packet.
+A policy passes these modules in order: `rules/config.py` reads it, `rules/resolve.py` resolves names to
+addresses, `rules/guard.py` refuses it if it blocks a flow that must stay open (by `rules/evaluate.py`),
+`rules/compile.py` compiles it for iptables, and `host_firewall.py` is the resource that loads it on a host.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,26 +12,26 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions, RunError
 from components.firewall.host_firewall import HostFirewall, inputs
 from components.firewall.rules.compile import compile_policies
 from components.firewall.rules.config import FirewallConfig
-from components.firewall.rules.guard import Flow, guarded
-from components.firewall.rules.lab import Lab
+from components.firewall.rules.guard import RequiredFlow, guard_policies
+from components.firewall.rules.lab_hosts import LabHosts
 from components.hosts.host import Host
 from components.shared.policy_values import PolicyError
 from diagnosis.reachability import probes_of
 
 
 class FirewallPolicy(ComponentResource):
-    """The active policies of every host; a host without one has no resource here, and nothing on it."""
+    """The active policies of every host. A host without one has no resource, and no rules."""
 
     active: Output[dict[str, list[str]]]
-    """The names of the active policies by host, in the order in which they are read."""
+    """The names of the active policies by host, in the order of evaluation."""
 
     def __init__(
         self,
         name: str,
         config: FirewallConfig,
         *,
-        lab: Lab,
-        flows: Sequence[Flow],
+        lab: LabHosts,
+        flows: Sequence[RequiredFlow],
         hosts: Mapping[str, Host],
         ssh_config: Input[str],
         opts: ResourceOptions | None = None,
@@ -42,14 +41,14 @@ class FirewallPolicy(ComponentResource):
         Args:
             name: The component's name.
             config: The section `firewall`.
-            lab: What names in rules stand for.
-            flows: What the guard protects.
+            lab: The hosts that rules can name, and the operator's addresses.
+            flows: The flows that must stay open.
             hosts: The lab's hosts by name.
-            ssh_config: Path, from the project's folder, of the ssh_config(5) by which they are reached.
+            ssh_config: Path of the ssh_config(5), relative to the project's folder.
             opts: More resource options.
         """
         try:
-            by_host = guarded(config, lab, flows)
+            by_host = guard_policies(config, lab, flows)
         except PolicyError as error:
             raise RunError(str(error)) from None
         super().__init__("calico-lab:index:FirewallPolicy", name, None, opts)
@@ -65,7 +64,7 @@ class FirewallPolicy(ComponentResource):
                     compiled=compile_policies(policies),
                     operator=[str(address) for address in lab.operator],
                     probes=probes_of(host_name, lab, flows),
-                    addresses={other: machine.address for other, machine in lab.hosts.items()},
+                    addresses={name: host.address for name, host in lab.hosts.items()},
                     undo_seconds=config.undo_seconds,
                     allow_lockout=any(policy.policy.allow_lockout for policy in policies),
                 ),

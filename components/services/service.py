@@ -14,7 +14,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import Input, Output, Resource, ResourceOptions
 
-from components.calico.policies import SERVICE_LABEL
+from components.calico.policy_rendering import SERVICE_LABEL
 from components.hosts.host import Host
 from components.readiness.gate import Check, Gate
 from components.services.config import ServiceConfig

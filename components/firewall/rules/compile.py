@@ -1,14 +1,13 @@
-"""From resolved policies to one `iptables-restore --noflush` document per address family.
+"""Compiles resolved policies to one `iptables-restore --noflush` document per address family.
 
-Pure and deterministic: the same policies give the same bytes. Rules are kept by chain and policy until the
-last moment, because that is how a person reads a change of them. They stand in two chains of the project's
-own: one for traffic to the host, which INPUT jumps to, and one for traffic to container ports that Docker
-publishes, which DOCKER-USER jumps to. Every rule carries a comment `<policy>/<number>`, by which counters,
-the kernel's trace and `lab why` find the way back to the config.
+Pure and deterministic: the same policies give the same bytes. Rules are stored by chain and policy, so that
+a preview shows a change by policy. They are in two chains of the project: one for traffic to the host, to
+which INPUT jumps, and one for traffic to published container ports, to which DOCKER-USER jumps. Every rule
+has a comment `<policy>/<number>`, by which counters, the kernel's trace and `lab why` find it in the config.
 
-`accept` is RETURN: the packet leaves the project's chain, and whatever else is on the host, Calico's and
-Docker's rules included, still has its say. So the project only ever takes away: the order of its jump against
-those that other programs insert makes no difference, and removing its rules locks nobody out.
+`accept` is RETURN: the packet leaves the project's chain, and other rules of the host, such as Calico's and
+Docker's, still apply. So the project's rules only restrict. Their order relative to other programs' jumps
+makes no difference, and removing them locks nobody out.
 """
 
 import hashlib
@@ -16,40 +15,44 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from components.firewall.rules.config import ICMP_TYPES, Family, RateLimit, Reject, Rule
-from components.firewall.rules.resolve import FAMILIES, Place, ResolvedPolicy, ResolvedRule
+from components.firewall.rules.config import (
+    ICMP_TYPES,
+    ICMPV6_ALWAYS_ACCEPTED,
+    Family,
+    RateLimit,
+    Reject,
+    Rule,
+)
+from components.firewall.rules.resolve import FAMILIES, Addresses, ResolvedPolicy, ResolvedRule
 
 HOST_CHAIN = "CALICO-LAB-INPUT"
 PUBLISHED_CHAIN = "CALICO-LAB-PUBLISHED"
 CHAINS = {"host": HOST_CHAIN, "published": PUBLISHED_CHAIN}
 
-# What every chain begins with. Without the first line, a host that talks to itself would be cut; the second
-# keeps the operator's session, and makes a rule one about new connections.
+# Every chain begins with these. Loopback is the host's traffic to itself. Established connections keep the
+# operator's session open, so rules are about new connections.
 ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 LOOPBACK = "-i lo -j RETURN"
-# Of what must not be dropped (RFC 4890, 4.4.1), what a host acts on: queries of multicast listeners (switches
-# forget who does not answer), router advertisement, neighbour solicitation and advertisement.
-NEIGHBOURS = (130, 134, 135, 136)
-# The queries of multicast listeners in IPv4 (RFC 3376). By number: iptables knows the name from
-# /etc/protocols alone, which not every host has.
+# Multicast listener queries in IPv4 (RFC 3376). A number, because iptables reads the name from
+# /etc/protocols, which not every host has.
 IGMP = "-p 2 -j RETURN"
-# A host whose lease is not renewed loses its address. What a client sends goes to a multicast or broadcast
+# A host whose DHCP lease is not renewed loses its address. A client sends to a multicast or broadcast
 # address, so connection tracking does not recognise the answers. In IPv4 they come from port 67 (RFC 2131,
 # 4.1); in IPv6 from any port to the client's link-local address (RFC 8415, 7.2 and 18.2).
 DHCP: dict[Family, str] = {
     "ipv4": "-p udp -m udp --sport 67 --dport 68 -j RETURN",
     "ipv6": "-d fe80::/10 -p udp -m udp --dport 546 -j RETURN",
 }
-# DOCKER-USER sees all that is routed, Calico's traffic too; what came to a published port is translated.
-# Connection tracking translates what it has an entry for: an invalid or untracked packet to a published port
-# goes to the host itself, and is judged there.
+# DOCKER-USER gets all routed packets, Calico's too. Packets to a published port have been translated (DNAT).
+# Connection tracking translates only packets that it has an entry for: an invalid or untracked packet to a
+# published port goes to the host itself, and INPUT filters it.
 NOT_PUBLISHED = "-m conntrack ! --ctstate DNAT -j RETURN"
 PREAMBLES: dict[tuple[str, Family], tuple[str, ...]] = {
     (HOST_CHAIN, "ipv4"): (LOOPBACK, ESTABLISHED, IGMP, DHCP["ipv4"]),
     (HOST_CHAIN, "ipv6"): (
         LOOPBACK,
         ESTABLISHED,
-        *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -j RETURN" for number in NEIGHBOURS),
+        *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {number} -j RETURN" for number in ICMPV6_ALWAYS_ACCEPTED),
         DHCP["ipv6"],
     ),
     (PUBLISHED_CHAIN, "ipv4"): (NOT_PUBLISHED, ESTABLISHED),
@@ -74,13 +77,13 @@ REJECT_WITH: dict[Family, dict[Reject, str]] = {
 }
 UNITS = {"second": "sec", "minute": "min", "hour": "hour", "day": "day"}
 STATES = ("invalid", "new", "untracked")
-# A multiport match holds 15 ports, and a range counts as two (iptables-extensions(8)).
+# A multiport match has at most 15 ports, and a range counts as two (iptables-extensions(8)).
 MULTIPORT_SIZE = 15
-# The length that the kernel takes for a log line's prefix (iptables-extensions(8)).
+# The maximum length of a log prefix (iptables-extensions(8)).
 LOG_PREFIX_SIZE = 29
 
 
-# The sections of a chain that belong to no policy; a policy's name has no parentheses.
+# The sections of a chain that belong to no policy. The name of a policy has no parentheses.
 ALWAYS = "(always)"
 DEFAULT = "(default)"
 
@@ -90,30 +93,30 @@ Chains = dict[str, dict[str, list[str]]]
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one host loads."""
+    """The rules and sets of one host."""
 
     policies: list[str]
-    """The active policies, in the order in which they are read."""
+    """The active policies, in the order of evaluation."""
     ipv4: Chains
-    """The rules of iptables; empty where no policy has a rule in IPv4."""
+    """The rules for iptables; empty if no policy has a rule for IPv4."""
     ipv6: Chains
-    """The rules of ip6tables; empty where no policy has a rule in IPv6."""
+    """The rules for ip6tables; empty if no policy has a rule for IPv6."""
     sets: dict[str, str]
-    """The members of each ipset, a line each, by `<set>/<family>`."""
+    """The members of each ipset, one per line, by `<set>/<family>`."""
 
 
 def compile_policies(policies: Sequence[ResolvedPolicy]) -> Compiled:
-    """Compile the active policies of one host, in the order in which they are read."""
+    """Compile the active policies of one host, in the order of evaluation."""
     names = [policy.name for policy in policies]
     families = {family: _chains(family, policies) for family in FAMILIES}
     rules = [rule for policy in policies for rule in policy.rules]
-    places = [place for rule in rules for place in (rule.source, rule.destination)]
+    sides = [addresses for rule in rules for addresses in (rule.source, rule.destination)]
     sets = {
-        _set_key(place, family): _set_members(place, family)
-        for place in places
-        if place is not None and place.set_name
+        _set_key(addresses, family): _set_members(addresses, family)
+        for addresses in sides
+        if addresses is not None and addresses.set_name
         for family in FAMILIES
-        if f" {_set_in_kernel(place, family)} " in restore_document(families[family], names)
+        if f" {_ipset(addresses, family)} " in restore_document(families[family], names)
     }
     return Compiled(names, families["ipv4"], families["ipv6"], dict(sorted(sets.items())))
 
@@ -123,7 +126,7 @@ def restore_document(chains: Chains, policies: Sequence[str]) -> str:
 
     Args:
         chains: The rules of one family.
-        policies: The names of the policies, in the order in which they are read.
+        policies: The names of the policies, in the order of evaluation.
     """
     if not chains:
         return ""
@@ -139,42 +142,42 @@ def restore_document(chains: Chains, policies: Sequence[str]) -> str:
 
 
 def ipset_name(key: str, members: str) -> str:
-    """The kernel's name of a set, at most 31 characters.
+    """The name of an ipset, at most 31 characters.
 
-    It depends on the members, so that a document and the sets that it was compiled with belong together, and
-    both can be changed, and undone, in one step.
+    It has a hash of the members, so that a document refers to exactly the sets that it was compiled with. So
+    both change, and are rolled back, in one step.
 
     Args:
         key: `<set>/<family>`.
-        members: The members, a line each.
+        members: The members, one per line.
     """
     name, family = key.split("/")
     digest = hashlib.sha256(members.encode()).hexdigest()[:8]
     return f"cl{4 if family == 'ipv4' else 6}-{name}-{digest}"
 
 
-def _set_key(place: Place, family: Family) -> str:
-    return f"{place.set_name}/{family}"
+def _set_key(addresses: Addresses, family: Family) -> str:
+    return f"{addresses.set_name}/{family}"
 
 
-def _set_members(place: Place, family: Family) -> str:
-    return "".join(f"{network}\n" for network in place.of(family))
+def _set_members(addresses: Addresses, family: Family) -> str:
+    return "".join(f"{network}\n" for network in addresses.of(family))
 
 
-def _set_in_kernel(place: Place, family: Family) -> str:
-    return ipset_name(_set_key(place, family), _set_members(place, family))
+def _ipset(addresses: Addresses, family: Family) -> str:
+    return ipset_name(_set_key(addresses, family), _set_members(addresses, family))
 
 
 def _chains(family: Family, policies: Sequence[ResolvedPolicy]) -> Chains:
     chains: Chains = {}
     for part, chain in CHAINS.items():
-        here = [policy for policy in policies if policy.policy.applies_to in (part, "both")]
+        applicable = [policy for policy in policies if policy.policy.applies_to in (part, "both")]
         sections = {
             policy.name: [line for rule in policy.rules for line in _rule(family, part, rule)]
-            for policy in here
+            for policy in applicable
         }
-        dropping = [policy.name for policy in here if policy.policy.default == "drop"]
-        # Once is enough; it is the first in the order that the evaluator names as well.
+        dropping = [policy.name for policy in applicable if policy.policy.default == "drop"]
+        # One rule is enough. It names the first of these policies, as the evaluator does.
         sections[DEFAULT] = [f"{_comment(f'{name}/default')} -j DROP" for name in dropping[:1]]
         filled = {section: lines for section, lines in sections.items() if lines}
         if filled:
@@ -183,14 +186,14 @@ def _chains(family: Family, policies: Sequence[ResolvedPolicy]) -> Chains:
 
 
 def _rule(family: Family, part: str, resolved: ResolvedRule) -> Iterator[str]:
-    """The lines of one rule: one for each combination of what a single line cannot list."""
+    """The iptables rules of one rule: one for each combination of what a single one cannot list."""
     rule = resolved.rule
     if family not in resolved.families or (part == "published" and rule.protocol == "icmp"):
         return
     label = f"{resolved.policy}/{resolved.number}"
     comment = _comment(f"{label} {rule.comment}" if rule.comment else label)
-    for source, target in product(_side("s", resolved.source, family), _targets(part, resolved, family)):
-        # The order of iptables-save, so that a document reads like what the kernel lists.
+    for source, target in product(_matches("s", resolved.source, family), _targets(part, resolved, family)):
+        # In the order of iptables-save, so that a document can be compared with it.
         parts = [
             source.address,
             target.address,
@@ -200,8 +203,8 @@ def _rule(family: Family, part: str, resolved: ResolvedRule) -> Iterator[str]:
             target.ports,
             _icmp_type(rule, family),
             _conntrack(rule, target),
-            source.match,
-            target.match,
+            source.set,
+            target.set,
         ]
         matches = [part for part in parts if part]
         if rule.log:
@@ -212,37 +215,38 @@ def _rule(family: Family, part: str, resolved: ResolvedRule) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """What a line says of one end of a packet's way."""
+class _Match:
+    """The options for a packet's source, or for its destination and ports."""
 
     address: str = ""
-    match: str = ""
+    set: str = ""
     ports: str = ""
     original: str = ""
-    """Options of the conntrack match: what the packet was sent to, before Docker translated it."""
+    """Options of the conntrack match: the original destination, before Docker's translation."""
 
 
-def _side(option: str, place: Place | None, family: Family) -> list[_Side]:
-    if place is None:
-        return [_Side()]
-    if place.set_name:
+def _matches(option: str, addresses: Addresses | None, family: Family) -> list[_Match]:
+    if addresses is None:
+        return [_Match()]
+    if addresses.set_name:
         direction = {"s": "src", "d": "dst"}[option]
-        return [_Side(match=f"-m set --match-set {_set_in_kernel(place, family)} {direction}")]
+        return [_Match(set=f"-m set --match-set {_ipset(addresses, family)} {direction}")]
     return [
-        _Side(address=f"-{option} {network}" if network.prefixlen else "") for network in place.of(family)
+        _Match(address=f"-{option} {network}" if network.prefixlen else "")
+        for network in addresses.of(family)
     ]
 
 
-def _targets(part: str, resolved: ResolvedRule, family: Family) -> list[_Side]:
-    """Destination and ports: of the packet itself, or where Docker translates it, of what it was before."""
+def _targets(part: str, resolved: ResolvedRule, family: Family) -> list[_Match]:
+    """Match destination and ports: the packet's own, or for published ports those before translation."""
     if part == "host":
-        sides = _side("d", resolved.destination, family)
+        matches = _matches("d", resolved.destination, family)
         ports = _port_matches(resolved.rule)
-        return [replace(side, ports=port) for side, port in product(sides, ports)]
+        return [replace(match, ports=port) for match, port in product(matches, ports)]
     networks = resolved.destination.of(family) if resolved.destination else ()
     addresses = [f"--ctorigdst {network}" for network in networks if network.prefixlen] or [""]
     ranges = [f"--ctorigdstport {port.replace('-', ':')}" for port in resolved.rule.ports] or [""]
-    return [_Side(original=f"{address} {port}".strip()) for address, port in product(addresses, ranges)]
+    return [_Match(original=f"{address} {port}".strip()) for address, port in product(addresses, ranges)]
 
 
 def _port_matches(rule: Rule) -> list[str]:
@@ -271,11 +275,11 @@ def _icmp_type(rule: Rule, family: Family) -> str:
     return f"-m icmp --icmp-type {number}" if family == "ipv4" else f"-m icmp6 --icmpv6-type {number}"
 
 
-def _conntrack(rule: Rule, target: _Side) -> str:
+def _conntrack(rule: Rule, target: _Match) -> str:
     states = ",".join(state.upper() for state in STATES if state in rule.state)
     options = [f"--ctstate {states}" if states else "", target.original]
-    said = " ".join(option for option in options if option)
-    return f"-m conntrack {said}" if said else ""
+    text = " ".join(option for option in options if option)
+    return f"-m conntrack {text}" if text else ""
 
 
 def _limit(limit: RateLimit) -> str:

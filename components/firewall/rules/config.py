@@ -1,10 +1,10 @@
-"""The language of the firewall: named policies and their rules, as they are written in the config.
+"""The config section `firewall`: policies and their rules.
 
-A policy is for some of the lab's hosts, and is read rule by rule: the first that matches a packet decides.
-This module owes the syntax alone: every value that it accepts is well-formed and in its canonical spelling.
-What a name stands for, and in which address family a rule has a meaning, is the part of `resolve.py`.
+A policy applies to some of the lab's hosts. The first of its rules that matches a packet decides. This module
+checks the syntax: every value that it accepts is well-formed and in its canonical spelling. `resolve.py`
+resolves names, and finds the address families in which a rule is valid.
 
-Connections that exist already and loopback are let through before any rule, so there is no rule about them.
+Established connections and loopback are accepted before any rule, so no rule applies to them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,9 +38,8 @@ IpAddress = IPv4Address | IPv6Address
 Protocol = Literal["tcp", "udp", "sctp", "icmp"]
 Reject = Literal["port-unreachable", "host-unreachable", "net-unreachable", "admin-prohibited", "tcp-reset"]
 
-# Numbers: the IANA registries "ICMP Type Numbers" and "ICMPv6 'type' Numbers"; the spelling is that of
-# iptables. What neighbours need of each other in IPv6 is missing on purpose: RFC 4890 (4.4.1) says that it
-# must not be dropped, and the compiler lets it through before any rule.
+# Numbers: the IANA registries "ICMP Type Numbers" and "ICMPv6 'type' Numbers". Names: iptables. The types of
+# `ICMPV6_ALWAYS_ACCEPTED` are left out, because no rule applies to them.
 ICMP_TYPES: dict[Family, dict[str, int]] = {
     "ipv4": {
         "echo-reply": 0,
@@ -68,6 +67,10 @@ ICMP_TYPES: dict[Family, dict[str, int]] = {
         "redirect": 137,
     },
 }
+# ICMPv6 types that must not be dropped (RFC 4890, 4.4.1) and that a host processes: multicast listener query
+# (switches drop a listener that does not answer), router advertisement, neighbour solicitation and
+# advertisement.
+ICMPV6_ALWAYS_ACCEPTED = (130, 134, 135, 136)
 
 
 def _network(value: str) -> IpNetwork:
@@ -84,13 +87,13 @@ def _network(value: str) -> IpNetwork:
     return network
 
 
-def _place(value: str) -> str:
+def _address_or_name(value: str) -> str:
     if is_name(value):
         return value
     return str(_network(value))
 
 
-def _mac_place(value: str) -> str:
+def _mac_or_name(value: str) -> str:
     if MAC_ADDRESS.fullmatch(value.lower()):
         return value.lower()
     if is_name(value):
@@ -98,7 +101,7 @@ def _mac_place(value: str) -> str:
     raise ValueError("must be a MAC address such as 02:42:ac:10:06:42, or the name of a host of the lab")
 
 
-def _address(value: Any) -> IpAddress:  # noqa: ANN401 - what the config file holds, before it is known to be right
+def _address(value: Any) -> IpAddress:  # noqa: ANN401 - any value of the config file
     try:
         return ip_address(str(value))
     except ValueError:
@@ -107,9 +110,9 @@ def _address(value: Any) -> IpAddress:  # noqa: ANN401 - what the config file ho
 
 def _interface(value: str) -> str:
     stem = value.removesuffix("+")
-    # The kernel's rule for a device's name (dev_valid_name), less what would need quotes in a rule.
+    # The kernel's rule for device names (dev_valid_name), without the characters that iptables needs quoted.
     if not stem or len(value) > 15 or not all(c.isascii() and (c.isalnum() or c in "-_.@") for c in stem):
-        raise ValueError("must be an interface's name of at most 15 characters, such as eth0 or eth+")
+        raise ValueError("must be the name of an interface, at most 15 characters, such as eth0 or eth+")
     return value
 
 
@@ -119,25 +122,25 @@ def _printable(value: str) -> str:
     return value
 
 
-Place = Annotated[str, AfterValidator(_place)]
-MacPlace = Annotated[str, AfterValidator(_mac_place)]
+AddressOrName = Annotated[str, AfterValidator(_address_or_name)]
+MacOrName = Annotated[str, AfterValidator(_mac_or_name)]
 Interface = Annotated[str, AfterValidator(_interface)]
 Comment = Annotated[str, StringConstraints(max_length=160), AfterValidator(_printable)]
-# An ipset's name has at most 31 characters, and the compiler adds a prefix and a hash.
+# The name of an ipset has at most 31 characters; the compiler adds a prefix and a hash.
 SetName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$")]
 
 
-# The kernel keeps a rate as the time between packets, in whole units of 0.1 ms (xt_limit.h), and its credit
-# for packets in a number that is sure to hold a day (xt_limit.c).
+# The kernel stores a rate as the time between packets, in units of 0.1 ms (xt_limit.h). Its counter of
+# saved-up time holds at least a day (xt_limit.c).
 TICKS_PER_SECOND = 10_000
 CREDIT_SECONDS = 86_400
 SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
-# How far a rate may be from the one that the kernel keeps, relative to it.
+# The maximum relative difference between a rate and the one that the kernel stores.
 RATE_TOLERANCE = 0.05
 
 
 class RateLimit(Section):
-    """How often a rule may match; what comes more often goes on to the next rule."""
+    """How often a rule matches; packets above the rate go on to the next rule."""
 
     packets: Whole = Field(ge=1, le=10_000, description="Packets in each unit of time.")
     per: Literal["second", "minute", "hour", "day"] = Field("second", description="The unit of time.")
@@ -145,50 +148,50 @@ class RateLimit(Section):
         5,
         ge=1,
         le=10_000,
-        description="Packets that may come at once; at most as many as the rate gives in a day.",
+        description="Packets that match at once; at most as many as the rate gives in a day.",
     )
 
     @model_validator(mode="after")
     def _fits_the_kernel(self) -> Self:
         ticks = SECONDS[self.per] * TICKS_PER_SECOND
-        kept = ticks // (ticks // self.packets)
-        if kept > self.packets * (1 + RATE_TOLERANCE):
+        stored = ticks // (ticks // self.packets)
+        if stored > self.packets * (1 + RATE_TOLERANCE):
             below = ticks // (ticks // self.packets + 1)
             raise ValueError(
-                f"packets: {self.packets} per {self.per}: the kernel keeps a rate as whole units of 0.1 ms "
-                f"between packets and would accept {kept}; write {below} or {kept}"
+                f"packets: {self.packets} per {self.per}: the kernel stores a rate in units of 0.1 ms "
+                f"between packets and would accept {stored}; write {below} or {stored}"
             )
         most = CREDIT_SECONDS * self.packets // SECONDS[self.per]
         if self.burst > most:
             raise ValueError(
-                f"burst: {self.burst} at {self.packets} per {self.per}: the kernel saves up for a day at "
-                f"most; write a burst of at most {most}, or a faster rate"
+                f"burst: {self.burst} at {self.packets} per {self.per}: the kernel saves up for at most a "
+                f"day; write a burst of at most {most}, or a higher rate"
             )
         return self
 
 
 class Rule(Section):
-    """One line of a policy. A packet matches when all that the rule names is true of it."""
+    """One rule of a policy. A packet matches if it matches every field that the rule has."""
 
     action: Literal["accept", "drop", "reject"] = Field(
         description="accept lets the packet pass this firewall; drop is silent; reject answers the sender."
     )
     reject_with: Reject = Field(
-        "port-unreachable", description="What a reject answers; each has its form in both address families."
+        "port-unreachable", description="The answer of a reject; each exists in both address families."
     )
-    source: Place | None = Field(
+    source: AddressOrName | None = Field(
         None,
-        description="Where it comes from: an address, a CIDR, a host's name, `operator`, or a named set.",
+        description="The source: an address, a CIDR, a host's name, `operator`, or a named set.",
     )
-    destination: Place | None = Field(
-        None, description="Where it goes to, written like source. Left out: every address of the host."
+    destination: AddressOrName | None = Field(
+        None, description="The destination, written like source. Left out: every address of the host."
     )
-    source_mac: MacPlace | None = Field(
+    source_mac: MacOrName | None = Field(
         None,
-        description="The sender on the same L2 segment: a MAC address, or a host's name whose MAC is known.",
+        description="A sender on the same L2 segment: its MAC address, or a host's name if its MAC is known.",
     )
     interface: Interface | None = Field(
-        None, description="The interface that it arrives on; a trailing + stands for any ending."
+        None, description="The incoming interface; a trailing + stands for any ending."
     )
     protocol: Protocol | None = Field(
         None, description="icmp stands for ICMP in IPv4 and for ICMPv6 in IPv6. Left out: every protocol."
@@ -199,15 +202,19 @@ class Rule(Section):
     )
     icmp_type: str | None = Field(None, description="An ICMP type by its name, such as echo-request.")
     state: Annotated[tuple[Literal["new", "invalid", "untracked"], ...], ONE_OR_LIST] = Field(
-        (), description="States of connection tracking. Established ones never reach a rule."
+        (), description="States of connection tracking. Established connections never reach a rule."
     )
-    rate_limit: RateLimit | None = Field(None, description="Accept at most so many; for action accept only.")
+    rate_limit: RateLimit | None = Field(
+        None, description="The highest rate that is accepted; for action accept only."
+    )
     log: bool = Field(False, description="Also write a line, at most 5 a second, to the host's kernel log.")
     family: Family | None = Field(
-        None, description="Keeps the rule to one address family. Left out: each in which it has a meaning."
+        None,
+        description="Restricts the rule to one address family. Left out: every family in which it is valid.",
     )
     comment: Comment | None = Field(
-        None, description="Shown in the rule itself, after the policy's name and the rule's number."
+        None,
+        description="Part of the rule's iptables comment, after the policy's name and the rule's number.",
     )
 
     @field_validator("icmp_type")
@@ -229,39 +236,39 @@ class Rule(Section):
             raise ValueError("rejectWith: tcp-reset needs protocol: tcp")
         if self.rate_limit and self.action != "accept":
             raise ValueError(
-                "rateLimit says how much is accepted, so it needs action: accept; "
-                "a rule after it takes the rest"
+                "rateLimit is the rate that is accepted, so it needs action: accept; "
+                "the next rule gets the other packets"
             )
         return self
 
 
 class Policy(Section):
-    """What one policy does, and on which hosts."""
+    """One policy: its rules, and the hosts that it applies to."""
 
     enabled: bool = Field(True, description="The switch.")
     description: str = Field("", description="What the policy is for; free text.")
     hosts: Literal["all"] | tuple[HostName, ...] = Field(
-        description="The hosts that it is for: a list of their names, or all."
+        description="The hosts that the policy applies to: a list of their names, or all."
     )
     applies_to: Literal["host", "published", "both"] = Field(
         "host",
         description="host: traffic to the host itself; published: to container ports that Docker publishes.",
     )
     default: Literal["accept", "drop"] = Field(
-        "accept", description="What becomes of traffic that no rule of any policy on the host matches."
+        "accept", description="The verdict on packets that no rule of any policy on the host matches."
     )
     order: Whole = Field(
-        100, ge=0, le=10_000, description="Policies of one host are read by rising order, then by name."
+        100, ge=0, le=10_000, description="The policies of a host are read by rising order, then by name."
     )
     rules: tuple[Rule, ...] = Field((), description="The rules; the first that matches decides.")
     allow_lockout: bool = Field(
-        False, description="Applied even where the guard refuses it. The undo timer stays the last defence."
+        False, description="Applies the policy even if the guard refuses it. The rollback timer still runs."
     )
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
         if not self.rules and self.default == "accept":
-            raise ValueError("does nothing: give it rules, or default: drop")
+            raise ValueError("has no effect: give it rules, or default: drop")
         if self.hosts != "all" and len(set(self.hosts)) != len(self.hosts):
             raise ValueError("hosts: names a host twice")
         if not self.hosts:
@@ -270,7 +277,7 @@ class Policy(Section):
 
 
 def _from_file(value: Any) -> Any:  # noqa: ANN401
-    """Read the members of a set that is given as a file; anything else is taken as it is."""
+    """Read the members of a set from its file, if it has one."""
     if not isinstance(value, Mapping):
         return value
     if set(value) != {"file"} or not isinstance(value["file"], str):
@@ -285,7 +292,7 @@ def _from_file(value: Any) -> Any:  # noqa: ANN401
 
 
 def _text(path: Path) -> str:
-    # To read a device or a pipe may never end.
+    # Reading a device or a pipe may block forever.
     if path.is_char_device() or path.is_fifo():
         raise ValueError("is not a file")
     return path.read_text()
@@ -293,7 +300,7 @@ def _text(path: Path) -> str:
 
 def _line(path: Path, number: int, text: str) -> str:
     try:
-        return _place(text)
+        return _address_or_name(text)
     except ValueError as error:
         raise ValueError(f"{path}:{number}: {text!r}: {error}") from None
 
@@ -303,13 +310,13 @@ def _members(values: Iterable[str]) -> tuple[str, ...]:
     if not members:
         raise ValueError("a set needs at least one member")
     if any(member.endswith("/0") for member in members):
-        raise ValueError("a set that holds every address is no set: leave source or destination out instead")
+        raise ValueError("a set must not have every address: leave source or destination out instead")
     return members
 
 
 SetMembers = Annotated[
-    tuple[Place, ...],
-    BeforeValidator(_from_file, json_schema_input_type=tuple[Place, ...] | dict[Literal["file"], str]),
+    tuple[AddressOrName, ...],
+    BeforeValidator(_from_file, json_schema_input_type=tuple[AddressOrName, ...] | dict[Literal["file"], str]),
     AfterValidator(_members),
 ]
 
@@ -320,17 +327,20 @@ class FirewallConfig(Section):
     sets: dict[SetName, SetMembers] = Field(
         default_factory=dict,
         description="Named sets of addresses, CIDRs and hosts; one rule matches a whole set, however large. "
-        "`{file: PATH}` takes them from a text, one a line, with `#` comments; a config of more than 128 KiB "
-        "does not get through Pulumi.",
+        "`{file: PATH}` reads them from a text file, one per line, with `#` comments: Pulumi accepts a "
+        "config of at most 128 KiB.",
     )
     operator: tuple[Annotated[IpAddress, BeforeValidator(_address)], ...] = Field(
         (),
-        description="The addresses from which the hosts see the operator. Left out: the controller's own, as "
-        "it reaches them. Needed behind NAT.",
+        description="The addresses from which the hosts see the operator. Left out: the controller's own "
+        "addresses. Needed behind NAT.",
     )
     undo_seconds: Whole = Field(
-        15, ge=5, le=300, description="How long a host waits for the confirmation before it undoes a change."
+        15,
+        ge=5,
+        le=300,
+        description="How long a host waits for the confirmation of a change before it rolls it back.",
     )
     policies: dict[PolicyName, Policy] = Field(
-        default_factory=dict, description="The policies, by name; each is switched by its `enabled`."
+        default_factory=dict, description="The policies, by name; `enabled` switches each."
     )

@@ -1,82 +1,75 @@
-"""The guard: refuses policies that would cut a connection the lab, or its operator, cannot do without.
+"""The guard: refuses policies that would block a flow which the lab or its operator needs.
 
-Pure. It asks the evaluator about every such flow, so it judges the policies together, as the host will, and
-names the rule that decides. It is asked while the program runs: a preview refuses what an update would.
+Pure. It evaluates the host's active policies for the first packet of each such flow, as the host will, and
+names the rule that decides. It runs while the config is validated, so a preview refuses what an update would.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import NamedTuple
 
 from components.firewall.rules.config import FirewallConfig
-from components.firewall.rules.evaluate import Decision, Packet, decide, doubts
-from components.firewall.rules.lab import Lab
-from components.firewall.rules.resolve import ResolvedPolicy, resolve
+from components.firewall.rules.evaluate import Decision, Packet, decide, unknown_matches
+from components.firewall.rules.lab_hosts import LabHosts
+from components.firewall.rules.resolve import OPERATOR, ResolvedPolicy, resolve
+from components.shared.flows import HostFlow
 from components.shared.policy_values import PolicyError
 
 
-class Need(NamedTuple):
-    """What one host has to be able to open to another, for a component that is on both."""
-
-    purpose: str
-    origin: str
-    """The host that opens it."""
-    host: str
-    """The host that it goes to."""
-    protocol: str
-    port: int
-
-
 @dataclass(frozen=True)
-class Flow:
-    """Connections that have to come through."""
+class RequiredFlow:
+    """Connections that must stay open."""
 
     purpose: str
     origin: str
     """Who opens them: a host's name, or `operator`."""
     source: str
+    """The address of the origin."""
     host: str
-    """The host that they go to."""
+    """The name of the host that they go to."""
     protocol: str
     port: int
     mac: str | None = None
+    """The MAC address of the origin; None if it is not known."""
 
     def __str__(self) -> str:
         origin = self.origin if self.origin == self.source else f"{self.origin} ({self.source})"
         return f"{self.purpose}, {self.protocol}/{self.port} from {origin}"
 
 
-def lab_flows(lab: Lab, needs: Iterable[Need] = (), *, proxy: tuple[str, int] | None = None) -> list[Flow]:
-    """List the flows that the lab needs.
+def required_flows(
+    lab: LabHosts, between_hosts: Iterable[HostFlow] = (), *, proxy: tuple[str, int] | None = None
+) -> list[RequiredFlow]:
+    """List the flows that must stay open.
 
     Args:
-        lab: The machines and where the operator comes from.
-        needs: What the components need between hosts.
+        lab: The hosts, and the operator's addresses.
+        between_hosts: The flows that the components need.
         proxy: The host and the port of the HTTP proxy.
     """
     flows = []
     for source in lab.operator:
-        known = lab.at(source)
+        known = lab.with_address(source)
         mac = known.mac if known else None
-        services = [("the operator's SSH", name, lab.hosts[name].ssh_port) for name in lab.hosts]
+        services = [("the operator's SSH", name, host.ssh_port) for name, host in lab.hosts.items()]
         services += [("the HTTP proxy", *proxy)] if proxy else []
         flows += [
-            Flow(purpose, "operator", str(source), host, "tcp", port, mac) for purpose, host, port in services
+            RequiredFlow(purpose, OPERATOR, str(source), host, "tcp", port, mac)
+            for purpose, host, port in services
         ]
-    for purpose, origin, host, protocol, port in needs:
-        machine = lab.hosts[origin]
-        flows.append(Flow(purpose, origin, machine.address, host, protocol, port, machine.mac))
+    for purpose, origin, host, protocol, port in between_hosts:
+        sender = lab.hosts[origin]
+        flows.append(RequiredFlow(purpose, origin, sender.address, host, protocol, port, sender.mac))
     return flows
 
 
-def decisions(
-    policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flow: Flow
+def _decisions(
+    policies: Mapping[str, Sequence[ResolvedPolicy]], lab: LabHosts, flow: RequiredFlow
 ) -> Iterator[tuple[Decision, bool]]:
-    """Decide about a flow's first packet; a rate limit counts as spent, because some day it will be.
+    """Decide on a flow's first packet; rate limits count as exceeded, because at some time they will be.
 
-    Returns:
-        Each decision that is possible, and whether it depends on a MAC address that is not known.
+    Yields:
+        Each possible decision, and whether it depends on a MAC address that is not known.
     """
     packet = Packet(
         source=ip_address(flow.source),
@@ -85,64 +78,69 @@ def decisions(
         port=flow.port,
         mac=flow.mac,
     )
-    here = policies.get(flow.host, ())
-    yield decide(here, packet, limits_spent=True), False
-    for doubt in doubts(here, packet, limits_spent=True):
-        mac = doubt.rule.source_mac
-        if packet.mac is None and mac and lab.may_have(packet.source, mac):
-            yield decide(here, replace(packet, mac=mac), limits_spent=True), True
+    active = policies.get(flow.host, ())
+    yield decide(active, packet, limits_exceeded=True), False
+    for unknown in unknown_matches(active, packet, limits_exceeded=True):
+        mac = unknown.rule.source_mac
+        if packet.mac is None and mac and lab.may_have_mac(packet.source, mac):
+            yield decide(active, replace(packet, mac=mac), limits_exceeded=True), True
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What one rule, or one policy's default, does to flows on a host."""
+class Blocker:
+    """A rule, or a policy's default, that blocks flows to a host."""
 
     host: str
     path: str
-    """Where it stands in the config."""
-    in_doubt: bool
-    """Whether it depends on the sender's MAC address, which is not known."""
+    """Its path in the config."""
+    mac_unknown: bool
+    """Whether it blocks them only if the sender has a certain MAC address, which is not known."""
 
-    def refusal(self, flows: Sequence[Flow], lab: Lab) -> str:
-        """A sentence that says which flows, why, and what to do about it."""
-        said = f"{self.path}: {'may cut' if self.in_doubt else 'cuts'} on {self.host}: "
-        said += "; ".join(str(flow) for flow in flows)
-        unknown = list(dict.fromkeys(flow.origin for flow in flows)) if self.in_doubt else []
-        if unknown:
-            said += f", because the MAC address of {', '.join(unknown)} is not known"
-        known = [f"hosts.members.{origin}.mac" for origin in unknown if origin in lab.hosts]
-        give = f" give {', '.join(known)}," if known else ""
+    def problem(self, flows: Sequence[RequiredFlow], lab: LabHosts) -> str:
+        """A sentence with the flows, the cause, and the next step."""
+        text = f"{self.path}: {'may cut' if self.mac_unknown else 'cuts'} on {self.host}: "
+        text += "; ".join(str(flow) for flow in flows)
+        origins = list(dict.fromkeys(flow.origin for flow in flows)) if self.mac_unknown else []
+        if origins:
+            text += f", because the MAC address of {', '.join(origins)} is not known"
+        keys = [f"hosts.members.{origin}.mac" for origin in origins if origin in lab.hosts]
+        give = f" give {', '.join(keys)}," if keys else ""
         return (
-            f"{said}. Accept it in an earlier rule,{give} or set allowLockout: true on the policy to apply "
-            "it all the same"
+            f"{text}. Accept it in an earlier rule,{give} or set allowLockout: true on the policy to apply "
+            "it anyway"
         )
 
 
-def refused(
-    policies: Mapping[str, Sequence[ResolvedPolicy]], lab: Lab, flows: Sequence[Flow]
-) -> dict[Cut, list[Flow]]:
-    """Find the flows that active policies without `allowLockout` cut or, by what is known, may cut."""
-    cuts: dict[Cut, list[Flow]] = {}
+def _blocked_flows(
+    policies: Mapping[str, Sequence[ResolvedPolicy]], lab: LabHosts, flows: Sequence[RequiredFlow]
+) -> dict[Blocker, list[RequiredFlow]]:
+    """Find the flows that active policies without `allowLockout` block or may block."""
+    blocked: dict[Blocker, list[RequiredFlow]] = {}
     for flow in flows:
-        for decision, in_doubt in decisions(policies, lab, flow):
+        for decision, mac_unknown in _decisions(policies, lab, flow):
             policy = decision.policy
             if decision.verdict != "accept" and policy and not policy.policy.allow_lockout:
-                cuts.setdefault(Cut(flow.host, decision.path or "", in_doubt), []).append(flow)
+                blocker = Blocker(flow.host, decision.path or "", mac_unknown)
+                blocked.setdefault(blocker, []).append(flow)
                 break
-    return cuts
+    return blocked
 
 
-def guarded(config: FirewallConfig, lab: Lab, flows: Sequence[Flow]) -> dict[str, tuple[ResolvedPolicy, ...]]:
-    """Resolve the policies and refuse those that cut a flow.
+def guard_policies(
+    config: FirewallConfig, lab: LabHosts, flows: Sequence[RequiredFlow]
+) -> dict[str, tuple[ResolvedPolicy, ...]]:
+    """Resolve the policies, and refuse those that block a flow.
 
     Returns:
         What `resolve` returns.
 
     Raises:
-        PolicyError: With every problem of the section, or every flow that is cut.
+        PolicyError: With every problem of the section, or else every rule that blocks a flow.
     """
     policies = resolve(config, lab)
-    problems = [cut.refusal(hit, lab) for cut, hit in refused(policies, lab, flows).items()]
+    problems = [
+        blocker.problem(blocked, lab) for blocker, blocked in _blocked_flows(policies, lab, flows).items()
+    ]
     if problems:
         raise PolicyError(problems)
     return policies

@@ -1,8 +1,8 @@
-"""What the names in policies stand for: typed rules become rules about addresses, per host and in order.
+"""Resolves the names in policies to addresses, for each host, in the order of evaluation.
 
-Pure. Owes: whatever this module returns has a meaning in each address family that it names, and compiles;
-what has none is refused with the path in the config, the value, and what would be accepted. Disabled
-policies are checked like the others, so that a slip is found when it is written.
+Pure. Every rule that this module returns is valid in each of its address families, and compiles. A rule that
+is valid in neither is refused, with its path in the config, the value, and what is accepted. Disabled
+policies are checked too, so that a mistake is found when it is written.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from components.firewall.rules.config import ICMP_TYPES, Family, FirewallConfig, Policy, Rule
-from components.firewall.rules.lab import Lab
+from components.firewall.rules.lab_hosts import LabHosts
 from components.shared.policy_values import IpNetwork, PolicyError, is_name
 
 FAMILIES: tuple[Family, ...] = ("ipv4", "ipv6")
@@ -24,40 +24,41 @@ def family_of(network: IpNetwork) -> Family:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The addresses that a source or a destination stands for."""
+class Addresses:
+    """The addresses of a source or a destination."""
 
     networks: tuple[IpNetwork, ...]
     set_name: str | None = None
+    """The name of the set that they are from, if any."""
 
     def of(self, family: Family) -> tuple[IpNetwork, ...]:
-        """The part in one address family."""
+        """The networks of one address family."""
         return tuple(network for network in self.networks if family_of(network) == family)
 
 
 @dataclass(frozen=True)
 class ResolvedRule:
-    """A rule of a policy whose names have become addresses."""
+    """A rule with addresses in place of names."""
 
     policy: str
     number: int
-    """Its place in the policy, from 1."""
+    """Its number in the policy, from 1."""
     rule: Rule
     families: tuple[Family, ...]
-    """The families in which it has a meaning; never empty."""
-    source: Place | None
-    destination: Place | None
+    """The address families in which it is valid; never empty."""
+    source: Addresses | None
+    destination: Addresses | None
     source_mac: str | None
 
     @property
     def path(self) -> str:
-        """Where it stands in the config."""
+        """Its path in the config."""
         return f"{SECTION}.policies.{self.policy}.rules[{self.number - 1}]"
 
 
 @dataclass(frozen=True)
 class ResolvedPolicy:
-    """A policy whose names have become addresses."""
+    """A policy with addresses in place of names."""
 
     name: str
     policy: Policy
@@ -65,15 +66,15 @@ class ResolvedPolicy:
 
     @property
     def path(self) -> str:
-        """Where it stands in the config."""
+        """Its path in the config."""
         return f"{SECTION}.policies.{self.name}"
 
 
-def resolve(config: FirewallConfig, lab: Lab) -> dict[str, tuple[ResolvedPolicy, ...]]:
-    """Find what each host's active policies say.
+def resolve(config: FirewallConfig, lab: LabHosts) -> dict[str, tuple[ResolvedPolicy, ...]]:
+    """Resolve the policies.
 
     Returns:
-        The enabled policies by host, in the order in which they are read; a host without one is left out.
+        The enabled policies by host, in the order of evaluation; without the hosts that have none.
 
     Raises:
         PolicyError: With every problem of the section.
@@ -96,60 +97,60 @@ def resolve(config: FirewallConfig, lab: Lab) -> dict[str, tuple[ResolvedPolicy,
 
 
 class _Resolver:
-    """Collects problems, so that all are reported together."""
+    """Resolves one section, and collects its problems to report all of them together."""
 
-    def __init__(self, config: FirewallConfig, lab: Lab) -> None:
+    def __init__(self, config: FirewallConfig, lab: LabHosts) -> None:
         self.lab = lab
         self.problems: list[str] = []
-        self.machines = [*lab.hosts, *lab.others]
-        self.sets: dict[str, Place] = {}
+        self.host_names = [*lab.hosts, *lab.others]
+        self.sets: dict[str, Addresses] = {}
         for name, members in sorted(config.sets.items()):
             path = f"{SECTION}.sets.{name}"
-            if name in self.machines or name == OPERATOR:
-                self._problem(path, name, "is the name of a machine or of the operator; choose another")
+            if name in self.host_names or name == OPERATOR:
+                self._problem(path, name, "is the name of a host or of the operator; choose another")
             networks = {
                 network
                 for index, member in enumerate(members)
                 for network in self._networks(f"{path}[{index}]", member)
             }
             ordered = sorted(networks, key=lambda network: (network.version, network))
-            self.sets[name] = Place(tuple(ordered), name)
+            self.sets[name] = Addresses(tuple(ordered), name)
 
     def _problem(self, path: str, value: object, problem: str) -> None:
         self.problems.append(f"{path}: {value!r}: {problem}")
 
     def _networks(self, path: str, value: str) -> tuple[IpNetwork, ...]:
-        """The addresses of anything but a set."""
+        """The networks of an address, a CIDR, a host or the operator."""
         if not is_name(value):
             return (ip_network(value),)
         if value == OPERATOR:
             return tuple(ip_network(address) for address in self.lab.operator)
-        if machine := self.lab.machine(value):
-            return (ip_network(machine.address),)
-        self._problem(path, value, f"is not known; names are {', '.join([*self.machines, OPERATOR])}")
+        if host := self.lab.named(value):
+            return (ip_network(host.address),)
+        self._problem(path, value, f"is not known; names are {', '.join([*self.host_names, OPERATOR])}")
         return ()
 
-    def _place(self, path: str, value: str | None) -> Place | None:
+    def _addresses(self, path: str, value: str | None) -> Addresses | None:
         if value is None:
             return None
         if value in self.sets:
             return self.sets[value]
-        if is_name(value) and value != OPERATOR and self.lab.machine(value) is None:
-            known = ", ".join([*self.machines, OPERATOR, *self.sets])
-            self._problem(path, value, f"is neither a machine nor a set; names are {known}")
+        if is_name(value) and value != OPERATOR and self.lab.named(value) is None:
+            known = ", ".join([*self.host_names, OPERATOR, *self.sets])
+            self._problem(path, value, f"is neither a host nor a set; names are {known}")
             return None
-        return Place(self._networks(path, value))
+        return Addresses(self._networks(path, value))
 
     def _mac(self, path: str, value: str | None) -> str | None:
         if value is None or not is_name(value):
             return value
-        machine = self.lab.machine(value)
-        if machine is None:
-            self._problem(path, value, f"is not a machine of the lab; they are {', '.join(self.machines)}")
+        host = self.lab.named(value)
+        if host is None:
+            self._problem(path, value, f"is not a host; they are {', '.join(self.host_names)}")
             return None
-        if machine.mac is None:
-            self._problem(path, value, "its MAC address is not known here: write the address itself")
-        return machine.mac
+        if host.mac is None:
+            self._problem(path, value, "its MAC address is not known: write the MAC address itself")
+        return host.mac
 
     def policy(self, name: str, policy: Policy) -> ResolvedPolicy:
         path = f"{SECTION}.policies.{name}"
@@ -162,8 +163,8 @@ class _Resolver:
 
     def _rule(self, name: str, number: int, policy: Policy, rule: Rule) -> ResolvedRule:
         path = f"{SECTION}.policies.{name}.rules[{number - 1}]"
-        source = self._place(f"{path}.source", rule.source)
-        destination = self._place(f"{path}.destination", rule.destination)
+        source = self._addresses(f"{path}.source", rule.source)
+        destination = self._addresses(f"{path}.destination", rule.destination)
         mac = self._mac(f"{path}.sourceMac", rule.source_mac)
         families = self._families(path, rule, source, destination)
         if policy.applies_to == "published" and rule.protocol == "icmp":
@@ -180,9 +181,9 @@ class _Resolver:
         return ResolvedRule(name, number, rule, families, source, destination, mac)
 
     def _families(
-        self, path: str, rule: Rule, source: Place | None, destination: Place | None
+        self, path: str, rule: Rule, source: Addresses | None, destination: Addresses | None
     ) -> tuple[Family, ...]:
-        """The families in which each part of a rule has a meaning."""
+        """The address families in which every part of a rule is valid."""
         parts = {
             "family": {family for family in FAMILIES if rule.family in (None, family)},
             "source": {family for family in FAMILIES if source is None or source.of(family)},
@@ -191,11 +192,11 @@ class _Resolver:
         }
         families = tuple(family for family in FAMILIES if all(family in part for part in parts.values()))
         if not families and not self.problems:
-            said = "; ".join(_in_families(key, part) for key, part in parts.items() if len(part) < 2)
-            self.problems.append(f"{path}: has no meaning in either address family: {said}")
+            parts_text = "; ".join(_in_families(key, part) for key, part in parts.items() if len(part) < 2)
+            self.problems.append(f"{path}: is valid in neither address family: {parts_text}")
         return families
 
 
 def _in_families(key: str, families: set[Family]) -> str:
-    spelled: Iterator[str] = ({"ipv4": "IPv4", "ipv6": "IPv6"}[family] for family in sorted(families))
-    return f"{key} is for {' and '.join(spelled) or 'none'}"
+    names: Iterator[str] = ({"ipv4": "IPv4", "ipv6": "IPv6"}[family] for family in sorted(families))
+    return f"{key} is for {' and '.join(names) or 'none'}"

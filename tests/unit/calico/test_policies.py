@@ -1,4 +1,4 @@
-"""Network policies: the language, what Calico is told, and what would cut the proxy from the notebook."""
+"""Network policies: their config, their rendering for Calico, and the guard of the proxy's connection."""
 
 import json
 from ipaddress import IPv4Network
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from components.calico.config import CalicoConfig
-from components.calico.policies import Connection, Names, cut_off, render_policies
-from components.calico.policy import Policy
+from components.calico.policy_config import Policy
+from components.calico.policy_guard import Connection, guard_connection
+from components.calico.policy_rendering import Names, render_policies
 from components.shared.policy_values import PolicyError
 
 CASES = Path(__file__).parent / "cases"
@@ -26,12 +27,12 @@ NAMES = Names(
 GUARD = json.loads((CASES / "guard.json").read_text())
 
 
-def policies_of(values: Any) -> dict[str, Policy]:  # noqa: ANN401 - what the config file holds
+def policies_of(values: Any) -> dict[str, Policy]:  # noqa: ANN401 - any value of the config file
     return CalicoConfig.model_validate({"policies": values}).policies
 
 
 @pytest.mark.parametrize("case", sorted((CASES / "policies").glob("*.json")), ids=lambda path: path.stem)
-def test_policies_become_those_of_the_files(case: Path) -> None:
+def test_render_policies(case: Path) -> None:
     spec = json.loads(case.read_text())
     rendered = render_policies(policies_of(spec["policies"]), NAMES)
     documents = {name: yaml.safe_load(text) for name, text in rendered.items()}
@@ -44,7 +45,7 @@ def test_policies_become_those_of_the_files(case: Path) -> None:
 @pytest.mark.parametrize(
     "case", sorted((CASES / "policies-refused").glob("*.json")), ids=lambda path: path.stem
 )
-def test_a_wrong_policy_is_refused(case: Path) -> None:
+def test_policy_config_refuses(case: Path) -> None:
     spec = json.loads(case.read_text())
     with pytest.raises(ValidationError) as refused:
         policies_of({"p": spec["policy"]})
@@ -52,7 +53,7 @@ def test_a_wrong_policy_is_refused(case: Path) -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_names_that_stand_for_nothing_are_all_reported(enabled: bool) -> None:
+def test_render_policies_reports_every_unknown_name(enabled: bool) -> None:
     policies = policies_of(
         {
             "p": {
@@ -75,7 +76,7 @@ def test_names_that_stand_for_nothing_are_all_reported(enabled: bool) -> None:
 
 
 @pytest.mark.parametrize("case", GUARD)
-def test_the_guard_names_the_rule_that_cuts_the_proxy_off(case: str) -> None:
+def test_guard_connection_names_the_rule_that_blocks(case: str) -> None:
     spec = GUARD[case]
     connection = Connection(
         labels={"calico-lab.service": "notebook", "org.projectcalico.pool": "netv"},
@@ -85,11 +86,11 @@ def test_the_guard_names_the_rule_that_cuts_the_proxy_off(case: str) -> None:
         protocol="tcp",
         port=8888,
     )
-    cut = cut_off(policies_of(spec["policies"]), NAMES, connection, "the proxy")
-    assert [problem.partition(": cuts the proxy. ")[0] for problem in cut] == spec["cut"]
+    problems = guard_connection(policies_of(spec["policies"]), NAMES, connection, "the proxy")
+    assert [problem.partition(": cuts the proxy. ")[0] for problem in problems] == spec["cut"]
 
 
-PLACES = st.lists(
+ENTITIES = st.lists(
     st.sampled_from(
         ["notebook", "proxy", "a0", "visitor", "10.0.0.0/8", "192.168.0.1", "role == 'x'", "all()"]
     )
@@ -98,9 +99,12 @@ PLACES = st.lists(
 
 @settings(deadline=None)
 @given(
-    PLACES, PLACES, st.sampled_from(["allow", "deny", "log", "pass"]), st.sampled_from([None, "tcp", "icmp"])
+    ENTITIES,
+    ENTITIES,
+    st.sampled_from(["allow", "deny", "log", "pass"]),
+    st.sampled_from([None, "tcp", "icmp"]),
 )
-def test_every_place_is_in_one_of_calicos_rules_and_never_two_kinds_in_one(
+def test_render_policies_never_mixes_networks_and_selectors_in_one_rule(
     source: list[str], destination: list[str], action: str, protocol: str | None
 ) -> None:
     rule = {"action": action, "source": source, "destination": destination, "protocol": protocol}
@@ -109,11 +113,11 @@ def test_every_place_is_in_one_of_calicos_rules_and_never_two_kinds_in_one(
     assert "&id" not in text
     rules = yaml.safe_load(text)["spec"]["ingress"]
     assert 1 <= len(rules) <= 4
-    for side, places in (("source", source), ("destination", destination)):
+    for side, entities in (("source", source), ("destination", destination)):
         sides = [one.get(side, {}) for one in rules]
         assert all(len(one) <= 1 for one in sides)
-        # Without places, everything; with some, never everything.
-        assert all(bool(one) == bool(places) for one in sides)
+        # Only a rule without entities matches everything.
+        assert all(bool(one) == bool(entities) for one in sides)
     for one in rules:
         assert one["action"] == action.title()
         assert one.get("protocol") == (protocol.upper() if protocol else None)

@@ -1,4 +1,4 @@
-"""Calico's selectors: what is one, what it selects, and what is said of a text that is none."""
+"""Calico's selectors: which texts are valid, what they select, and the message about an invalid one."""
 
 import contextlib
 import json
@@ -14,19 +14,19 @@ CASES = json.loads((Path(__file__).parent / "cases" / "selectors.json").read_tex
 
 
 @pytest.mark.parametrize(("text", "labels", "selected"), CASES["selected"])
-def test_a_selector_selects(text: str, labels: dict[str, str], selected: bool) -> None:
+def test_parse_selects(text: str, labels: dict[str, str], selected: bool) -> None:
     assert selector.parse(text)(labels) is selected
 
 
 @pytest.mark.parametrize(("text", "problem"), CASES["refused"])
-def test_a_text_that_is_none_is_refused_with_its_place(text: str, problem: str) -> None:
+def test_parse_refuses_with_the_position(text: str, problem: str) -> None:
     with pytest.raises(selector.SelectorError) as refused:
         selector.parse(text)
-    assert str(refused.value).startswith(f"{text!r} is no selector: ")
+    assert str(refused.value).startswith(f"{text!r} is not a selector: ")
     assert problem in str(refused.value)
 
 
-def test_a_label_has_a_longest_length() -> None:
+def test_parse_refuses_a_label_that_is_too_long() -> None:
     selector.parse(f"has({'a' * 512})")
     with pytest.raises(selector.SelectorError, match="at most 512 characters"):
         selector.parse(f"has({'a' * 513})")
@@ -44,7 +44,7 @@ TERMS = st.recursive(
 
 @settings(deadline=None)
 @given(TERMS, TERMS, LABELS)
-def test_operators_mean_what_they_say(one: str, other: str, labels: dict[str, str]) -> None:
+def test_parse_operators(one: str, other: str, labels: dict[str, str]) -> None:
     first, second = selector.parse(one)(labels), selector.parse(other)(labels)
     assert selector.parse(f"!{one}")(labels) is not first
     assert selector.parse(f"{one} && {other}")(labels) is (first and second)
@@ -53,6 +53,6 @@ def test_operators_mean_what_they_say(one: str, other: str, labels: dict[str, st
 
 @settings(deadline=None)
 @given(st.text(alphabet="ab(){}!=&|,' \t'\"hasinot", max_size=20))
-def test_any_text_is_a_selector_or_refused(text: str) -> None:
+def test_parse_any_text(text: str) -> None:
     with contextlib.suppress(selector.SelectorError):
         assert selector.parse(text)({}) in (True, False)

@@ -1,4 +1,4 @@
-"""The lab that the tables of cases are about, and how a case is read."""
+"""The lab of the tables of cases, and functions that read a case."""
 
 import json
 from ipaddress import ip_address
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from components.firewall.rules.config import FirewallConfig
-from components.firewall.rules.lab import Lab, Machine
+from components.firewall.rules.lab_hosts import HostAddress, LabHosts
 
 CASES = Path(__file__).parent / "cases"
-LAB = Lab(
+LAB = LabHosts(
     hosts={
-        "a0": Machine("172.16.6.44"),
-        "a1": Machine("172.16.6.218"),
-        "a2": Machine("172.16.6.231"),
+        "a0": HostAddress("172.16.6.44"),
+        "a1": HostAddress("172.16.6.218"),
+        "a2": HostAddress("172.16.6.231"),
     },
-    others={"visitor": Machine("172.16.6.66", "02:42:ac:10:06:42")},
+    others={"visitor": HostAddress("172.16.6.66", "02:42:ac:10:06:42")},
     operator=(ip_address("172.16.6.1"),),
 )
 

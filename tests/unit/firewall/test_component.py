@@ -11,8 +11,9 @@ from pulumi_command import remote
 
 from components.firewall.component import FirewallPolicy
 from components.firewall.rules.config import FirewallConfig
-from components.firewall.rules.guard import Need, lab_flows
+from components.firewall.rules.guard import required_flows
 from components.hosts.host import Host
+from components.shared.flows import HostFlow
 from tests.unit.firewall.firewall_cases import LAB
 
 DROP_80 = {"action": "drop", "protocol": "tcp", "ports": 80}
@@ -60,7 +61,7 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
             "firewall",
             FirewallConfig.model_validate(section),
             lab=LAB,
-            flows=lab_flows(LAB, [Need("etcd's peers", "a1", "a0", "tcp", 2380)]),
+            flows=required_flows(LAB, [HostFlow("etcd's peers", "a1", "a0", "tcp", 2380)]),
             hosts=hosts,
             ssh_config=Output.from_input("ssh/config"),
         )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from components.firewall.host_firewall import restore_sets
 from components.firewall.rules.compile import UNITS, compile_policies, restore_document
 from components.firewall.rules.config import ICMP_TYPES, RATE_TOLERANCE, FirewallConfig, RateLimit
-from components.firewall.rules.evaluate import Packet, State, decide, doubts
+from components.firewall.rules.evaluate import Packet, State, decide, unknown_matches
 from components.firewall.rules.resolve import ResolvedPolicy, resolve
 from components.shared.policy_values import PolicyError
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
@@ -155,7 +155,7 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def sections(draw: st.DrawFn) -> dict[str, Any]:
-    """A section `firewall`; some of its rules may have no meaning in any family."""
+    """A section `firewall`; some of its rules may be valid in no address family."""
     policy = st.fixed_dictionaries(
         {
             "hosts": st.just("all"),
@@ -172,7 +172,7 @@ def sections(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def meaningful(section: dict[str, Any]) -> tuple[ResolvedPolicy, ...]:
-    """Resolve a section without those of its rules that have no meaning."""
+    """Resolve a section without its invalid rules."""
     for policy in section["policies"].values():
         kept = []
         for rule in policy["rules"]:
@@ -254,10 +254,10 @@ def test_a_decision_that_depends_on_what_is_not_known_is_in_doubt(
         for mac in [*MACS, "02:00:00:00:00:01"]
         for interface in ["eth0", "eth1", "wlan0", "other"]
     ]
-    told = decide(policies, asked).path
-    in_doubt = {doubt.rule.path for doubt in doubts(policies, asked)}
-    if told not in in_doubt:
-        assert {decide(policies, one).path for one in possible} <= {told, *in_doubt}
+    deciding = decide(policies, asked).path
+    unknown_rules = {match.rule.path for match in unknown_matches(policies, asked)}
+    if deciding not in unknown_rules:
+        assert {decide(policies, one).path for one in possible} <= {deciding, *unknown_rules}
 
 
 @pytest.mark.parametrize("name", names("compile"))

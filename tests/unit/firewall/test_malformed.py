@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from components.firewall.rules.compile import compile_policies, restore_document
 from components.firewall.rules.config import FirewallConfig, Policy, Rule
-from components.firewall.rules.guard import guarded, lab_flows
+from components.firewall.rules.guard import guard_policies, required_flows
 from components.shared.policy_values import PolicyError
 from tests.unit.firewall.firewall_cases import LAB
 
@@ -58,7 +58,7 @@ SECTIONS = ANYTHING | st.fixed_dictionaries(
 @given(section=SECTIONS)
 def test_malformed(section: Any) -> None:  # noqa: ANN401
     try:
-        by_host = guarded(FirewallConfig.model_validate(section), LAB, lab_flows(LAB))
+        by_host = guard_policies(FirewallConfig.model_validate(section), LAB, required_flows(LAB))
     except ValidationError as error:
         messages = [detail["msg"] for detail in error.errors()]
     except PolicyError as error:

@@ -4,12 +4,12 @@ import pytest
 from pydantic import ValidationError
 
 from components.calico.config import CalicoConfig
-from components.calico.flows import needs as calico_needs
+from components.calico.flows import required_flows as calico_flows
 from components.etcd.config import EtcdConfig
-from components.etcd.rendering import needs as etcd_needs
+from components.etcd.rendering import required_flows as etcd_flows
 from components.firewall.rules.compile import Compiled, compile_policies, restore_document
 from components.firewall.rules.config import FirewallConfig, Policy, RateLimit, Rule
-from components.firewall.rules.guard import guarded, lab_flows
+from components.firewall.rules.guard import guard_policies, required_flows
 from components.firewall.rules.resolve import resolve
 from components.shared.policy_values import PolicyError
 from tests.unit.firewall.firewall_cases import LAB, case, config, names
@@ -48,11 +48,11 @@ def test_guard(name: str) -> None:
     hosts = list(LAB.hosts)
     members = EtcdConfig.model_validate({"members": ["a0", "a1"], **document.get("etcd", {})})
     network = CalicoConfig.model_validate(document.get("network", {}))
-    needs = [*etcd_needs(members, network.hosts or hosts), *calico_needs(network, hosts)]
-    flows = lab_flows(LAB, needs, proxy=("a2", 8888))
-    advice = " or set allowLockout: true on the policy to apply it all the same"
+    between_hosts = [*etcd_flows(members, network.hosts or hosts), *calico_flows(network, hosts)]
+    flows = required_flows(LAB, between_hosts, proxy=("a2", 8888))
+    advice = " or set allowLockout: true on the policy to apply it anyway"
     try:
-        guarded(config(document), LAB, flows)
+        guard_policies(config(document), LAB, flows)
         cuts = []
     except PolicyError as error:
         cuts = [

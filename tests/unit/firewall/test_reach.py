@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.firewall.rules.guard import Flow
+from components.firewall.rules.guard import RequiredFlow
 from components.hosts.remote import Answer
 from diagnosis.reachability import only, probes_of, reach
 from tests.unit.firewall.firewall_cases import LAB
@@ -84,12 +84,12 @@ def test_a_host_that_does_not_answer_is_asked_again_and_has_no_flows(
 
 def test_flows_over_tcp_to_and_from_a_host_are_tried() -> None:
     flows = [
-        Flow("the operator's SSH", "operator", "172.16.6.1", "a0", "tcp", 22),
-        Flow("the HTTP proxy", "operator", "172.16.6.1", "a0", "tcp", 8888),
-        Flow("BGP", "a1", "172.16.6.218", "a0", "tcp", 179),
-        Flow("BGP", "a0", "172.16.6.44", "a1", "tcp", 179),
-        Flow("BGP", "a2", "172.16.6.231", "a1", "tcp", 179),
-        Flow("VXLAN", "a1", "172.16.6.218", "a0", "udp", 4789),
+        RequiredFlow("the operator's SSH", "operator", "172.16.6.1", "a0", "tcp", 22),
+        RequiredFlow("the HTTP proxy", "operator", "172.16.6.1", "a0", "tcp", 8888),
+        RequiredFlow("BGP", "a1", "172.16.6.218", "a0", "tcp", 179),
+        RequiredFlow("BGP", "a0", "172.16.6.44", "a1", "tcp", 179),
+        RequiredFlow("BGP", "a2", "172.16.6.231", "a1", "tcp", 179),
+        RequiredFlow("VXLAN", "a1", "172.16.6.218", "a0", "udp", 4789),
     ]
     found = probes_of("a0", LAB, flows)
     assert found == {

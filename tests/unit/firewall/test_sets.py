@@ -34,7 +34,7 @@ def test_a_file_is_a_list(tmp_path: Path) -> None:
         ("10.0.0.1\n10.0.0.1/8\n", "some.txt:2: '10.0.0.1/8': has host bits set"),
         ("10.0.0.1, 10.0.0.2\n", "some.txt:1: '10.0.0.1, 10.0.0.2': must be an address"),
         ("# nothing\n", "a set needs at least one member"),
-        ("0.0.0.0/0\n", "a set that holds every address is no set"),
+        ("0.0.0.0/0\n", "a set must not have every address"),
         (None, "some.txt: cannot be read: No such file or directory"),
         ("\udcff", "some.txt: cannot be read: 'utf-8' codec can't decode"),
     ],
