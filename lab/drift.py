@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.firewall.host_firewall import SCRIPT, drift_of_host
+from components.firewall.drift import drift_of_host
+from components.firewall.payload import SCRIPT
 from components.hosts import remote
 from diagnosis.explanation import Counter, path_of, read_counters
 from workspace.outputs import PROJECT, Outputs

@@ -70,7 +70,14 @@ class Answer:
         return self.status not in (124, 255)
 
 
-def run(ssh: str, script: str, variables: Mapping[str, str] | None = None, seconds: float = 30) -> Answer:
+def run(
+    ssh: str,
+    script: str,
+    variables: Mapping[str, str] | None = None,
+    seconds: float = 30,
+    *,
+    stdin: str = "",
+) -> Answer:
     """Run a bash script as root on a host.
 
     Args:
@@ -78,7 +85,11 @@ def run(ssh: str, script: str, variables: Mapping[str, str] | None = None, secon
         script: The script.
         variables: Exported to it.
         seconds: Time limit, the connection included.
+        stdin: The script's standard input.
     """
+    if stdin:
+        # bash reads a group of commands to its end before it runs it, so the script can read what follows.
+        script = f"{{\n{script}\nexit\n}}\n{stdin}"
     try:
         done = subprocess.run(
             [*shlex.split(ssh), _AS_ROOT],

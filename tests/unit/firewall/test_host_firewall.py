@@ -1,7 +1,7 @@
-"""The resource: what it asks of a host, in which order, and what it makes of the answers."""
+"""HostFirewall: which verbs it runs on a host, in which order, and what follows from the answers."""
 
 import io
-import subprocess
+import shlex
 import sys
 import tarfile
 from collections.abc import Callable
@@ -9,16 +9,12 @@ from typing import Any
 
 import pytest
 
-from components.firewall import host_firewall
-from components.firewall.host_firewall import (
-    HostFirewallProvider,
-    drift_of_rules,
-    drift_of_sets,
-    program_digest,
-    restore_sets,
-)
+from components.firewall import change, session
+from components.firewall.drift import drift_of_rules, drift_of_sets
+from components.firewall.host_firewall import HostFirewallProvider
+from components.firewall.payload import program_digest, restore_sets
 from components.firewall.rules.compile import ipset_name
-from components.hosts.remote import HostError
+from components.hosts.remote import Answer, HostError
 from diagnosis.obstacle import End
 
 RULE = '-s 172.16.6.66/32 -m comment --comment "p/1" -j DROP'
@@ -47,177 +43,191 @@ PROPS: dict[str, Any] = {
 STATE = {**PROPS, "loaded": {"ipv4": LISTING, "ipv6": ""}, "drift": []}
 
 
-class Answer:
-    """What a host does when it is asked for a verb: an exit code, what it prints, and its errors."""
-
-    def __init__(self, stdout: str = "", stderr: str = "", code: int = 0) -> None:
-        self.done = subprocess.CompletedProcess([], code, stdout.encode(), stderr.encode())
-
-
-UNDONE = Answer(stderr="firewall: confirm: the change is undone already", code=1)
+DONE = Answer(0, "", "")
+TOO_LATE = Answer(1, "", "firewall: confirm: the change is undone already")
+OPERATOR_ELSEWHERE = Answer(0, "203.0.113.9 40000 172.16.6.44 22\n", "")
+SHOWN = Answer(0, f"[change]\nx\n[iptables]\n{LISTING}\n[ip6tables]\n[sets]\n", "")
 
 
-class Reach:
-    """Stands for what the hosts say of the flows between them; keeps what is asked."""
+class FlowTrials:
+    """Stands in for `reach`, and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, dict[str, str]], float]] = []
         self.closed: list[set[tuple[str, str]]] = []
-        """The flows that do not come about, for each time that is asked; none when it is empty."""
+        """The flows that are not open, for each call; after these, all flows are open."""
 
     def __call__(self, _ssh: object, _addresses: object, probes: Any, *, patience: float) -> Any:  # noqa: ANN401
-        """Take the place of `reach`."""
+        """Try flows."""
         self.asked.append((probes, patience))
         closed = self.closed.pop(0) if self.closed else set()
         flows = [(origin, target) for origin in probes for target in probes[origin]]
         return {flow: "172.16.6.99" for flow in flows if flow not in closed}
 
 
-class Ssh:
-    """Stands for the `ssh` program, and keeps what it was asked."""
+class Remote:
+    """Stands in for `remote.run`, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, list[str]]] = []
+        self.calls: list[tuple[str, str, list[str]]] = []
+        """Verb, argument and ssh command of each call; `operator` asks for the operator's address."""
         self.payloads: dict[str, dict[str, str]] = {}
         self.answers: dict[str, Callable[[], Answer]] = {
-            "operator": lambda: Answer("172.16.6.1 40000 172.16.6.44 22\n"),
-            "apply": Answer,
-            "confirm": lambda: Answer(f"[change]\nx\n[iptables]\n{LISTING}\n[ip6tables]\n[sets]\n"),
-            "undo": Answer,
-            "remove": Answer,
+            "operator": lambda: Answer(0, "172.16.6.1 40000 172.16.6.44 22\n", ""),
+            "confirm": lambda: SHOWN,
         }
 
-    def __call__(self, command: list[str], *, input: bytes, **_: object) -> Any:  # noqa: ANN401
-        """Take the place of `subprocess.run`."""
-        remote = command[-1]
-        verb, *rest = remote.partition('firewall.sh" ')[2].split("'")[0].split() or ["operator"]
-        self.calls.append((verb, command[:-1] + rest))
-        if input:
-            with tarfile.open(fileobj=io.BytesIO(input)) as archive:
+    def __call__(
+        self,
+        ssh: str,
+        script: str,
+        variables: dict[str, str] | None = None,
+        seconds: float = 30,
+        *,
+        stdin: str = "",
+    ) -> Answer:
+        """Run a script."""
+        assert seconds > 0
+        verb, argument = (variables["VERB"], variables["ARGUMENT"]) if variables else ("operator", "")
+        assert variables or script == 'echo "$SSH_CONNECTION"'
+        self.calls.append((verb, argument, shlex.split(ssh)))
+        if stdin:
+            with tarfile.open(fileobj=io.BytesIO(stdin.encode())) as archive:
                 files = {member.name: archive.extractfile(member) for member in archive}
                 self.payloads[verb] = {name: file.read().decode() for name, file in files.items() if file}
-        return self.answers[verb]().done
+        return self.answers.get(verb, lambda: DONE)()
 
     def verbs(self) -> list[str]:
-        """The verbs in the order in which they were asked for."""
-        return [verb for verb, _ in self.calls]
+        """The verbs in their order."""
+        return [verb for verb, _, _ in self.calls]
 
 
 @pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> Reach:
-    tried = Reach()
-    monkeypatch.setattr(host_firewall, "reach", tried)
-    return tried
+def flows(monkeypatch: pytest.MonkeyPatch) -> FlowTrials:
+    flows = FlowTrials()
+    monkeypatch.setattr(change, "reach", flows)
+    return flows
 
 
 @pytest.fixture
-def ssh(tried: Reach, monkeypatch: pytest.MonkeyPatch) -> Ssh:
-    ssh = Ssh()
-    monkeypatch.setattr(subprocess, "run", ssh)
-    monkeypatch.setattr(host_firewall, "GRACE_SECONDS", 1)
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that only `sleep` moves."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", sleep)
+    return now
+
+
+@pytest.fixture
+def host(flows: FlowTrials, now: list[float], monkeypatch: pytest.MonkeyPatch) -> Remote:
+    host = Remote()
+    monkeypatch.setattr(session, "run", host)
     monkeypatch.setattr(sys, "tracebacklimit", None, raising=False)
-    return ssh
+    return host
 
 
-def test_create_applies_and_confirms_over_connections_of_their_own(ssh: Ssh) -> None:
+def test_create_confirms_over_a_new_connection(host: Remote) -> None:
     result = HostFirewallProvider().create(PROPS)
-    assert ssh.verbs() == ["operator", "apply", "confirm"]
-    for _, command in ssh.calls:
-        assert {"-oControlMaster=no", "-oControlPath=none", PROPS["url"]} <= set(command)
+    assert host.verbs() == ["operator", "apply", "confirm"]
+    for _, _, command in host.calls:
+        assert {"ControlMaster=no", "ControlPath=none", PROPS["url"], PROPS["ssh_config"]} <= set(command)
     assert result.outs == STATE
-    payload = ssh.payloads["apply"]
+    payload = host.payloads["apply"]
     assert payload["rules.v4"] == f"*filter\n:CALICO-LAB-INPUT - [0:0]\n-A CALICO-LAB-INPUT {RULE}\nCOMMIT\n"
     assert payload["rules.v6"] == ""
-    change = payload["change"].strip()
-    assert ssh.calls[1][1][-1] == "5"
-    assert ssh.calls[2][1][-1] == change
+    assert host.calls[1][1] == "5"
+    assert host.calls[2][1] == payload["change"].strip()
 
 
-def test_flows_that_came_about_are_tried_again_before_the_confirmation(ssh: Ssh, tried: Reach) -> None:
-    tried.closed = [{("a2", "a0:179")}]
+def test_create_tries_open_flows_again_before_the_confirmation(host: Remote, flows: FlowTrials) -> None:
+    flows.closed = [{("a2", "a0:179")}]
     HostFirewallProvider().create(PROPS)
-    assert [probes for probes, _ in tried.asked] == [
+    assert [probes for probes, _ in flows.asked] == [
         PROBES,
         {"a1": PROBES["a1"], "a0": PROBES["a0"]},
-    ], "what did not come about before the change is nothing to it"
-    assert tried.asked[0][1] == 0
-    assert 0 < tried.asked[1][1] < PROPS["undo_seconds"] / 2
-    assert ssh.verbs() == ["operator", "apply", "confirm"]
+    ], "a flow that was not open before the change is not tried after it"
+    assert flows.asked[0][1] == 0
+    assert 0 < flows.asked[1][1] < PROPS["undo_seconds"] / 2
+    assert host.verbs() == ["operator", "apply", "confirm"]
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_a_flow_that_no_longer_comes_about_undoes_the_change(
-    answers: bool, ssh: Ssh, tried: Reach, monkeypatch: pytest.MonkeyPatch
+def test_update_rolls_back_when_a_flow_is_blocked(
+    answers: bool, host: Remote, flows: FlowTrials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried.closed = [set(), {("a1", "a0:179"), ("a1", "a0:2380")}]
+    flows.closed = [set(), {("a1", "a0:179"), ("a1", "a0:2380")}]
     looked: list[tuple[str, str, str, int]] = []
 
     def obstacle(source: End, target: End, port: int) -> str:
         looked.append((source.host, source.address, target.host, port))
-        assert "undo" not in ssh.verbs(), "the rule is looked for while it is loaded"
+        assert "undo" not in host.verbs(), "the rule is looked for while it is loaded"
         return "a1 cannot open tcp/2380 on a0 (172.16.6.44): silent; a0 stops it: firewall.policies.p.default"
 
-    monkeypatch.setattr(host_firewall, "obstacle", obstacle)
+    monkeypatch.setattr(change, "obstacle", obstacle)
     if not answers:
-        ssh.answers["undo"] = lambda: Answer(stderr="timed out", code=255)
+        host.answers["undo"] = lambda: Answer(255, "", "timed out")
     with pytest.raises(HostError) as error:
         HostFirewallProvider().update("a0-firewall", STATE, PROPS)
     undone = "the host has put back what it had before (seen)"
-    later = "the host undoes them within 5 s (a0: firewall: undo: timed out)"
+    later = "the host rolls them back within 5 s (a0: firewall: undo: timed out)"
     assert str(error.value) == (
-        "a0: firewall: the new rules were loaded, and what the lab itself needs no longer came about, which "
-        "it did before: etcd's peers from a1 to a0:2380; BGP from a1 to a0:179. a1 cannot open tcp/2380 on "
+        "a0: firewall: the new rules were loaded, and flows that the lab needs, which were open before, are "
+        "not open now: etcd's peers from a1 to a0:2380; BGP from a1 to a0:179. a1 cannot open tcp/2380 on "
         "a0 (172.16.6.44): silent; a0 stops it: firewall.policies.p.default. They are not confirmed: "
-        f"{undone if answers else later}. Change the rule that stops it, or set allowLockout: true on its "
+        f"{undone if answers else later}. Change the rule that blocks them, or set allowLockout: true on its "
         "policy, then run `pulumi up` again"
     )
-    assert ssh.verbs() == ["operator", "apply", "undo"]
+    assert host.verbs() == ["operator", "apply", "undo"]
     assert looked == [("a1", "172.16.6.99", "a0", 2380)], "seen from the address that the packets come from"
 
 
-def test_what_may_lock_out_is_not_tried(ssh: Ssh, tried: Reach) -> None:
+def test_create_with_allow_lockout_tries_no_flow(host: Remote, flows: FlowTrials) -> None:
     HostFirewallProvider().create({**PROPS, "allow_lockout": True})
-    assert tried.asked == []
-    assert ssh.verbs() == ["apply", "confirm"]
+    assert flows.asked == []
+    assert host.verbs() == ["apply", "confirm"]
 
 
-def test_every_change_has_a_name_of_its_own(ssh: Ssh) -> None:
+def test_update_has_a_new_change_identifier(host: Remote) -> None:
     HostFirewallProvider().create(PROPS)
-    first = ssh.payloads["apply"]["change"]
+    first = host.payloads["apply"]["change"]
     HostFirewallProvider().update("a0-firewall", STATE, PROPS)
-    assert ssh.payloads["apply"]["change"] != first
+    assert host.payloads["apply"]["change"] != first
 
 
-def test_an_operator_at_another_address_is_refused_before_anything_changes(ssh: Ssh) -> None:
-    ssh.answers["operator"] = lambda: Answer("203.0.113.9 40000 172.16.6.44 22\n")
+def test_create_refuses_an_operator_at_another_address(host: Remote) -> None:
+    host.answers["operator"] = lambda: OPERATOR_ELSEWHERE
     with pytest.raises(HostError) as error:
         HostFirewallProvider().create(PROPS)
     assert str(error.value) == (
         "a0: firewall: this host sees you at 203.0.113.9, but the policies were checked for 172.16.6.1. "
         "Nothing was changed; set firewall.operator: [203.0.113.9]"
     )
-    assert ssh.verbs() == ["operator"]
+    assert host.verbs() == ["operator"]
     HostFirewallProvider().create({**PROPS, "allow_lockout": True})
-    assert ssh.verbs() == ["operator", "apply", "confirm"]
+    assert host.verbs() == ["operator", "apply", "confirm"]
 
 
-def test_a_preview_refuses_an_operator_at_another_address(ssh: Ssh) -> None:
-    ssh.answers["operator"] = lambda: Answer("203.0.113.9 40000 172.16.6.44 22\n")
+def test_check_refuses_an_operator_at_another_address(host: Remote) -> None:
+    host.answers["operator"] = lambda: OPERATOR_ELSEWHERE
     [failure] = HostFirewallProvider().check({}, PROPS).failures
     assert "this host sees you at 203.0.113.9" in failure.reason
     assert HostFirewallProvider().check({}, {**PROPS, "allow_lockout": True}).failures == []
 
 
-def test_a_preview_asks_no_host_that_does_not_change_or_answer(ssh: Ssh) -> None:
+def test_check_passes_without_a_change_or_an_answer(host: Remote) -> None:
     assert HostFirewallProvider().check(PROPS, PROPS).failures == []
-    assert ssh.verbs() == []
-    ssh.answers["operator"] = lambda: Answer(stderr="no route to host", code=255)
+    assert host.verbs() == []
+    host.answers["operator"] = lambda: Answer(255, "", "no route to host")
     assert HostFirewallProvider().check({}, PROPS).failures == []
 
 
-def test_what_is_not_confirmed_fails_with_the_cause(ssh: Ssh) -> None:
-    answers = iter([Answer(stderr="ssh: connect to host 172.16.6.44: timed out\n", code=255), UNDONE])
-    ssh.answers["confirm"] = lambda: next(answers)
+def test_update_without_confirmation_fails_with_the_cause(host: Remote) -> None:
+    answers = iter([Answer(255, "", "ssh: connect to host 172.16.6.44: timed out"), TOO_LATE])
+    host.answers["confirm"] = lambda: next(answers)
     with pytest.raises(HostError) as error:
         HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 1})
     assert str(error.value) == (
@@ -228,46 +238,44 @@ def test_what_is_not_confirmed_fails_with_the_cause(ssh: Ssh) -> None:
     )
 
 
-def test_a_confirmation_whose_answer_was_lost_is_asked_for_again(ssh: Ssh) -> None:
-    answers = iter([Answer(stderr="Connection reset by peer", code=255), ssh.answers["confirm"]()])
-    ssh.answers["confirm"] = lambda: next(answers)
+def test_update_confirms_again_after_a_lost_answer(host: Remote) -> None:
+    answers = iter([Answer(255, "", "Connection reset by peer"), host.answers["confirm"]()])
+    host.answers["confirm"] = lambda: next(answers)
     assert HostFirewallProvider().update("a0-firewall", STATE, PROPS).outs == STATE
-    assert ssh.verbs() == ["operator", "apply", "confirm", "confirm"]
-    assert ssh.calls[2][1][-1] == ssh.calls[3][1][-1]
+    assert host.verbs() == ["operator", "apply", "confirm", "confirm"]
+    assert host.calls[2][1] == host.calls[3][1]
 
 
-def test_a_host_that_has_undone_already_is_not_asked_again(ssh: Ssh) -> None:
-    ssh.answers["confirm"] = lambda: UNDONE
+def test_update_stops_confirming_after_a_rollback(host: Remote) -> None:
+    host.answers["confirm"] = lambda: TOO_LATE
     with pytest.raises(HostError, match=r"has put back what it had before \(seen\)"):
         HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 300})
-    assert ssh.verbs().count("confirm") == 1
+    assert host.verbs().count("confirm") == 1
 
 
-def test_a_host_that_takes_longer_than_its_window_is_given_more_and_not_other_rules(
-    ssh: Ssh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    ssh.answers["confirm"] = lambda: UNDONE
+def test_update_advises_a_longer_window_for_a_slow_host(host: Remote, now: list[float]) -> None:
+    host.answers["confirm"] = lambda: TOO_LATE
 
     def apply() -> Answer:
         now[0] += 8
-        return Answer()
+        return DONE
 
-    ssh.answers["apply"] = apply
+    host.answers["apply"] = apply
     with pytest.raises(HostError, match=r"the host took 8 s to load.*Set firewall.undoSeconds above 8"):
         HostFirewallProvider().update("a0-firewall", STATE, PROPS)
 
 
-def test_a_host_that_stays_away_is_not_said_to_have_undone(ssh: Ssh) -> None:
-    ssh.answers["confirm"] = lambda: Answer(stderr="gone", code=255)
+def test_update_reports_no_rollback_without_an_answer(host: Remote) -> None:
+    host.answers["confirm"] = lambda: Answer(255, "", "gone")
     with pytest.raises(HostError, match="look at it from its console"):
         HostFirewallProvider().update("a0-firewall", STATE, {**PROPS, "undo_seconds": 1})
 
 
-def test_a_host_error_reaches_the_terminal_without_a_traceback(ssh: Ssh) -> None:
-    ssh.answers["apply"] = lambda: Answer(
-        stderr="firewall: test: ipset is not installed on this host", code=1
+def test_create_reports_a_host_error_without_a_traceback(host: Remote) -> None:
+    host.answers["apply"] = lambda: Answer(
+        1,
+        "",
+        "# Warning: iptables-legacy tables present\nfirewall: test: ipset is not installed on this host",
     )
     with pytest.raises(HostError, match="a0: firewall: apply: firewall: test: ipset is not installed"):
         HostFirewallProvider().create(PROPS)
@@ -294,15 +302,17 @@ def test_diff(change: dict[str, Any], changes: bool, replaces: list[str]) -> Non
     assert (result.changes, result.replaces) == (changes, replaces)
 
 
-def test_drift_that_was_seen_is_repaired_by_the_next_update() -> None:
+def test_diff_after_drift_is_an_update() -> None:
     result = HostFirewallProvider().diff("a0-firewall", {**STATE, "drift": ["iptables: gone: x"]}, PROPS)
     assert result.changes
 
 
-def test_read_tells_what_differs_on_the_host(ssh: Ssh) -> None:
-    ssh.answers["show"] = lambda: Answer(
+def test_read_returns_the_drift(host: Remote) -> None:
+    host.answers["show"] = lambda: Answer(
+        0,
         "[change]\nx\n[iptables]\n-N CALICO-LAB-INPUT\n-A CALICO-LAB-INPUT -j ACCEPT\n"
-        f"-A CALICO-LAB-INPUT {RULE}\n[ip6tables]\n[sets]\n"
+        f"-A CALICO-LAB-INPUT {RULE}\n[ip6tables]\n[sets]\n",
+        "",
     )
     result = HostFirewallProvider().read("a0-firewall", STATE)
     assert result.outs == {
@@ -312,13 +322,13 @@ def test_read_tells_what_differs_on_the_host(ssh: Ssh) -> None:
             "iptables: found: -A CALICO-LAB-INPUT -j ACCEPT",
         ],
     }
-    ssh.answers["show"] = lambda: Answer(f"[change]\nx\n[iptables]\n{LISTING}\n[ip6tables]\n[sets]\n")
+    host.answers["show"] = lambda: SHOWN
     assert HostFirewallProvider().read("a0-firewall", result.outs).outs == STATE
 
 
-def test_delete_removes(ssh: Ssh) -> None:
+def test_delete_runs_remove(host: Remote) -> None:
     HostFirewallProvider().delete("a0-firewall", STATE)
-    assert ssh.verbs() == ["remove"]
+    assert host.verbs() == ["remove"]
 
 
 def test_drift_of_rules_in_order() -> None:
@@ -326,7 +336,7 @@ def test_drift_of_rules_in_order() -> None:
     assert drift_of_rules(["a", "b", "c"], ["b", "c", "d"]) == ["gone: a", "found: d"]
 
 
-def test_drift_of_sets_is_about_members() -> None:
+def test_drift_of_sets_compares_members() -> None:
     members = "10.0.0.1/32\n10.1.0.0/16\n"
     name = ipset_name("few/ipv4", members)
     sets = {"few/ipv4": members}
@@ -337,7 +347,7 @@ def test_drift_of_sets_is_about_members() -> None:
     ]
 
 
-def test_a_set_is_filled_beside_the_one_in_use() -> None:
+def test_restore_sets_fills_a_draft_and_swaps() -> None:
     members = "fd00::/8\n"
     name = ipset_name("few/ipv6", members)
     assert restore_sets({"few/ipv6": members}).splitlines() == [
@@ -350,9 +360,9 @@ def test_a_set_is_filled_beside_the_one_in_use() -> None:
     ]
 
 
-def test_a_firewall_is_removed_where_it_was_loaded(ssh: Ssh) -> None:
+def test_delete_uses_the_url_of_the_state(host: Remote) -> None:
     HostFirewallProvider().delete("a0-firewall", STATE)
-    [(verb, command)] = ssh.calls
+    [(verb, _, command)] = host.calls
     assert verb == "remove"
     assert STATE["url"] in command
     assert STATE["host"] not in command, "the name may mean another host by now"

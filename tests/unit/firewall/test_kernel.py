@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.firewall.host_firewall import restore_sets
+from components.firewall.payload import restore_sets
 from components.firewall.rules.compile import UNITS, compile_policies, restore_document
 from components.firewall.rules.config import ICMP_TYPES, RATE_TOLERANCE, FirewallConfig, RateLimit
 from components.firewall.rules.evaluate import Packet, State, decide, unknown_matches

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.firewall.host_firewall import FILES, SCRIPT, restore_sets
+from components.firewall.payload import FILES, SCRIPT, restore_sets
 from components.firewall.rules.compile import compile_policies, restore_document
 from components.firewall.rules.config import FirewallConfig
 from components.firewall.rules.resolve import resolve
