@@ -23,7 +23,7 @@ from diagnosis.obstacle import End, obstacle
 from diagnosis.reachability import Key, Probes, only, reach
 
 # A part of the host's answer to a confirmation that comes too late.
-ROLLED_BACK = "the change is undone already"
+ROLLED_BACK = "the change is rolled back already"
 # How long after its window a host may take to roll back, and to say so.
 GRACE_SECONDS = 10
 # How long flows are tried after a change: at most this, and at most this part of the window. The rest of the

@@ -1,23 +1,23 @@
 #!/bin/sh
-# The firewall of one host: changes that undo themselves unless they are confirmed.
+# The firewall of one host. A change is rolled back unless it is confirmed in time.
 #
-#   firewall.sh apply SECONDS    load the documents beside this script; undo after SECONDS unless confirmed
-#   firewall.sh confirm CHANGE   keep them
-#   firewall.sh undo             put back what was loaded before, if a change waits for confirmation
-#   firewall.sh boot             undo what was never confirmed, or load what is current
-#   firewall.sh jumps            put the jumps to our chains back in their place
-#   firewall.sh show             print what the kernel has of ours
-#   firewall.sh remove           leave nothing
+#   firewall.sh apply SECONDS    load the documents beside this script; roll back after SECONDS if not confirmed
+#   firewall.sh confirm CHANGE   confirm the change
+#   firewall.sh undo             roll back the change that is not confirmed, if there is one
+#   firewall.sh boot             roll back a change that is not confirmed; else load the current documents
+#   firewall.sh jumps            move the jumps to the lab's chains to the front
+#   firewall.sh show             print the lab's chains and sets as the kernel lists them
+#   firewall.sh remove           remove the lab's rules, sets and files
 #
-# Only our own chains are ever written, each family in one transaction. `current` holds what is loaded; while a
-# change waits for its confirmation, `previous` holds what was loaded before (nothing, when it is empty). Both
-# are made by rename, so that they are whole at any moment at which the power can fail.
+# The script writes only the lab's own chains, each address family in one transaction. `current` has the loaded
+# documents. While a change is not confirmed, `previous` has the documents from before; it is empty if nothing
+# was loaded. Both directories are made by rename, so that they are complete after a power failure.
 set -eu
 export LC_ALL=C
 
 ETC=/etc/calico-lab/firewall
 OPT=/opt/calico-lab/firewall
-UNDO=calico-lab-firewall-undo
+TIMER=calico-lab-firewall-undo
 UNITS="calico-lab-firewall.service calico-lab-firewall-jumps.service calico-lab-firewall-jumps.timer"
 
 fail() {
@@ -34,16 +34,16 @@ parent_of() {
     esac
 }
 
-# Looked up in what iptables-save prints, since listing a chain makes the table where there is none.
+# Reads iptables-save, because listing a chain creates the table if it is missing.
 has_chain() { "$1-save" -t filter | grep -q "^:$2 "; }
 
-# Whether the kernel has the family: where IPv6 is switched off at boot, there is nothing to filter.
+# Whether the kernel has the address family: IPv6 can be switched off at boot.
 has_family() { [ "$1" = iptables ] || [ -e /proc/net/if_inet6 ]; }
 
-# Lines that bring the jump from parent $2 to chain $3 to the front, or nothing where it stands there. Felix
-# insists on the very first place for its own rules and checks it, so these may stay in front of ours. They are
-# jumps, which only take away, like ours; with the eBPF dataplane they are the rules themselves, known by their
-# comments, which accept no new connection to the host but WireGuard's. Everything else comes after us.
+# Print the lines that move the jump from parent $2 to chain $3 to the front; nothing if it is there. Felix keeps
+# its own rules first in the chain, so these may stay in front. They are jumps to chains that only restrict; with
+# the eBPF dataplane they are the rules themselves, with Felix' comments, and accept no new connection to the host
+# except WireGuard's. All other rules come after the jump.
 jump_to_front() {
     "$1" -w -S "$2" | awk -v parent="$2" -v jump="-A $2 -j $3" '
         !/^-A/ { next }
@@ -57,15 +57,15 @@ jump_to_front() {
         }'
 }
 
-# Lines that remove chain $3 and the jumps to it from parent $2.
-without_chain() {
+# Print the lines that remove chain $3 and the jumps to it from parent $2.
+lines_to_remove() {
     if has_chain "$1" "$2"; then
         "$1" -w -S "$2" | sed -n "s/^-A \($2 -j $3\)\$/-D \1/p"
     fi
     printf -- '-F %s\n-X %s\n' "$3" "$3"
 }
 
-# The document $2 as one transaction that also places the jumps and removes what the document does not have.
+# Print document $2 as one transaction that also moves the jumps, and removes chains that are not in the document.
 transaction() {
     echo '*filter'
     if [ -s "$2" ]; then
@@ -76,14 +76,14 @@ transaction() {
         if [ -s "$2" ] && grep -q "^:$chain " "$2"; then
             jump_to_front "$1" "$parent" "$chain"
         elif has_chain "$1" "$chain"; then
-            without_chain "$1" "$parent" "$chain"
+            lines_to_remove "$1" "$parent" "$chain"
         fi
     done
     echo COMMIT
 }
 
-# Docker makes DOCKER-USER when it starts, or takes the one that is there; it never empties it. That we made it,
-# or a table, is written down, so that it goes with us.
+# Docker creates DOCKER-USER when it starts, or uses an existing one; it never flushes it. A table or chain that
+# this script creates is recorded, so that it is removed with the lab's chains.
 prepare_family() {
     if ! "$1-save" | grep -q '^\*filter'; then
         touch "$ETC/made-filter.$1"
@@ -96,12 +96,12 @@ prepare_family() {
 
 release_family() {
     if [ -e "$ETC/made-docker-user.$1" ] && ! has_chain "$1" CALICO-LAB-PUBLISHED; then
-        # Fails where Docker has put a rule into it, or jumps to it: then it is Docker's by now.
+        # Fails if the chain has rules or a jump to it: then Docker uses it.
         "$1" -w -X DOCKER-USER 2>/dev/null || true
         rm "$ETC/made-docker-user.$1"
     fi
     if [ -e "$ETC/made-filter.$1" ] && ! "$1-save" -t filter | grep -qv '^[#*C]\|^:[A-Z]* ACCEPT '; then
-        # iptables cannot remove a table, and nft may be missing; an empty table does nothing.
+        # iptables cannot remove a table, and nft may be missing; an empty table has no effect.
         case $1 in
             iptables) nft delete table ip filter 2>/dev/null || true ;;
             ip6tables) nft delete table ip6 filter 2>/dev/null || true ;;
@@ -110,7 +110,7 @@ release_family() {
     fi
 }
 
-# Load document $2 for $1 (iptables or ip6tables); an absent or empty one removes our chains.
+# Load document $2 by $1 (iptables or ip6tables); if it is missing or empty, remove the lab's chains.
 load_family() {
     has_family "$1" || return 0
     [ -s "$2" ] || has_chain "$1" CALICO-LAB-INPUT || has_chain "$1" CALICO-LAB-PUBLISHED || return 0
@@ -124,14 +124,14 @@ load_family() {
 
 load_sets() {
     [ -s "$1/sets" ] || return 0
-    # What an interrupted run may have left.
+    # An interrupted run may have left these.
     ipset destroy cl4-draft 2>/dev/null || true
     ipset destroy cl6-draft 2>/dev/null || true
     ipset restore -file "$1/sets"
 }
 
-# Load the documents of directory $1. The `||` keep its failure for the caller to undo: in a condition, `set -e`
-# does not act.
+# Load the documents of directory $1. The `||` return a failure to the caller, which rolls back: `set -e` has no
+# effect in a function that is called in a condition.
 load() {
     load_sets "$1" || return 1
     load_family iptables "$1/rules.v4" || return 1
@@ -144,7 +144,7 @@ load_nothing() {
     load_family ip6tables /dev/null
 }
 
-# Sets of ours that neither what is loaded nor what may come back needs.
+# Destroy the lab's sets that neither the current nor the previous documents use.
 drop_unused_sets() {
     command -v ipset >/dev/null || return 0
     for set in $(ipset list -name | grep '^cl[46]-' || true); do
@@ -170,16 +170,16 @@ test_documents() {
     done
 }
 
-# --- the undo timer -----------------------------------------------------------------------------------------
+# --- the rollback timer -------------------------------------------------------------------------------------
 
-# A unit of systemd, not a child of the SSH session: it fires although the session is gone.
+# A systemd unit and not a child of the SSH session, so that it also fires after the session has ended.
 arm() {
     disarm
-    systemd-run --quiet --collect --unit="$UNDO" --on-active="$1" --timer-property=AccuracySec=100ms \
+    systemd-run --quiet --collect --unit="$TIMER" --on-active="$1" --timer-property=AccuracySec=100ms \
         /bin/sh "$OPT/firewall.sh" undo
 }
 
-disarm() { systemctl stop "$UNDO.timer" 2>/dev/null || true; }
+disarm() { systemctl stop "$TIMER.timer" 2>/dev/null || true; }
 
 # --- the verbs ----------------------------------------------------------------------------------------------
 
@@ -195,15 +195,16 @@ install_program() {
 }
 
 apply() {
-    here=$(dirname "$0")
-    test_documents "$here"
-    install_program "$here"
+    payload=$(dirname "$0")
+    test_documents "$payload"
+    install_program "$payload"
     arm "$1"
     rm -rf "$ETC/next"
     mkdir "$ETC/next"
-    cp "$here/rules.v4" "$here/rules.v6" "$here/sets" "$here/change" "$ETC/next/"
+    cp "$payload/rules.v4" "$payload/rules.v6" "$payload/sets" "$payload/change" "$ETC/next/"
     sync "$ETC/next/"* "$ETC/next"
-    # A change that was never confirmed is superseded: what comes back is what was confirmed last.
+    # If `previous` exists, this change supersedes one that is not confirmed: a rollback restores the documents
+    # that were confirmed last.
     if [ ! -d "$ETC/previous" ]; then
         if [ -d "$ETC/current" ]; then
             mv "$ETC/current" "$ETC/previous"
@@ -217,15 +218,15 @@ apply() {
     sync "$ETC"
     if ! load "$ETC/current"; then
         undo
-        fail "apply: the kernel refuses the rules; what was loaded before is back"
+        fail "apply: the kernel refuses the rules; the rules from before are loaded again"
     fi
 }
 
 confirm() {
-    [ "$(cat "$ETC/current/change" 2>/dev/null)" = "$1" ] || fail "confirm: the change is undone already"
-    # Who confirms a second time has not had the answer to the first.
+    [ "$(cat "$ETC/current/change" 2>/dev/null)" = "$1" ] || fail "confirm: the change is rolled back already"
+    # Without `previous` this is a second confirmation, because the answer to the first was lost.
     if [ -d "$ETC/previous" ]; then
-        # From here on the timer would find nothing to put back.
+        # From here on the timer finds no change to roll back.
         mv "$ETC/previous" "$ETC/superseded"
         sync "$ETC"
     fi
@@ -233,14 +234,14 @@ confirm() {
     rm -rf "$ETC/superseded"
     drop_unused_sets
     systemctl start calico-lab-firewall-jumps.timer
-    # It waits for our lock, and then finds nothing to do but to load the same again.
+    # The unit waits for the lock, and then loads the same documents again.
     systemctl start --no-block calico-lab-firewall.service
     show
 }
 
 undo() {
     if [ ! -d "$ETC/previous" ]; then
-        # An apply that was cut off before it changed anything may have left the program.
+        # An apply that was interrupted before it changed the rules may have installed the program.
         [ -d "$ETC/current" ] || remove
         return
     fi
@@ -248,8 +249,8 @@ undo() {
         remove
         return
     fi
-    # Open is better than locked, should what was fine before be refused now. Nothing is given up before the
-    # end: what cuts this off leaves it to the timer, or to the next boot.
+    # If the kernel refuses the previous documents, no rules are loaded: open is better than locked out. The
+    # timer runs until the end, so that it or the next boot finishes an interrupted rollback.
     load "$ETC/previous" || load_nothing
     rm -rf "$ETC/current"
     mv "$ETC/previous" "$ETC/current"
@@ -260,8 +261,8 @@ undo() {
 
 boot() {
     if [ -d "$ETC/previous" ]; then
-        # A change whose timer still runs was made since the boot.
-        systemctl is-active --quiet "$UNDO.timer" || undo
+        # If the timer runs, the change was made after the boot.
+        systemctl is-active --quiet "$TIMER.timer" || undo
     elif [ -d "$ETC/current" ]; then
         load "$ETC/current"
     fi
@@ -276,7 +277,7 @@ jumps() {
                 lines=$(jump_to_front "$program" "$parent" "$chain")
                 if [ -n "$lines" ]; then
                     printf '*filter\n%s\nCOMMIT\n' "$lines" | "$program-restore" -w --noflush
-                    echo "<4>firewall: $program: put the jump to $chain back in front in $parent"
+                    echo "<4>firewall: $program: moved the jump to $chain to the front of $parent"
                 fi
             fi
         done
@@ -312,7 +313,7 @@ remove() {
     rm -rf "$ETC/current" "$ETC/previous"
     drop_unused_sets
     disarm
-    # Not while it runs `undo`: stopping a unit from within waits for itself.
+    # Without --now: the unit may be running this, by `boot`, and would wait for itself to stop.
     systemctl disable --quiet calico-lab-firewall.service 2>/dev/null || true
     systemctl disable --quiet --now calico-lab-firewall-jumps.timer 2>/dev/null || true
     for unit in $UNITS; do
@@ -330,7 +331,7 @@ case $verb in
 esac
 exec 9>/run/calico-lab-firewall.lock
 case $verb in
-    # Nobody comes again to undo: it waits, however long a change takes to load.
+    # A rollback is not tried again, so it waits without a limit until a change is loaded.
     undo | boot) flock 9 ;;
     *) flock -w 60 9 || fail "$verb: another change has held the lock for a minute" ;;
 esac

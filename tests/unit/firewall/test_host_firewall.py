@@ -44,7 +44,7 @@ STATE = {**PROPS, "loaded": {"ipv4": LISTING, "ipv6": ""}, "drift": []}
 
 
 DONE = Answer(0, "", "")
-TOO_LATE = Answer(1, "", "firewall: confirm: the change is undone already")
+TOO_LATE = Answer(1, "", "firewall: confirm: the change is rolled back already")
 OPERATOR_ELSEWHERE = Answer(0, "203.0.113.9 40000 172.16.6.44 22\n", "")
 SHOWN = Answer(0, f"[change]\nx\n[iptables]\n{LISTING}\n[ip6tables]\n[sets]\n", "")
 

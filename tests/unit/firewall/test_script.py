@@ -1,4 +1,4 @@
-"""`firewall.sh` on a host of its own: namespaces for network and mounts, and a systemd that takes notes."""
+"""`firewall.sh` in network and mount namespaces of its own, with a stand-in for systemd that logs calls."""
 
 import os
 import shutil
@@ -18,19 +18,19 @@ ETC = "/etc/calico-lab/firewall"
 DROP_80 = {"action": "drop", "protocol": "tcp", "ports": 80}
 DROP_81 = {"action": "drop", "protocol": "tcp", "ports": 81}
 DROP_A_SET = {"action": "drop", "source": "few"}
-# The timer of `systemd-run` is a file, so that `systemctl is-active` and `stop` can tell and remove it.
+# The timer of `systemd-run` is a file: `systemctl is-active` tests it, and `stop` removes it.
 SYSTEMD_RUN = """#!/bin/sh
-echo "systemd-run $*" >>/run/systemd-notes
+echo "systemd-run $*" >>/run/systemd-calls
 touch /run/armed
 """
 SYSTEMCTL = """#!/bin/sh
-echo "systemctl $*" >>/run/systemd-notes
+echo "systemctl $*" >>/run/systemd-calls
 case $* in
     "stop calico-lab-firewall-undo.timer") rm -f /run/armed ;;
     "is-active --quiet calico-lab-firewall-undo.timer") [ -e /run/armed ] ;;
 esac
 """
-# /etc is laid over, so that what the programs need of it is still there, and nothing of this machine changes.
+# /etc is an overlay: the programs can read it, and this computer's own is not changed.
 MOUNTS = """
 mount -t tmpfs none /opt
 mount -t tmpfs none /run
@@ -80,7 +80,7 @@ class Host:
         return done.stdout
 
     def apply(self, change: str, *rules: Mapping[str, object], applies_to: str = "host") -> str:
-        """Load a policy with these rules; return what went wrong."""
+        """Load a policy with these rules; return the error."""
         policy = {"hosts": ["a0"], "appliesTo": applies_to, "rules": rules}
         section = {"sets": {"few": ["10.0.0.1", "fd00::/8"]}, "policies": {"p": policy}}
         compiled = compile_policies(resolve(FirewallConfig.model_validate(section), LAB)["a0"])
@@ -92,7 +92,7 @@ class Host:
         )
 
     def load(self, change: str, ipv4: str, ipv6: str = "", sets: str = "") -> str:
-        """Load documents; return what went wrong."""
+        """Load documents; return the error."""
         payload = self.folder / change
         payload.mkdir()
         for file in FILES:
@@ -107,12 +107,12 @@ class Host:
         return self.try_run("sh", str(SCRIPT), *arguments)
 
     def rules(self, program: str = "iptables") -> list[str]:
-        """What the kernel has, all of it."""
+        """All rules of the kernel."""
         lines = self.run(f"{program}-save").splitlines()
         return [line.split(" [")[0] for line in lines if not line.startswith("#")]
 
     def state(self) -> dict[str, object]:
-        """All that the script may change on a host."""
+        """Everything that the script may change on a host."""
         return {
             "iptables": self.rules("iptables"),
             "ip6tables": self.rules("ip6tables"),
@@ -120,13 +120,13 @@ class Host:
             "files": self.run("sh", "-c", "find /etc/calico-lab* /opt /etc/systemd/system | sort"),
         }
 
-    def notes(self) -> list[str]:
-        """What systemd was asked since the last look."""
-        notes = self.run("sh", "-c", "cat /run/systemd-notes; : >/run/systemd-notes").splitlines()
-        return [note for note in notes if "daemon-reload" not in note]
+    def calls(self) -> list[str]:
+        """The calls of systemd programs since the last time, without daemon-reload."""
+        calls = self.run("sh", "-c", "cat /run/systemd-calls; : >/run/systemd-calls").splitlines()
+        return [call for call in calls if "daemon-reload" not in call]
 
     def reboot(self) -> None:
-        """Forget all that a boot forgets, and start the unit."""
+        """Remove what a reboot removes, and start the unit."""
         self.run("sh", "-c", "rm -f /run/armed; nft flush ruleset; ipset destroy")
         self.run("sh", "/opt/calico-lab/firewall/firewall.sh", "boot")
 
@@ -140,25 +140,25 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def dropped_ports(host: Host) -> list[str]:
-    """The ports that the host's own policy drops."""
+    """The ports that the lab's rules drop."""
     dropped = [line for line in host.rules() if "--dport" in line and " -j DROP" in line]
     return [line.split("--dport ")[1].split()[0] for line in dropped]
 
 
-def test_a_change_is_armed_loaded_and_confirmed(host: Host) -> None:
+def test_apply_arms_and_loads_then_confirm_disarms(host: Host) -> None:
     assert host.apply("one", DROP_80) == ""
-    armed = next(note for note in host.notes() if note.startswith("systemd-run"))
+    armed = next(call for call in host.calls() if call.startswith("systemd-run"))
     assert "--on-active=15 --timer-property=AccuracySec=100ms" in armed
     assert armed.endswith("/bin/sh /opt/calico-lab/firewall/firewall.sh undo")
     assert "-A INPUT -j CALICO-LAB-INPUT" in host.rules()
     confirmed = host.firewall("confirm", "one")
-    assert "systemctl stop calico-lab-firewall-undo.timer" in host.notes()
+    assert "systemctl stop calico-lab-firewall-undo.timer" in host.calls()
     assert "[iptables]\n-A INPUT -j CALICO-LAB-INPUT\n-N CALICO-LAB-INPUT\n" in confirmed.stdout
     assert host.firewall("undo").returncode == 0
     assert dropped_ports(host) == ["80"]
 
 
-def test_the_first_change_is_undone_to_nothing(host: Host) -> None:
+def test_undo_of_the_first_change_leaves_nothing(host: Host) -> None:
     before = host.state()
     host.apply("one", DROP_80, DROP_A_SET)
     assert host.state() != before
@@ -166,7 +166,7 @@ def test_the_first_change_is_undone_to_nothing(host: Host) -> None:
     assert host.state() == before
 
 
-def test_a_later_change_is_undone_to_what_was_confirmed(host: Host) -> None:
+def test_undo_of_a_later_change_restores_the_confirmed_rules(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     before = host.state()
@@ -177,21 +177,21 @@ def test_a_later_change_is_undone_to_what_was_confirmed(host: Host) -> None:
     assert host.state() == before
 
 
-def test_an_undone_change_cannot_be_confirmed(host: Host) -> None:
+def test_confirm_after_undo_is_refused(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     host.apply("two", DROP_81)
-    assert host.firewall("confirm", "one").stderr == "firewall: confirm: the change is undone already\n"
+    assert host.firewall("confirm", "one").stderr == "firewall: confirm: the change is rolled back already\n"
     host.firewall("undo")
-    assert host.firewall("confirm", "two").stderr == "firewall: confirm: the change is undone already\n"
+    assert host.firewall("confirm", "two").stderr == "firewall: confirm: the change is rolled back already\n"
     assert dropped_ports(host) == ["80"]
 
 
 @pytest.mark.parametrize("answered", ["nothing", "a part"])
-def test_a_confirmation_whose_answer_was_lost_is_given_again(host: Host, answered: str) -> None:
+def test_confirm_a_second_time_succeeds(host: Host, answered: str) -> None:
     host.apply("one", DROP_80)
     if answered == "a part":
-        # What the confirmation begins with; then it was cut off.
+        # The first step of a confirmation that was then interrupted.
         host.run("mv", f"{ETC}/previous", f"{ETC}/superseded")
     else:
         host.firewall("confirm", "one")
@@ -203,10 +203,10 @@ def test_a_confirmation_whose_answer_was_lost_is_given_again(host: Host, answere
     assert dropped_ports(host) == ["80"]
 
 
-def test_an_undo_waits_for_a_change_that_loads(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_undo_waits_for_the_lock(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.apply("one", DROP_80)
     slow = host.folder / "bin" / "flock"
-    # Whoever waits for a minute has given up.
+    # A wait of a minute fails at once.
     slow.write_text('#!/bin/sh\n[ "$1" != -w ] || exit 1\n')
     slow.chmod(0o755)
     assert "another change has held the lock for a minute" in host.firewall("confirm", "one").stderr
@@ -214,7 +214,7 @@ def test_an_undo_waits_for_a_change_that_loads(host: Host, monkeypatch: pytest.M
     assert dropped_ports(host) == []
 
 
-def test_confirmed_rules_survive_a_reboot(host: Host) -> None:
+def test_boot_loads_confirmed_rules(host: Host) -> None:
     host.apply("one", DROP_80, DROP_A_SET)
     host.firewall("confirm", "one")
     before = host.state()
@@ -223,7 +223,7 @@ def test_confirmed_rules_survive_a_reboot(host: Host) -> None:
     assert dropped_ports(host) == ["80"]
 
 
-def test_a_reboot_in_the_window_undoes(host: Host) -> None:
+def test_boot_rolls_back_an_unconfirmed_change(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     host.apply("two", DROP_81)
@@ -231,7 +231,7 @@ def test_a_reboot_in_the_window_undoes(host: Host) -> None:
     assert dropped_ports(host) == ["80"]
 
 
-def test_power_that_fails_between_the_two_renames(host: Host) -> None:
+def test_boot_after_a_power_failure_between_two_renames(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     host.run("mv", f"{ETC}/current", f"{ETC}/previous")
@@ -239,7 +239,7 @@ def test_power_that_fails_between_the_two_renames(host: Host) -> None:
     assert dropped_ports(host) == ["80"]
 
 
-def test_the_boot_unit_leaves_a_change_alone_whose_timer_runs(host: Host) -> None:
+def test_boot_keeps_a_change_whose_timer_runs(host: Host) -> None:
     host.apply("one", DROP_80)
     assert host.firewall("boot").returncode == 0
     assert dropped_ports(host) == ["80"]
@@ -253,24 +253,26 @@ def test_the_boot_unit_leaves_a_change_alone_whose_timer_runs(host: Host) -> Non
         ("", "create cl4-x hash:nothing\n", "ipset refuses the sets"),
     ],
 )
-def test_a_refused_document_changes_nothing(host: Host, ipv4: str, sets: str, message: str) -> None:
+def test_apply_of_an_invalid_document_changes_nothing(host: Host, ipv4: str, sets: str, message: str) -> None:
     before = host.state()
     assert message in host.load("one", ipv4, sets=sets)
     assert host.state() == before
     assert host.try_run("test", "-e", "/run/armed").returncode == 1
 
 
-def test_rules_that_only_the_kernel_refuses_are_undone_at_once(host: Host) -> None:
+def test_apply_rolls_back_rules_that_the_kernel_refuses(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     chain = "*filter\n:CALICO-LAB-INPUT - [0:0]\n"
     loop = f"{chain}-A CALICO-LAB-INPUT -j CALICO-LAB-INPUT\nCOMMIT\n"
-    assert "apply: the kernel refuses the rules; what was loaded before is back" in host.load("two", loop)
+    assert "apply: the kernel refuses the rules; the rules from before are loaded again" in host.load(
+        "two", loop
+    )
     assert dropped_ports(host) == ["80"]
     assert host.try_run("test", "-e", "/run/armed").returncode == 1
 
 
-def test_what_cannot_be_put_back_leaves_the_host_open(host: Host) -> None:
+def test_undo_without_valid_previous_rules_leaves_the_host_open(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     host.apply("two", DROP_81)
@@ -280,7 +282,7 @@ def test_what_cannot_be_put_back_leaves_the_host_open(host: Host) -> None:
     assert "-A INPUT -j CALICO-LAB-INPUT" not in host.rules()
 
 
-def test_an_undo_that_is_cut_off_is_finished_by_the_timer(host: Host) -> None:
+def test_undo_that_was_interrupted_is_finished_by_the_timer(host: Host) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     host.apply("two", DROP_81)
@@ -295,7 +297,7 @@ def test_an_undo_that_is_cut_off_is_finished_by_the_timer(host: Host) -> None:
     assert host.try_run("test", "-e", "/run/armed").returncode == 1
 
 
-def test_an_apply_that_is_cut_off_at_once_leaves_nothing(host: Host) -> None:
+def test_undo_after_an_interrupted_apply_leaves_nothing(host: Host) -> None:
     before = host.state()
     host.apply("one", DROP_80)
     host.run("sh", "-c", f"rm -rf {ETC}/current {ETC}/previous; iptables -F; iptables -X; nft flush ruleset")
@@ -303,7 +305,7 @@ def test_an_apply_that_is_cut_off_at_once_leaves_nothing(host: Host) -> None:
     assert host.state() == before
 
 
-def test_removal_leaves_what_others_have(host: Host) -> None:
+def test_remove_keeps_other_rules_and_sets(host: Host) -> None:
     for command in (
         "iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -A FORWARD -j DOCKER-USER",
         "iptables -A INPUT -s 192.0.2.1 -j ACCEPT; ip6tables -A INPUT -s 2001:db8::1 -j ACCEPT",
@@ -320,7 +322,7 @@ def test_removal_leaves_what_others_have(host: Host) -> None:
     assert host.state() == before
 
 
-def test_docker_user_is_made_where_docker_is_not_there_yet(host: Host) -> None:
+def test_apply_creates_docker_user_before_docker_does(host: Host) -> None:
     before = host.state()
     host.apply("one", DROP_80, applies_to="published")
     host.firewall("confirm", "one")
@@ -329,7 +331,7 @@ def test_docker_user_is_made_where_docker_is_not_there_yet(host: Host) -> None:
     assert host.state() == before
 
 
-def test_docker_user_stays_when_docker_has_taken_it(host: Host) -> None:
+def test_remove_keeps_docker_user_if_docker_uses_it(host: Host) -> None:
     host.apply("one", DROP_80, applies_to="published")
     host.firewall("confirm", "one")
     host.run("sh", "-c", "iptables -A DOCKER-USER -j RETURN; iptables -A FORWARD -j DOCKER-USER")
@@ -352,7 +354,7 @@ def test_docker_user_stays_when_docker_has_taken_it(host: Host) -> None:
         ("-A INPUT -j CALICO-LAB-INPUT", ["ours"]),
     ],
 )
-def test_jumps_are_put_back_in_front(host: Host, others: str, expected: list[str]) -> None:
+def test_jumps_moves_the_jump_to_the_front(host: Host, others: str, expected: list[str]) -> None:
     host.apply("one", DROP_80)
     host.firewall("confirm", "one")
     host.run("iptables", "-N", "cali-INPUT")
@@ -363,7 +365,7 @@ def test_jumps_are_put_back_in_front(host: Host, others: str, expected: list[str
     assert host.firewall("jumps").stdout == ""
 
 
-def test_a_change_of_a_set_leaves_no_set_behind(host: Host) -> None:
+def test_confirm_destroys_unused_sets(host: Host) -> None:
     host.apply("one", DROP_A_SET)
     host.firewall("confirm", "one")
     assert len(host.run("ipset", "list", "-name").split()) == 2
@@ -372,7 +374,7 @@ def test_a_change_of_a_set_leaves_no_set_behind(host: Host) -> None:
     assert host.run("ipset", "list", "-name") == ""
 
 
-def test_the_same_again_repairs_a_set(host: Host) -> None:
+def test_apply_of_the_same_repairs_a_set(host: Host) -> None:
     host.apply("one", DROP_A_SET)
     host.firewall("confirm", "one")
     name = next(name for name in host.run("ipset", "list", "-name").split() if name.startswith("cl4-"))
@@ -383,9 +385,5 @@ def test_the_same_again_repairs_a_set(host: Host) -> None:
     assert host.run("ipset", "save", name).splitlines()[1:] == [f"add {name} 10.0.0.1"]
 
 
-def test_an_unknown_verb_is_refused(host: Host) -> None:
+def test_unknown_verb_is_refused(host: Host) -> None:
     assert host.firewall("rm -rf /").stderr == "firewall: no such verb: 'rm -rf /'\n"
-
-
-def test_shellcheck_has_nothing_to_say() -> None:
-    subprocess.run(["shellcheck", SCRIPT], check=True)
