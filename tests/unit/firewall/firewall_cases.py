@@ -21,7 +21,7 @@ LAB = LabHosts(
 
 
 def names(folder: str) -> list[str]:
-    """The cases of one table."""
+    """The names of the cases of one table."""
     return sorted(path.stem for path in (CASES / folder).glob("*.json"))
 
 

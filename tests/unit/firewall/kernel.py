@@ -1,13 +1,13 @@
-"""A host's kernel in a network namespace of its own: loads rules, receives packets, tells what it decided.
+"""A host's kernel in a network namespace: loads rules, receives packets, and reports the verdicts.
 
-Started by the tests under `unshare --net`; reads a request and writes an answer per line, both JSON. Packets
-are injected at the far ends of veth pairs, so that their sender's addresses and interface are free to choose:
+The tests start it under `unshare --net`. It reads requests and writes answers, one JSON text per line.
+Packets are sent from the far ends of veth pairs, so that a test can choose their addresses and interface:
 
     eth0, eth1   the host's interfaces; packets arrive there
     docker0      leads to a "container", to which ports 7000-7009 of the host are published
 
-What INPUT lets through reaches a raw socket (raw(7)); what FORWARD lets through leaves at docker0. Which rule
-decided is told by the rules' counters.
+Packets that INPUT accepts reach a raw socket (raw(7)); packets that FORWARD accepts leave by docker0. The
+counters of the rules say which rule decided.
 """
 
 import json
@@ -31,7 +31,7 @@ GATEWAY_MAC = "02:00:00:00:00:01"
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "igmp": 2, "other": 253}
 MAGIC = b"LAB!"
 SETTLED = 0.02
-# The time to live of packets that connection tracking is told to leave alone.
+# Packets with this time to live are not tracked (notrack).
 UNTRACKED_TTL = 63
 
 SETUP = f"""
@@ -44,7 +44,7 @@ for name in eth0 eth1 docker0; do
 done
 echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter
 echo 1 >/proc/sys/net/ipv4/ip_forward
-# SCTP's checksum is not worth its lines here.
+# The packets here have no SCTP checksum.
 echo 0 >/proc/sys/net/netfilter/nf_conntrack_checksum
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 for address in {" ".join((*HOST_ADDRESSES, LINK_LOCAL))}; do
@@ -68,7 +68,7 @@ table inet untracked {{
 }}
 TABLE
 """
-# What Docker has on a host, and our jumps; the same rules in both families.
+# Docker's rules on a host, and the lab's jumps; the same in both address families.
 PARENTS = """*filter
 :CALICO-LAB-INPUT -
 :CALICO-LAB-PUBLISHED -
@@ -87,7 +87,11 @@ EMPTY = "*filter\n:CALICO-LAB-INPUT -\n:CALICO-LAB-PUBLISHED -\nCOMMIT\n"
 
 
 def run(*command: str, text: str = "") -> str:
-    """Run a command; its failure is this program's."""
+    """Run a command; return its output.
+
+    Raises:
+        RuntimeError: It fails.
+    """
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}\n{text}")
@@ -109,7 +113,7 @@ def checksum(data: bytes) -> int:
 
 
 def segment(packet: dict[str, Any], number: int, pseudo: bytes) -> bytes:
-    """The part of a packet after the IP header, which carries the packet's number."""
+    """The part of a packet after the IP header; it contains the packet's number."""
     mark = MAGIC + number.to_bytes(4)
     port, own = packet["port"] or 0, packet["source_port"] or 1024 + number % 60000
     if packet["protocol"] == "tcp":
@@ -128,7 +132,7 @@ def segment(packet: dict[str, Any], number: int, pseudo: bytes) -> bytes:
         query = struct.pack("!BBHI", 0x11, 100, 0, 0) + mark
         return query[:2] + struct.pack("!H", checksum(query)) + query[4:]
     if packet["protocol"] == "sctp":
-        # Conntrack refuses an INIT chunk with anything after it: the mark takes the place of its window.
+        # Conntrack refuses an INIT chunk with data after it, so the mark is in its window field.
         return struct.pack("!HHIIBBHI", own, port, 0, 0, 1, 0, 20, 1) + mark + struct.pack("!I", 1)
     return mark
 
@@ -149,7 +153,7 @@ def frame(packet: dict[str, Any], number: int) -> bytes:
     protocol = {**PROTOCOLS, "icmp": 58}[packet["protocol"]]
     size = len(segment(packet, number, b""))
     body = segment(packet, number, source + destination + struct.pack("!IHBB", size, 0, 0, protocol))
-    # Neighbour discovery with another hop limit than 255 is ignored (RFC 4861).
+    # Neighbour discovery needs a hop limit of 255 (RFC 4861).
     limit = UNTRACKED_TTL if untracked else 255
     header = struct.pack("!IHBB", 6 << 28, size, protocol, limit) + source + destination
     return ethernet + b"\x86\xdd" + header + body
@@ -159,7 +163,7 @@ class Kernel:
     """The namespace that this process is in, set up as a host."""
 
     def __init__(self) -> None:
-        # Packets of one sender are received in their order only as long as they stay on one processor.
+        # Packets arrive in order only if they stay on one processor.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         run("sh", "-eu", text=SETUP)
         run("iptables-restore", text=PARENTS.format(container=CONTAINER_ADDRESSES[0]))
@@ -181,13 +185,13 @@ class Kernel:
         return end
 
     def load(self, ipv4: str, ipv6: str, sets: str) -> None:
-        """Load compiled documents in place of those before; counters begin at zero."""
+        """Load compiled documents in place of the loaded ones; counters begin at zero."""
         run("ipset", "restore", text=sets)
         run("iptables-restore", "--noflush", text=EMPTY + ipv4)
         run("ip6tables-restore", "--noflush", text=EMPTY + ipv6)
 
     def send(self, packets: list[dict[str, Any]]) -> tuple[list[bool], dict[str, int]]:
-        """Send packets; tell which came through, and how often each rule decided."""
+        """Send packets; return which were accepted, and how often each rule decided."""
         first = self.number
         for packet in packets:
             name = packet["interface"]
@@ -197,7 +201,7 @@ class Kernel:
         return [first + index in passed for index in range(len(packets))], dict(self._counters())
 
     def _received(self) -> Iterator[int]:
-        """The numbers of packets that came through."""
+        """The numbers of the accepted packets."""
         while readable := select.select(self.receivers, [], [], SETTLED)[0]:
             for receiver in readable:
                 data = receiver.recv(2048)

@@ -1,4 +1,4 @@
-"""FirewallPolicy under Pulumi's mocks: which resources there are, and with what."""
+"""FirewallPolicy under Pulumi's mocks: its resources and their inputs."""
 
 from typing import Any
 
@@ -27,12 +27,12 @@ class Recorder(Mocks):
         self.resources: dict[tuple[str, str], dict[str, Any]] = {}
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        """Take a resource."""
+        """Record a resource."""
         self.resources[args.typ, args.name] = args.inputs
         return f"{args.name}-id", args.inputs
 
     def call(self, args: MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        """Answer a function call: there are none."""
+        """Function calls: there are none."""
         raise NotImplementedError(args.token)
 
 
@@ -71,7 +71,7 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
     return recorder, active[0]
 
 
-def test_a_host_without_an_active_policy_has_no_resource() -> None:
+def test_firewall_policy_makes_no_resource_without_an_active_policy() -> None:
     off = {"enabled": False, "hosts": ["a1"], "default": "drop"}
     recorder, active = up({"policies": {"on": {"hosts": ["a0"], "rules": [DROP_80]}, "off": off}})
     assert set(recorder.resources) == {
@@ -81,7 +81,7 @@ def test_a_host_without_an_active_policy_has_no_resource() -> None:
     assert active == {"a0": ["on"]}
 
 
-def test_what_a_host_gets() -> None:
+def test_firewall_policy_inputs_of_a_host() -> None:
     recorder, _ = up({"undoSeconds": 30, "policies": {"p": {"hosts": ["a0"], "rules": [DROP_80]}}})
     inputs = recorder.resources[FIREWALL, "a0-firewall"]
     assert inputs["host"] == "a0"
@@ -95,6 +95,6 @@ def test_what_a_host_gets() -> None:
     assert inputs["probes"] == {"a1": {"a0:2380": "etcd's peers"}}
 
 
-def test_a_refused_policy_stops_the_program() -> None:
+def test_firewall_policy_refused_by_the_guard_stops_the_program() -> None:
     with pytest.raises(RunError, match="cuts on a0: the operator's SSH"):
         up({"policies": {"p": {"hosts": ["a0"], "default": "drop"}}})

@@ -1,4 +1,4 @@
-"""The compiler and the evaluator against the kernel: all three decide the same of every packet."""
+"""The compiled rules and the evaluator against the kernel: the verdicts on every packet are equal."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.unit.firewall.kernel import HOST_ADDRESSES, LINK_LOCAL
 
 PUBLISHED_PORTS = range(7000, 7010)
 SOURCES = ["172.16.6.1", "172.16.6.66", "172.16.6.218", "10.1.2.3", "192.0.2.7", "fd00:6::66", "2001:db8::7"]
-PLACES = ["172.16.6.0/24", "172.16.6.66", "10.0.0.0/8", "0.0.0.0/0", "fd00:6::/64", "2001:db8::7", "::/0"]
+ADDRESSES = ["172.16.6.0/24", "172.16.6.66", "10.0.0.0/8", "0.0.0.0/0", "fd00:6::/64", "2001:db8::7", "::/0"]
 MACS = ["02:42:ac:10:06:42", "02:42:ac:10:06:43"]
 PORTS = [22, 80, 443, 7000, 7001, 7005, 8000, 8050, 8100]
 RANGES = [*PORTS, "7001-7005", "8000-8100", "1-1023"]
@@ -34,7 +34,7 @@ RANGES = [*PORTS, "7001-7005", "8000-8100", "1-1023"]
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator["subprocess.Popen[str]"]:
-    """A kernel in a network namespace that goes with the process."""
+    """A process in a network namespace of its own, which stands for a host (kernel.py)."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     command = ["unshare", *user, "--net", sys.executable, "-m", "tests.unit.firewall.kernel"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -70,7 +70,7 @@ def ask(
 
 
 def icmp_state(family: str, number: int) -> State:
-    """What connection tracking makes of a lone ICMP message (nf_conntrack_proto_icmp.c, _icmpv6.c)."""
+    """The connection tracking state of a single ICMP message (nf_conntrack_proto_icmp.c, _icmpv6.c)."""
     if family == "ipv4":
         return "new" if number in (8, 13, 15, 17) else "invalid"
     if number in (*range(130, 138), 143):
@@ -79,13 +79,13 @@ def icmp_state(family: str, number: int) -> State:
 
 
 def packet(source: str, destination: str, protocol: str, *ports: int, **known: Any) -> Packet:  # noqa: ANN401
-    """A packet from one machine of the host's network; ports are the sender's and the destination's."""
+    """A packet from the host's own network; the ports are the source port and the destination port."""
     own, port = ports or (None, None)
     sender = {"mac": MACS[0], "interface": "eth0", **known}
     return Packet(ip_address(source), ip_address(destination), protocol, port=port, source_port=own, **sender)
 
 
-# What a host needs to keep its address and its place on the network, and what only looks like it.
+# Packets that a host needs to stay on its network, and similar ones that it does not need.
 NEEDED = {
     "IGMP query": packet("172.16.6.1", "224.0.0.1", "igmp"),
     "DHCP answer to all": packet("172.16.6.1", "255.255.255.255", "udp", 67, 68),
@@ -120,7 +120,7 @@ def packets(draw: st.DrawFn) -> Packet:
         state=draw(st.sampled_from(states)),
     )
     if protocol == "icmp":
-        # Redirects and what neighbours need of each other are the kernel's own affair as well.
+        # The kernel handles redirects and neighbour discovery itself as well.
         number = draw(st.sampled_from(sorted(set(ICMP_TYPES[packet.family].values()) | {130, 135, 136})))
         return replace(packet, icmp_type=number, state=icmp_state(packet.family, number))
     if protocol == "other":
@@ -134,10 +134,10 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
     def sometimes(key: str, values: st.SearchStrategy[Any]) -> dict[str, Any]:
         return {key: draw(values)} if draw(st.integers(0, 2)) == 0 else {}
 
-    places = st.sampled_from([*PLACES, "visitor", "operator", "a1", "few", "many"])
+    addresses = st.sampled_from([*ADDRESSES, "visitor", "operator", "a1", "few", "many"])
     rule = {
         "action": draw(st.sampled_from(["accept", "drop", "reject"])),
-        **sometimes("source", places),
+        **sometimes("source", addresses),
         **sometimes("destination", st.sampled_from([*HOST_ADDRESSES, "a0", "10.0.0.0/8", "fd00:6::/32"])),
         **sometimes("sourceMac", st.sampled_from([*MACS, "visitor"])),
         **sometimes("interface", st.sampled_from(["eth0", "eth1", "eth+", "wlan0"])),
@@ -189,7 +189,7 @@ def meaningful(section: dict[str, Any]) -> tuple[ResolvedPolicy, ...]:
 
 @settings(max_examples=60, deadline=None)
 @given(section=sections(), sent=st.lists(packets(), min_size=20, max_size=80))
-def test_kernel_and_evaluator_agree(
+def test_decide_agrees_with_the_kernel(
     kernel: "subprocess.Popen[str]", section: dict[str, Any], sent: list[Packet]
 ) -> None:
     policies = meaningful(section)
@@ -214,7 +214,7 @@ def test_kernel_and_evaluator_agree(
     [*((one, True) for one in NEEDED.values()), *((one, False) for one in NOT_NEEDED.values())],
     ids=[*NEEDED, *NOT_NEEDED],
 )
-def test_what_keeps_a_host_on_its_network_passes_default_drop(
+def test_decide_accepts_what_a_host_needs_despite_default_drop(
     kernel: "subprocess.Popen[str]", sent: Packet, passes: bool
 ) -> None:
     policy = {"hosts": "all", "appliesTo": "both", "default": "drop"}
@@ -224,10 +224,8 @@ def test_what_keeps_a_host_on_its_network_passes_default_drop(
 
 
 @pytest.mark.parametrize("state", ["invalid", "untracked"])
-def test_a_packet_that_is_not_translated_is_judged_as_one_to_the_host(
-    kernel: "subprocess.Popen[str]", state: State
-) -> None:
-    """It never reaches the container: connection tracking translates what it has an entry for."""
+def test_decide_untranslated_packets_are_for_the_host(kernel: "subprocess.Popen[str]", state: State) -> None:
+    """It never reaches the container: connection tracking translates only packets with an entry."""
     sent = packet("172.16.6.66", "172.16.6.44", "tcp", 40000, 7000, state=state, published=True)
     for part, verdict in (("published", "accept"), ("host", "drop")):
         policy = {"hosts": "all", "appliesTo": part, "rules": [{"action": "drop", "state": [state]}]}
@@ -240,7 +238,7 @@ def test_a_packet_that_is_not_translated_is_judged_as_one_to_the_host(
 @given(
     section=sections(), packet=packets(), unknown=st.sets(st.sampled_from(["mac", "interface"]), min_size=1)
 )
-def test_a_decision_that_depends_on_what_is_not_known_is_in_doubt(
+def test_unknown_matches_lists_every_possible_rule(
     section: dict[str, Any], packet: Packet, unknown: set[str]
 ) -> None:
     policies = meaningful(section)
@@ -261,7 +259,7 @@ def test_a_decision_that_depends_on_what_is_not_known_is_in_doubt(
 
 
 @pytest.mark.parametrize("name", names("compile"))
-def test_the_kernel_takes_every_document(kernel: "subprocess.Popen[str]", name: str) -> None:
+def test_compile_policies_is_valid_for_the_kernel(kernel: "subprocess.Popen[str]", name: str) -> None:
     assert ask(kernel, resolve(config(case("compile", name)), LAB).get("a0", ()), [])["passed"] == []
 
 
@@ -279,7 +277,7 @@ def test_the_kernel_takes_every_document(kernel: "subprocess.Popen[str]", name: 
     ],
     ids=str,
 )
-def test_either_kind_of_iptables_keeps_a_rate_limit(variant: str, limit: dict[str, Any]) -> None:
+def test_rate_limit_in_both_kinds_of_iptables(variant: str, limit: dict[str, Any]) -> None:
     policy = {"hosts": "all", "rules": [{"action": "accept", "rateLimit": limit}]}
     policies = resolve(FirewallConfig.model_validate({"policies": {"p": policy}}), LAB)["a0"]
     compiled = compile_policies(policies)
@@ -303,7 +301,7 @@ def test_either_kind_of_iptables_keeps_a_rate_limit(variant: str, limit: dict[st
 
 @settings(max_examples=50, deadline=None)
 @given(section=sections())
-def test_the_same_policies_give_the_same_bytes(section: dict[str, Any]) -> None:
+def test_compile_policies_is_deterministic(section: dict[str, Any]) -> None:
     policies = meaningful(section)
     shuffled = {**section, "policies": dict(reversed(section["policies"].items()))}
     again = resolve(FirewallConfig.model_validate(shuffled), LAB)["a0"]

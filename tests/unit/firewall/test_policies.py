@@ -1,4 +1,4 @@
-"""The language, the compiler and the guard, by tables: a case is a file, and adding one adds no code."""
+"""The config, the compiler and the guard, by tables; each case is a file."""
 
 import pytest
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from tests.unit.firewall.firewall_cases import LAB, case, config, names
 
 
 @pytest.mark.parametrize("name", names("invalid"))
-def test_invalid(name: str) -> None:
+def test_resolve_refuses(name: str) -> None:
     document = case("invalid", name)
     try:
         resolve(config(document), LAB)
@@ -32,7 +32,7 @@ def test_invalid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names("compile"))
-def test_compile(name: str) -> None:
+def test_compile_policies(name: str) -> None:
     document = case("compile", name)
     compiled = compile_policies(resolve(config(document), LAB).get("a0", ()))
     assert {
@@ -43,7 +43,7 @@ def test_compile(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", names("guard"))
-def test_guard(name: str) -> None:
+def test_guard_policies(name: str) -> None:
     document = case("guard", name)
     hosts = list(LAB.hosts)
     members = EtcdConfig.model_validate({"members": ["a0", "a1"], **document.get("etcd", {})})
@@ -62,10 +62,10 @@ def test_guard(name: str) -> None:
     assert cuts == document["cuts"]
 
 
-def test_a_host_without_an_active_policy_has_no_rules() -> None:
+def test_compile_policies_without_a_policy() -> None:
     assert compile_policies(()) == Compiled([], {}, {}, {})
 
 
 @pytest.mark.parametrize("model", [FirewallConfig, Policy, Rule, RateLimit])
-def test_every_field_is_described(model: type[FirewallConfig]) -> None:
+def test_config_describes_every_field(model: type[FirewallConfig]) -> None:
     assert [name for name, field in model.model_fields.items() if not field.description] == []

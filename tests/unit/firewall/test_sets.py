@@ -1,4 +1,4 @@
-"""A set from a file: as one that stands in the config, and refused with the line."""
+"""A set from a file: the same as one in the config; an error names the line."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def config(members: object) -> FirewallConfig:
     return FirewallConfig.model_validate({"sets": {"some": members}, "policies": {"p": policy}})
 
 
-def test_a_file_is_a_list(tmp_path: Path) -> None:
+def test_set_from_a_file_equals_a_list(tmp_path: Path) -> None:
     file = tmp_path / "some.txt"
     file.write_text("# blocked\n10.0.0.0/8   # a network\n\n  fd00::7\nvisitor\n")
     listed = config(["10.0.0.0/8", "fd00::7", "visitor"])
@@ -29,7 +29,7 @@ def test_a_file_is_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("10.0.0.1\n10.0.0.1/8\n", "some.txt:2: '10.0.0.1/8': has host bits set"),
         ("10.0.0.1, 10.0.0.2\n", "some.txt:1: '10.0.0.1, 10.0.0.2': must be an address"),
@@ -39,24 +39,24 @@ def test_a_file_is_a_list(tmp_path: Path) -> None:
         ("\udcff", "some.txt: cannot be read: 'utf-8' codec can't decode"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(text: str | None, said: str, tmp_path: Path) -> None:
+def test_set_from_a_file_reports_the_line(text: str | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "some.txt"
     if text is not None:
         file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValidationError) as error:
         config({"file": str(file)})
-    assert said in error.value.errors()[0]["msg"]
+    assert message in error.value.errors()[0]["msg"]
 
 
 @pytest.mark.parametrize("members", [{}, {"file": 1}, {"path": "some.txt"}, {"file": "a", "more": "b"}])
-def test_only_a_file(members: object) -> None:
+def test_set_refuses_other_mappings(members: object) -> None:
     with pytest.raises(ValidationError, match=r"must be a list of members, or \{file: PATH\}"):
         config(members)
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text())
-def test_any_text_is_taken_or_refused(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_set_from_a_file_with_any_text(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.getbasetemp() / "any.txt"
     file.write_bytes(text.encode(errors="surrogatepass"))
     try:
