@@ -1,1 +1,1 @@
-"""The policy language and what follows from it: addresses, documents, verdicts, guard. Pure."""
+"""Firewall policies: their config, resolution, compilation and evaluation, and the guard. Pure."""
