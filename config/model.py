@@ -7,13 +7,13 @@ sections. `config.loading` reads a file and reports all problems.
 from pydantic import Field
 
 from components.calico.config import CalicoConfig
-from components.calico.flows import needs as calico_needs
-from components.calico.policies import Names
+from components.calico.flows import required_flows as calico_flows
+from components.calico.policy_rendering import Names
 from components.etcd.config import EtcdConfig
-from components.etcd.rendering import needs as etcd_needs
+from components.etcd.rendering import required_flows as etcd_flows
 from components.firewall.rules.config import FirewallConfig
-from components.firewall.rules.guard import Flow, lab_flows
-from components.firewall.rules.lab import Lab
+from components.firewall.rules.guard import RequiredFlow, required_flows
+from components.firewall.rules.lab_hosts import LabHosts
 from components.hosts.config import HostsConfig
 from components.services.config import NotebookConfig, ProxyConfig, ServiceConfig, SshBoxConfig
 from components.shared.section import Section
@@ -36,14 +36,14 @@ class LabConfig(Section):
     )
 
 
-def flows(config: LabConfig, lab: Lab) -> list[Flow]:
+def flows(config: LabConfig, lab: LabHosts) -> list[RequiredFlow]:
     """Returns the flows that the lab needs. No firewall policy may cut one."""
     hosts = tuple(config.hosts.members)
-    needs = [*etcd_needs(config.etcd, config.network.hosts or hosts), *calico_needs(config.network, hosts)]
-    return lab_flows(lab, needs, proxy=(config.proxy.host, config.proxy.port))
+    between = [*etcd_flows(config.etcd, config.network.hosts or hosts), *calico_flows(config.network, hosts)]
+    return required_flows(lab, between, proxy=(config.proxy.host, config.proxy.port))
 
 
-def names(config: LabConfig, lab: Lab) -> Names:
+def names(config: LabConfig, lab: LabHosts) -> Names:
     """Returns the names that network policies can use, with their addresses."""
     others = {name: [host.address] for name, host in lab.others.items()}
     operator = [str(address) for address in lab.operator if address.version == 4]
@@ -72,9 +72,7 @@ def components(config: LabConfig) -> dict[str, list[str]]:
         "etcd": config.etcd.members,
         "calico-programs": on_network,
         "calico": on_network,
-        "notebook": [config.notebook.host],
-        "sshbox": [config.ssh_box.host],
-        "proxy": [config.proxy.host],
+        **{key.lower(): [service.host] for key, service in services(config).items()},
     }
     return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}
 

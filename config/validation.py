@@ -8,19 +8,13 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from components.calico.policies import (
-    HOST_LABEL,
-    SERVICE_LABEL,
-    Connection,
-    NetworkPolicyError,
-    cut_off,
-    render_policies,
-)
-from components.firewall.rules.guard import guarded
-from components.firewall.rules.lab import lab_of
-from components.firewall.rules.resolve import PolicyError
+from components.calico.policy_guard import Connection, guard_connection
+from components.calico.policy_rendering import HOST_LABEL, SERVICE_LABEL, render_policies
+from components.firewall.rules.guard import guard_policies
+from components.firewall.rules.lab_hosts import lab_hosts
 from components.hosts.config import DockerHosts
 from components.services.config import NOTEBOOK_PORT
+from components.shared.policy_values import PolicyError
 from components.shared.section import listed
 from config.model import LabConfig, containers, flows, names, reserved, services
 from config.ports import collisions
@@ -158,19 +152,19 @@ def _published_policies_take_effect(config: LabConfig) -> Iterator[str]:
 
 
 def _firewall_policies_keep_flows(config: LabConfig) -> Iterator[str]:
-    lab = lab_of(config.hosts, config.firewall)
+    lab = lab_hosts(config.hosts, config.firewall)
     try:
-        guarded(config.firewall, lab, flows(config, lab))
+        guard_policies(config.firewall, lab, flows(config, lab))
     except PolicyError as error:
         yield from error.problems
 
 
 def _network_policies_keep_proxy(config: LabConfig) -> Iterator[str]:
-    network, lab = config.network, lab_of(config.hosts, config.firewall)
+    network, lab = config.network, lab_hosts(config.hosts, config.firewall)
     named = names(config, lab)
     try:
         render_policies(network.policies, named)
-    except NetworkPolicyError as error:
+    except PolicyError as error:
         yield from error.problems
         return
     proxy, notebook = config.proxy.host, config.notebook
@@ -194,4 +188,4 @@ def _network_policies_keep_proxy(config: LabConfig) -> Iterator[str]:
         port=NOTEBOOK_PORT,
     )
     purpose = f"the proxy on {proxy} from the notebook, tcp/{NOTEBOOK_PORT}"
-    yield from cut_off(network.policies, named, connection, purpose)
+    yield from guard_connection(network.policies, named, connection, purpose)

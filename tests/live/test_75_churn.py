@@ -37,7 +37,7 @@ STEADY_ADDRESSES = {0: "192.168.78.10", 1: "192.168.78.11", 2: "192.168.78.12"}
 """In one block, so that two of the hosts have an address out of another's block."""
 SECONDS_WITHOUT_QUORUM = 8
 MEND_SECONDS = 75 + 30 + 45
-"""The driver keeps the address of a container that did not start for 75 s, in which it waits for etcd, and for
+"""The driver keeps the address of a container that did not start for 75 s, in which it waits for etcd, and
 30 s, in which an engine repeats a call. Then reconciliation looks twice, 10 s apart, and releases it."""
 
 pytestmark = pytest.mark.timeout(CHURN_SECONDS + 120)

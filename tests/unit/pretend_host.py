@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.hosts.host import as_root, with_variables
+from components.hosts.host import as_root
+from components.hosts.remote import with_variables
 
 FOLDERS = re.compile(
     r"/(?:etc/calico-lab|opt/calico-lab|var/lib/calico|usr/lib/calico|usr/local/bin|run/calico|run/bird|run/docker/plugins|sys/fs/bpf)"

@@ -316,7 +316,9 @@ def _members(values: Iterable[str]) -> tuple[str, ...]:
 
 SetMembers = Annotated[
     tuple[AddressOrName, ...],
-    BeforeValidator(_from_file, json_schema_input_type=tuple[AddressOrName, ...] | dict[Literal["file"], str]),
+    BeforeValidator(
+        _from_file, json_schema_input_type=tuple[AddressOrName, ...] | dict[Literal["file"], str]
+    ),
     AfterValidator(_members),
 ]
 

@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from components.hosts import container as machine
 from components.hosts.config import HostsConfig
 from components.hosts.container import interface_in
-from components.hosts.host import as_root, with_variables
+from components.hosts.host import as_root
 from components.hosts.known import pinned_key
+from components.hosts.remote import with_variables
 from components.hosts.ssh import render_config, render_known_hosts
 
 CASES = Path(__file__).parent / "cases"

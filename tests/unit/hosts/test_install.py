@@ -8,7 +8,7 @@ import pytest
 
 from components.hosts import component as hosts
 from components.hosts.files import render
-from components.hosts.host import with_variables
+from components.hosts.remote import with_variables
 from tests.unit.hosts.test_prepare import TAKEN, folders
 from tests.unit.pretend_host import FOLDERS, PretendHost
 
