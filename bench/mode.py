@@ -49,7 +49,7 @@ def switched(name: str, mode: Mode) -> Iterator[None]:
             _run("pulumi", "config", "set", "--stack", name, "--config-file", str(copy), "--path", path,
                  getattr(mode, key), seconds=60)  # fmt: skip
         if mode.dataplane == "ebpf":
-            _run("python3", "-m", "toolchain", "ebpf", seconds=1200)
+            _run("python3", "-m", "workspace", "ebpf", seconds=1200)
         try:
             lifecycle.run("up", name, copy)
             yield

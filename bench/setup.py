@@ -79,7 +79,7 @@ def measure(revision: str) -> list[Cost]:
         }
         for name in ("PULUMI_HOME", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"):
             environment.pop(name, None)
-        command = ["python3", "-m", "toolchain", "setup"]
+        command = ["python3", "-m", "workspace", "setup"]
         start = time.monotonic()
         try:
             with subprocess.Popen(

@@ -56,7 +56,7 @@ def measure_today() -> Series:
         "CGO_ENABLED": "0",
         "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false",
     }
-    _run(["python3", "-m", "toolchain", "current-engine"], PROJECT, dict(os.environ))
+    _run(["python3", "-m", "workspace", "current-engine"], PROJECT, dict(os.environ))
     # Before all turns Go has one of its own, which does not count.
     bench = ["-run", "^$", "-bench", "^BenchmarkStart$", "-benchtime", f"{TURNS}x"]
     said = _run(

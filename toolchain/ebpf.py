@@ -46,23 +46,6 @@ _PROGRAMS = ["tc_preamble", "xdp_preamble", "policy_default"]
 _MAPS = ["common_map_stub", "ipv4_map_stub", "ipv6_map_stub", "xdp_map_stub"]
 
 
-_DATAPLANE = """\
-import sys, yaml
-config = (yaml.safe_load(open(sys.argv[1])) or {}).get("config") or {}
-print((config.get("calico-lab:network") or {}).get("dataplane"))
-"""
-
-
-def wanted(config: Path, python: Path) -> bool:
-    """Whether a stack asks for the dataplane.
-
-    Args:
-        config: The stack's file. What is wrong in it is for `pulumi up` to tell.
-        python: The project's Python, which has YAML; the standard library has not.
-    """
-    return ask(python, "-c", _DATAPLANE, config).stdout.strip() == "ebpf"
-
-
 def obtain(
     step: Step,
     go: Go,

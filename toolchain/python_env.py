@@ -62,20 +62,25 @@ def interpreter() -> str:
     return f"{sys.executable} {sys.version}"
 
 
-def project(step: Step, uv_program: Path, root: Path) -> None:
-    """The checkout's `.venv`: the locked packages and the project itself, editable."""
+def project(step: Step, uv_program: Path, root: Path) -> Path:
+    """Make the checkout's `.venv`, with the locked packages and the project itself, editable.
+
+    Returns:
+        Its Python.
+    """
     folder = root / ".venv"
     lock, description = root / "requirements.lock", root / "pyproject.toml"
     stamp = folder / STAMP
     wanted = cache.key(lock, description, interpreter(), root.as_posix())
     if stamp.is_file() and stamp.read_text() == wanted:
         step.result = "as requirements.lock says"
-        return
+        return folder / "bin" / "python"
     create(step, uv_program, folder, lock)
     install = ["pip", "install", "--no-deps", "--editable"]
     step.run("installing the project", uv_program, *install, root, "--python", folder, env=environment())
     stamp.write_text(wanted)
     step.result = "made from requirements.lock"
+    return folder / "bin" / "python"
 
 
 def lock(step: Step, uv_program: Path, root: Path) -> None:

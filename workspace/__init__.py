@@ -1,12 +1,12 @@
-"""The life of a checkout: its tools, stack, passphrase and outputs, and what a killed run leaves behind.
+"""The life of a checkout: setup, its stack and passphrase, the stack's outputs, what a killed run has left.
 
-`python3 -m workspace` runs before there is a virtual environment, so it needs only Python's standard library.
+`python3 -m workspace` needs only Python's standard library, because it makes the virtual environment.
 """
 
 import sys
 
-# Before anything is imported that an older Python cannot read.
-if sys.version_info < (3, 11):  # noqa: UP036 (an older one gets as far as this)
+# This comes first, because an older Python cannot parse the other modules.
+if sys.version_info < (3, 11):  # noqa: UP036 (an older Python runs this)
     version = ".".join(map(str, sys.version_info[:2]))
     sys.exit(
         f"workspace: {sys.executable} is Python {version}, and the lab needs 3.11 or newer, as in Debian 12 "

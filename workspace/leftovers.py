@@ -1,9 +1,9 @@
-"""What an earlier run left on the controller's Docker engine, and that no state knows any more.
+"""Removes what a killed run has left and no state knows: containers, networks and volumes of a lab.
 
-A run that is killed between making a thing and writing it down, or whose checkout was deleted, leaves
-machines, networks and volumes behind that would be in the way of the next `up`. They carry the lab's labels:
-the stack's name, and the fingerprint of the key that opens the machines, which tells one checkout's lab from
-another's.
+A run that is killed between creating a resource and recording it leaves the resource behind, as does a
+checkout that is deleted. It would make the next `up` fail. On the controller's Docker engine everything of a
+lab has two labels: the stack's name, and the fingerprint of the operator's key, which differs between the
+labs of two checkouts.
 """
 
 import base64
@@ -29,26 +29,38 @@ ON_HOSTS = {
     "docker:index/container:Container": ["rm", "--force"],
     "docker:index/network:Network": ["network", "rm"],
 }
-"""What cannot be made twice under one name; a volume can, and a script may run twice."""
+"""The resources on hosts that cannot be created twice under one name; volumes and scripts can."""
 
 
 class ForeignLabError(RuntimeError):
-    """Another checkout's lab runs on this machine."""
+    """Another checkout's lab runs on this computer."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A thing of the lab on the engine."""
+    """A container, network or volume of a lab that is not in the stack's state."""
 
     kind: str
     id: str
     name: str
     operator: str
+    """The fingerprint of the operator's key."""
     running: bool
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A container or network on a host whose creation a killed run has started."""
+
+    host: str
+    """The ssh:// URL."""
+    name: str
+    remove: list[str]
+    """The arguments of `docker` that remove it."""
+
+
 def operator_of(state: Mapping[str, Any]) -> str | None:
-    """The fingerprint of the operator's key in an exported state, or None where there is none."""
+    """The fingerprint of the operator's key in an exported state; None where the state has no key."""
     for resource in state.get("deployment", {}).get("resources") or []:
         if resource["urn"].endswith("::operator"):
             key = base64.b64decode(resource["outputs"]["public_key"].split()[1])
@@ -56,49 +68,39 @@ def operator_of(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def unknown_to(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Leftover]:
-    """Those things that an exported state does not hold.
+def not_in_state(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Leftover]:
+    """Return those that an exported state does not hold.
 
     Raises:
-        ForeignLabError: One of them is a running machine that another checkout's key opens.
+        ForeignLabError: One of them is a running container of another checkout's lab.
     """
     known = {resource.get("id") for resource in state.get("deployment", {}).get("resources") or []}
-    left = [thing for thing in found if thing.id not in known]
+    left = [leftover for leftover in found if leftover.id not in known]
     own = operator_of(state)
-    foreign = [thing.name for thing in left if thing.running and thing.operator != own]
+    foreign = [leftover.name for leftover in left if leftover.running and leftover.operator != own]
     if foreign and not os.environ.get("CALICO_LAB_TAKE_OVER"):
         raise ForeignLabError(
-            f"the lab of another checkout runs on this machine ({', '.join(sorted(foreign))}): take it down "
-            "there with `make destroy`, or set CALICO_LAB_TAKE_OVER=1 to have it removed"
+            f"the lab of another checkout runs on this computer ({', '.join(sorted(foreign))}); next: run "
+            "`make destroy` there, or set CALICO_LAB_TAKE_OVER=1 to have it removed"
         )
     return left
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """A thing on a host whose making was begun by a run that was killed."""
-
-    host: str
-    name: str
-    remove: list[str]
-    """The arguments of `docker` that remove it."""
-
-
 def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
-    """What a killed run may have made on the hosts and not written down; the engine notes what it begins."""
+    """What a killed run may have created on hosts, from the state's pending operations."""
     deployment = state.get("deployment", {})
     hosts = {
         resource["urn"]: resource["inputs"]["host"]
         for resource in deployment.get("resources") or []
         if resource["type"] == "pulumi:providers:docker" and "host" in resource.get("inputs", {})
     }
-    begun = [
+    started = [
         operation["resource"]
         for operation in deployment.get("pending_operations") or []
         if operation["type"] == "creating" and operation["resource"]["type"] in ON_HOSTS
     ]
     found = []
-    for resource in begun:
+    for resource in started:
         host = hosts.get(resource["provider"].rpartition("::")[0])
         if host:
             name = resource["inputs"]["name"]
@@ -106,19 +108,19 @@ def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
     return found
 
 
-def remove_unfinished(ssh_config: Path, things: Iterable[Unfinished]) -> None:
-    """Remove them where they are; a host that does not answer is for `pulumi up` to report."""
-    for thing in things:
-        command = ["ssh", "-F", str(ssh_config), thing.host, shlex.join(["docker", *thing.remove])]
+def remove_unfinished(ssh_config: Path, resources: Iterable[Unfinished]) -> None:
+    """Remove them from their hosts; `pulumi up` reports a host that does not answer."""
+    for resource in resources:
+        command = ["ssh", "-F", str(ssh_config), resource.host, shlex.join(["docker", *resource.remove])]
         subprocess.run(command, capture_output=True, check=False, timeout=60)
 
 
 def sweep(stack: str, state: Mapping[str, Any]) -> list[Leftover]:
-    """Remove what the engine has of a stack and its state does not know; return what was removed."""
-    # Containers first: they hold networks and volumes.
-    left = unknown_to(state, [thing for kind in KINDS for thing in _labelled(kind, stack)])
-    for thing in left:
-        subprocess.run(["docker", *REMOVE[thing.kind], thing.id], check=True, stdout=subprocess.DEVNULL)
+    """Remove from the controller's engine what has the stack's label and is not in its state; return it."""
+    # Containers first, because they use networks and volumes.
+    left = not_in_state(state, [leftover for kind in KINDS for leftover in _labelled(kind, stack)])
+    for leftover in left:
+        subprocess.run(["docker", *REMOVE[leftover.kind], leftover.id], check=True, stdout=subprocess.DEVNULL)
     return left
 
 
@@ -140,6 +142,6 @@ def _labelled(kind: str, stack: str) -> Iterable[Leftover]:
 
 
 def _docker(*args: str) -> str:
-    # `docker volume ls` knows no --no-trunc: a volume's id is its name, always whole.
+    # `docker volume ls` has no --no-trunc, because a volume's id is its name and never cut.
     command = [arg for arg in args if not (args[0] == "volume" and arg == "--no-trunc")]
     return subprocess.run(["docker", *command], check=True, capture_output=True, text=True).stdout

@@ -64,7 +64,7 @@ def lab(
     outputs: Outputs, program: Program, config: Path, before: dict[str, tuple[str, str]]
 ) -> Iterator[Outputs]:
     """The lab in this mode; the tracked config again, whatever becomes of the tests."""
-    subprocess.run(["python3", "-m", "toolchain", "ebpf"], cwd=PROJECT, check=True, timeout=1200)
+    subprocess.run(["python3", "-m", "workspace", "ebpf"], cwd=PROJECT, check=True, timeout=1200)
     told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
     assert "the dataplane changes from iptables to ebpf: containers keep running" in told
     try:

@@ -1,7 +1,6 @@
 """Felix for eBPF: who asks for it, what is compiled, what is said where a compiler is missing."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,6 @@ from toolchain.golang import Go
 from toolchain.mend import copy
 from toolchain.progress import Step
 
-ASKS = {
-    "config:\n  calico-lab:network: &network\n    dataplane: &plane ebpf\n": True,
-    "config:\n  calico-lab:network:\n    name: 'dataplane: ebpf'\n": False,
-    "config:\n  calico-lab:network:\n    description: |\n      dataplane: ebpf\n": False,
-    "config:\n  calico-lab:network: [dataplane, ebpf]\n": False,
-    "config: {\n": False,
-    "": False,
-    "config:\n  calico-lab:network:\n    dataplane: ebpf\n": True,
-    "config:\n  calico-lab:network:\n    dataplane: 'ebpf'\n": True,
-    "config:\n  calico-lab:network: {name: netv, dataplane: ebpf}\n": True,
-    '{"config": {"calico-lab:network": {"dataplane": "ebpf"}}}': True,
-    "config:\n  calico-lab:network:\n    dataplane: iptables\n": False,
-    "config:\n  calico-lab:network:\n    # dataplane: ebpf\n    name: netv\n": False,
-    "config: {}\n": False,
-}
 # As Felix' Makefile, but that it compiles nothing.
 MAKEFILE = """\
 CFLAGS += -O2
@@ -41,13 +25,6 @@ LISTED = [
     "to_hep_no_log_co-re",
     "xdp_no_log_co-re_v6",
 ]
-
-
-@pytest.mark.parametrize(("text", "asks"), ASKS.items())
-def test_a_stack_asks_for_it_by_its_dataplane(tmp_path: Path, text: str, *, asks: bool) -> None:
-    config = tmp_path / "Pulumi.lab.yaml"
-    config.write_text(text)
-    assert ebpf.wanted(config, Path(sys.executable)) is asks
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Cleaning up takes the lab down first, and gives up no state that is still needed."""
+"""`clean` destroys the lab first, and removes no state that is still needed."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from toolchain import engine
 from toolchain.errors import ToolchainError
-from workspace import __main__ as toolchain
+from workspace import clean as cleaning
 from workspace.stack import Stack
 
 ELSEWHERE = "s3://somebodys-bucket"
@@ -24,7 +24,7 @@ PULUMI = """pulumi() {
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a lab that is up; its Pulumi writes down what it is asked to do."""
+    """A checkout with a lab that is up; its Pulumi records its commands."""
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     monkeypatch.setattr(engine, "runs", lambda: False)
     root = tmp_path / "checkout"
@@ -46,7 +46,7 @@ def write(root: Path, stack: str, *, up: bool) -> None:
 
 
 def clean(root: Path) -> None:
-    toolchain.clean(Stack(root, "lab"), with_cache=False)
+    cleaning.clean(Stack(root, "lab"), with_cache=False)
 
 
 def commands(root: Path) -> list[str]:
@@ -54,7 +54,7 @@ def commands(root: Path) -> list[str]:
     return [line.partition(" --")[0] for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_the_lab_is_taken_down_and_all_that_setup_made_goes(checkout: Path) -> None:
+def test_clean_destroys_the_lab_and_removes_what_setup_made(checkout: Path) -> None:
     write(checkout, "empty", up=False)
     clean(checkout)
     assert commands(checkout) == ["destroy"]
@@ -62,16 +62,15 @@ def test_the_lab_is_taken_down_and_all_that_setup_made_goes(checkout: Path) -> N
     assert not (checkout / ".toolchain").exists()
 
 
-def test_another_stack_that_is_up_keeps_its_state(checkout: Path) -> None:
+def test_clean_with_another_stack_that_is_up_does_nothing(checkout: Path) -> None:
     write(checkout, "vms", up=True)
     with pytest.raises(ToolchainError, match=r"vms.*pulumi destroy --stack vms"):
         clean(checkout)
-    # Nothing is done by halves.
     assert commands(checkout) == []
     assert (checkout / ".state" / "passphrase").exists()
 
 
-def test_a_lab_of_another_backend_is_taken_down_and_its_passphrase_kept(
+def test_clean_with_another_backend_keeps_the_passphrase(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(checkout, "lab", up=False)
@@ -83,7 +82,7 @@ def test_a_lab_of_another_backend_is_taken_down_and_its_passphrase_kept(
     assert not (checkout / ".toolchain").exists()
 
 
-def test_a_stack_that_the_other_backend_does_not_have_is_nothing_to_take_down(
+def test_clean_without_the_stack_in_the_other_backend_destroys_nothing(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(checkout, "lab", up=False)
@@ -93,7 +92,7 @@ def test_a_stack_that_the_other_backend_does_not_have_is_nothing_to_take_down(
     assert (checkout / ".state" / "passphrase").exists()
 
 
-def test_a_backend_that_cannot_be_asked_keeps_everything(
+def test_clean_with_a_backend_that_does_not_answer_does_nothing(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(checkout, "lab", up=False)
@@ -104,7 +103,7 @@ def test_a_backend_that_cannot_be_asked_keeps_everything(
     assert (checkout / ".toolchain").exists()
 
 
-def test_beside_another_backend_the_own_one_is_not_forgotten(
+def test_clean_with_another_backend_checks_the_own_one(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Leftovers: what the state does not know is found; another checkout's running lab is not touched."""
+"""Leftovers: what is not in the state is found; another checkout's running lab is not touched."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from workspace.leftovers import ForeignLabError, Leftover, Unfinished, operator_of, unfinished, unknown_to
+from workspace.leftovers import ForeignLabError, Leftover, Unfinished, not_in_state, operator_of, unfinished
 
 KEY = base64.b64encode(b"a public key").decode()
 OWN = base64.b64encode(hashlib.sha256(b"a public key").digest()).decode().rstrip("=")
@@ -24,36 +24,36 @@ STATE: dict[str, Any] = {
 }
 
 
-def machine(id_: str, operator: str, *, running: bool = True) -> Leftover:
+def container(id_: str, operator: str, *, running: bool = True) -> Leftover:
     return Leftover("container", id_, f"calico-lab-{id_}", operator, running)
 
 
-def test_the_operator_is_read_from_the_state() -> None:
+def test_operator_of_a_state() -> None:
     assert operator_of(STATE) == OWN
     assert operator_of({}) is None
     assert operator_of({"deployment": {"resources": None}}) is None
 
 
-def test_what_the_state_holds_is_kept() -> None:
-    assert unknown_to(STATE, [machine("known", OWN)]) == []
+def test_not_in_state_keeps_what_the_state_has() -> None:
+    assert not_in_state(STATE, [container("known", OWN)]) == []
 
 
-def test_what_an_interrupted_run_left_is_found_running_or_not() -> None:
-    left = [machine("a1", OWN), machine("a2", OWN, running=False), machine("b", "other", running=False)]
-    assert unknown_to(STATE, left) == left
+def test_not_in_state_finds_running_and_stopped_containers() -> None:
+    left = [container("a1", OWN), container("a2", OWN, running=False), container("b", "other", running=False)]
+    assert not_in_state(STATE, left) == left
 
 
-def test_another_checkouts_running_lab_is_refused_unless_it_shall_be_taken_over(
+def test_not_in_state_with_another_checkouts_running_lab(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("CALICO_LAB_TAKE_OVER", raising=False)
     with pytest.raises(ForeignLabError, match=r"calico-lab-a1.*make destroy.*CALICO_LAB_TAKE_OVER=1"):
-        unknown_to(STATE, [machine("a1", "other")])
+        not_in_state(STATE, [container("a1", "other")])
     monkeypatch.setenv("CALICO_LAB_TAKE_OVER", "1")
-    assert unknown_to(STATE, [machine("a1", "other")]) == [machine("a1", "other")]
+    assert not_in_state(STATE, [container("a1", "other")]) == [container("a1", "other")]
 
 
-def begun(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, Any]:
+def pending(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, Any]:
     urn = f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{provider}"
     return {
         "type": operation,
@@ -65,24 +65,22 @@ def begun(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, A
     ("operation", "found"),
     [
         (
-            begun("docker:index/container:Container", "creating"),
+            pending("docker:index/container:Container", "creating"),
             [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
         ),
         (
-            begun("docker:index/network:Network", "creating"),
+            pending("docker:index/network:Network", "creating"),
             [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["network", "rm", "calico-lab-x"])],
         ),
-        # It may hold what somebody has saved, and can be made again as it is.
-        (begun("docker:index/volume:Volume", "creating"), []),
-        (begun("docker:index/container:Container", "deleting"), []),
-        (begun("command:remote:Command", "creating"), []),
-        # On the controller, where labels tell.
-        (begun("docker:index/container:Container", "creating", "controller"), []),
+        # It may hold data, and can be created again.
+        (pending("docker:index/volume:Volume", "creating"), []),
+        (pending("docker:index/container:Container", "deleting"), []),
+        (pending("command:remote:Command", "creating"), []),
+        # On the controller, where labels mark them.
+        (pending("docker:index/container:Container", "creating", "controller"), []),
     ],
 )
-def test_what_a_killed_run_began_on_a_host_is_found(
-    operation: dict[str, Any], found: list[Unfinished]
-) -> None:
+def test_unfinished_of_a_pending_operation(operation: dict[str, Any], found: list[Unfinished]) -> None:
     providers = [
         {
             "urn": f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{name}",
@@ -95,6 +93,6 @@ def test_what_a_killed_run_began_on_a_host_is_found(
     assert unfinished(state) == found
 
 
-def test_a_run_that_ended_has_begun_nothing() -> None:
+def test_unfinished_without_pending_operations() -> None:
     assert unfinished(STATE) == []
     assert unfinished({}) == []

@@ -1,11 +1,11 @@
-"""`.toolchain/`: links to the artifacts of the last setup and to nothing else."""
+"""`.toolchain/`: links to the artifacts of the last setup, and nothing else."""
 
 from pathlib import Path
 
-from toolchain import links
+from workspace import links
 
 
-def test_a_link_follows_its_artifact(tmp_path: Path) -> None:
+def test_point_changes_and_removes_a_link(tmp_path: Path) -> None:
     link = tmp_path / ".toolchain" / "dist"
     links.point(link, tmp_path / "one")
     assert link.readlink() == tmp_path / "one"
@@ -16,7 +16,7 @@ def test_a_link_follows_its_artifact(tmp_path: Path) -> None:
     links.point(link, None)
 
 
-def test_programs_that_are_no_longer_wanted_go(tmp_path: Path) -> None:
+def test_programs_removes_links_that_are_not_wanted(tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     links.programs(folder, [tmp_path / "pulumi", tmp_path / "go"])
     assert {link.name for link in folder.iterdir()} == {"pulumi", "go"}

@@ -1,7 +1,6 @@
-"""`.toolchain/`: where the checkout finds what lies in the cache.
+"""`.toolchain/` of a checkout: symbolic links to the artifacts in the cache that the last setup has chosen.
 
-Owes: what is in it are links to the artifacts of the last setup, and nothing else;
-env.sh and the program know only these names.
+env.sh and the program know only these names, because the artifacts' own names change with their content.
 """
 
 from collections.abc import Iterable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 
 def point(link: Path, target: Path | None) -> None:
-    """Have a link to the target, or none."""
+    """Make a link point to the target; without a target the link is removed."""
     if target and link.is_symlink() and link.readlink() == target:
         return
     if target:
@@ -23,7 +22,7 @@ def point(link: Path, target: Path | None) -> None:
 
 
 def programs(folder: Path, targets: Iterable[Path]) -> None:
-    """Have a folder with links to exactly these programs."""
+    """Make a folder hold links to exactly these programs."""
     wanted = {target.name: target for target in targets}
     for name, target in wanted.items():
         point(folder / name, target)
