@@ -1,5 +1,5 @@
-"""How the programs that are not Python packages are obtained.
+"""Obtains programs: from PATH, by download, from package registries, or built from pinned sources.
 
-Needs only Python's standard library, because it runs before there is a virtual environment. What it makes
-lands in the cache completely or not at all; a second run finds it there.
+It needs only Python's standard library, because it makes the virtual environment. Its results are artifacts
+in a cache (`toolchain.cache`), which the next run uses again.
 """

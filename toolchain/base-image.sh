@@ -1,30 +1,30 @@
 #!/bin/sh
-# The images that the lab's builds start from, on the engine that DOCKER_HOST names:
-#   calico-lab/debian:<suite>   Debian's slim image where a registry gives it, else a system bootstrapped here: bookworm for
-#                               services, and both for hosts
-#   calico-lab/ca:latest        one file, /ca-certificates.crt: the authorities that this machine trusts, for builds
-#                               that fetch over https behind a company's proxy
-# `present` tells whether all are there and of today's bundle; `make` makes what is missing.
+# The base images of the lab's builds, on the engine that DOCKER_HOST names:
+#   calico-lab/debian:<suite>   Debian's slim image from a registry, or a system that is bootstrapped here; bookworm for
+#                               services, and both suites for hosts
+#   calico-lab/ca:latest        one file, /ca-certificates.crt: the certificate authorities that this computer trusts, for
+#                               builds that download over https through a company's proxy
+# `present` succeeds if all images exist and have the current bundle; `make` makes those that are missing.
 set -eu
 
 suites="bookworm trixie"
 image=calico-lab/debian
-patience=8
+limit_s=8
 
 fail() {
     echo "base image: $*" >&2
     exit 1
 }
 
-# Pull the image of the suite $1 unless the registry says nothing within $patience seconds. The first line of a pull comes with the
-# registry's answer; after it the download may take as long as it needs.
+# Pull the image of the suite $1. Fails if the registry does not answer within $limit_s seconds; `docker pull` prints its
+# first line after the answer. The download itself has no time limit.
 pull() {
     output=$(mktemp)
     docker pull "debian:$1-slim" >"$output" 2>&1 &
     pull=$!
     waited=0
     while kill -0 "$pull" 2>/dev/null && ! grep -q "Pulling from" "$output"; do
-        if [ "$waited" -ge "$patience" ]; then
+        if [ "$waited" -ge "$limit_s" ]; then
             kill "$pull"
             break
         fi
@@ -36,8 +36,8 @@ pull() {
     return "$status"
 }
 
-# "URI LABEL" of each of Debian's archives in this machine's apt sources; the labels tell the archive from its
-# security updates. The machine itself may run another release.
+# Print "URI LABEL" of each Debian archive in this computer's apt sources; the label of the security archive differs.
+# The computer may run another release.
 archives() {
     # shellcheck disable=SC2016 # apt replaces these
     apt-get indextargets --format '$(REPO_URI) $(LABEL) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
@@ -46,8 +46,8 @@ archives() {
 
 # Make the image of the suite $1.
 bootstrap() {
-    command -v apt-get >/dev/null || fail "no image registry answers, and without apt no Debian can be made here"
-    [ "$(id -u)" = 0 ] || fail "no image registry answers, and only root can make a Debian here; run this as root"
+    command -v apt-get >/dev/null || fail "no image registry answers, and without apt no Debian can be bootstrapped here"
+    [ "$(id -u)" = 0 ] || fail "no image registry answers, and only root can bootstrap a Debian here; run this as root"
     if ! command -v mmdebstrap >/dev/null || [ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
         apt-get update
         DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
@@ -60,11 +60,11 @@ bootstrap() {
             Debian-Security) printf 'deb %s %s-security main\n' "$uri" "$1" ;;
         esac
     done)
-    [ -n "$sources" ] || fail "no image registry answers, and this machine's apt sources name no Debian mirror;" \
+    [ -n "$sources" ] || fail "no image registry answers, and this computer's apt sources name no Debian mirror;" \
         "add one to them, or give the engine an image registry"
-    # Into a file first, since a pipe would import what a failing mmdebstrap has written so far.
+    # Into a file first, because a pipe would import the incomplete output of a failed mmdebstrap.
     tarball=$(mktemp)
-    # Manual pages and the like are left out, as in Debian's slim images.
+    # Without manual pages and documentation, as in Debian's slim images.
     echo "$sources" | mmdebstrap --variant=minbase --components=main --quiet \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -73,7 +73,7 @@ bootstrap() {
     rm "$tarball"
 }
 
-# The bundle is part of the image's label: the same bundle keeps the same image, and builds that copy from it stay cached.
+# The image's label has the bundle's digest: for the same bundle the image is kept, and builds that copy from it stay cached.
 bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 [ -f "$bundle" ] || fail "no bundle of certificate authorities at $bundle; install ca-certificates"
 bundle_digest=$(sha256sum <"$bundle" | cut -d' ' -f1)
@@ -91,7 +91,7 @@ make_debian() {
     if pull "$1"; then
         docker tag "debian:$1-slim" "$image:$1"
     else
-        echo "no image registry gives debian:$1-slim; it is bootstrapped here"
+        echo "no image registry has debian:$1-slim; bootstrapping it here"
         bootstrap "$1"
     fi
 }

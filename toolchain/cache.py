@@ -1,8 +1,7 @@
 """The cache of artifacts, shared between clones.
 
-An artifact is a folder `<cache>/<name>-<key>`, where the key is a hash of everything that the artifact is
-made from. It is built in a scratch folder beside it and appears by one rename: an interrupted build
-leaves no artifact, and what is there is whole.
+An artifact is a folder `<cache>/<name>-<key>`, where the key is a hash of all inputs. It is built in a
+scratch folder and then renamed, so that an interrupted build leaves no artifact.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ def root() -> Path:
 
 
 def key(*inputs: object) -> str:
-    """The key of what is made from these inputs: paths count by their content, the rest by its text."""
+    """The key of these inputs: a path counts by its content, any other object by its text."""
     digest = hashlib.sha256()
     for part in inputs:
         for name, content in _contents(part):
@@ -56,12 +55,12 @@ def _generated(file: Path, folder: Path) -> bool:
 
 
 def path(name: str, artifact_key: str) -> Path:
-    """Where the artifact is, or will be."""
+    """Where the artifact is, or will be once it is built."""
     return root() / f"{name}-{artifact_key}"
 
 
 def find(name: str, artifact_key: str) -> Path | None:
-    """The artifact when it is there, noted as used."""
+    """Return the artifact if it exists, and record its use."""
     folder = path(name, artifact_key)
     if not folder.is_dir():
         return None
@@ -70,12 +69,12 @@ def find(name: str, artifact_key: str) -> Path | None:
 
 
 def artifact(name: str, artifact_key: str, build: Callable[[Path], None]) -> Path:
-    """The folder of an artifact, built now when it is not there.
+    """Return the folder of an artifact; build it if it does not exist.
 
     Args:
-        name: What it is called.
-        artifact_key: The key of what it is made from.
-        build: Fills the folder that it is given; the folder is moved afterwards.
+        name: Its name, without the key.
+        artifact_key: The key of its inputs.
+        build: Fills the folder that it is given, which is renamed afterwards.
     """
     if found := find(name, artifact_key):
         return found
@@ -94,7 +93,7 @@ def artifact(name: str, artifact_key: str, build: Callable[[Path], None]) -> Pat
 
 
 def _prune(name: str) -> None:
-    """Remove what killed builds of this name have left, and its artifacts unused for a month."""
+    """Remove scratch folders of killed builds of this name, and its artifacts unused for a month."""
     for abandoned in root().glob(f".{name}-*"):
         shutil.rmtree(abandoned)
     for old in root().glob(f"{name}-{'[0-9a-f]' * KEY_LENGTH}"):
@@ -104,13 +103,13 @@ def _prune(name: str) -> None:
 
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Keep other processes from building what has this name, in any clone."""
+    """Lock the artifacts of this name against other processes, of any clone."""
     root().mkdir(parents=True, exist_ok=True)
     with (root() / f"{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"      {name}: waiting for another run that makes it", flush=True)
+            print(f"      {name}: waiting for another run that builds it", flush=True)
             _await_lock(file, name)
         yield
 
@@ -121,6 +120,6 @@ def _await_lock(file: IO[str], name: str) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if STOP.wait(0.2):
-                raise StoppedError(f"{name} was not waited for any longer") from None
+                raise StoppedError(f"stopped waiting for {name}") from None
         else:
             return

@@ -1,8 +1,8 @@
-"""Calico's programs, its confd templates and the Docker driver, in the one archive that the hosts get.
+"""Builds Calico's programs and the Docker driver, and packs them for the hosts.
 
-Owes: `calico.tar.gz` with `bin/` and `confd/templates/`; for a lab with `dataplane: ebpf` also
-`calico-ebpf.tar.gz`, with a Felix for that and `bpf/` beside. The same content gives the same bytes, so that
-a host gets a new archive only when something in it is new.
+The archive `calico.tar.gz` has `bin/` and `confd/templates/`. A lab with `dataplane: ebpf` also gets
+`calico-ebpf.tar.gz`, which has `bpf/` and another Felix. The same content gives the same bytes, because a
+changed archive is copied to every host.
 """
 
 import gzip
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolchain import bird, cache, ebpf
 from toolchain.golang import Go
-from toolchain.mend import Mend, Mended, mended
+from toolchain.patches import Patch, PatchedSource, apply_patches
 from toolchain.progress import Step
 
 HERE = Path(__file__).parent
@@ -23,11 +23,11 @@ CALICO = "github.com/projectcalico/calico"
 VERSION = "v3.31.0"
 VARIABLES = {f"{CALICO}/pkg/buildinfo.Version": VERSION}
 LEFT_OUT = [
-    # The switch of Amazon's machines that lets them forward packets: the SDK of that cloud.
-    Mend("felix/aws/ec2.go"),
-    Mend("felix/dataplane/driver.go", '\t"github.com/projectcalico/calico/felix/aws"\n'),
-    Mend("felix/dataplane/driver.go", '\t"k8s.io/utils/clock"\n'),
-    Mend(
+    # EC2's source/destination check, with the SDK of AWS.
+    Patch("felix/aws/ec2.go"),
+    Patch("felix/dataplane/driver.go", '\t"github.com/projectcalico/calico/felix/aws"\n'),
+    Patch("felix/dataplane/driver.go", '\t"k8s.io/utils/clock"\n'),
+    Patch(
         "felix/dataplane/driver.go",
         """\
 			c := &clock.RealClock{}
@@ -35,29 +35,29 @@ LEFT_OUT = [
 			go aws.WaitForEC2SrcDstCheckUpdate(check, healthAggregator, updater, c)
 """,
         """\
-			log.Errorf("AWSSrcDstCheck is %s, and this Felix was built by Calico Lab, without clouds", check)
+			log.Errorf("AWSSrcDstCheck is %s, and Calico Lab has built this Felix without the AWS SDK", check)
 """,
     ),
-    # The other side of Envoy's requests for a decision: Felix evaluates flows with the same package.
-    Mend("app-policy/checker/adapter_checkrequest.go"),
-    Mend("app-policy/checker/provider.go"),
-    Mend("app-policy/checker/server.go"),
-    # A library for packets, for one constant; and one for tests, with the character sets of the world.
-    Mend("node/pkg/nodeinit/calico-init_linux.go", '\t"github.com/google/gopacket/layers"\n'),
-    Mend("node/pkg/nodeinit/calico-init_linux.go", "uint8(layers.IPProtocolTCP)", "syscall.IPPROTO_TCP"),
-    Mend("felix/dataplane/ipsets/mock_ipsets.go"),
+    # The server for Envoy's authorization requests; Felix uses only the evaluation in the same package.
+    Patch("app-policy/checker/adapter_checkrequest.go"),
+    Patch("app-policy/checker/provider.go"),
+    Patch("app-policy/checker/server.go"),
+    # gopacket, which is used for one constant; and a mock that imports a test library.
+    Patch("node/pkg/nodeinit/calico-init_linux.go", '\t"github.com/google/gopacket/layers"\n'),
+    Patch("node/pkg/nodeinit/calico-init_linux.go", "uint8(layers.IPProtocolTCP)", "syscall.IPPROTO_TCP"),
+    Patch("felix/dataplane/ipsets/mock_ipsets.go"),
 ]
-"""What of Calico a lab has no use for, by what it would compile."""
+"""Patches that remove code which the lab does not use, with the large dependencies that it imports."""
 ARCHIVE = "calico.tar.gz"
 EBPF_ARCHIVE = "calico-ebpf.tar.gz"
 CALICO_S, DRIVER_S = 330, 7
-"""Processor seconds that the programs take, on slow processors; the driver after the others."""
+"""Processor seconds of the builds on a slow processor; that of the driver follows Calico's."""
 COMPRESSION = 1
-"""The archive crosses a local network a few times at most: time counts, not size."""
+"""The fastest, because the archive crosses a local network a few times only."""
 
 
 def obtain(step: Step, go: Go, *, with_ebpf: bool) -> Path:
-    """The folder with the archive, or both of them."""
+    """Return the folder with the archive, or with both archives."""
     calico, driver, templates = _calico(step, go), _driver(step, go), _templates(go)
     felix = ebpf.obtain(step, go, MODULE, CALICO, VARIABLES, left_out=LEFT_OUT) if with_ebpf else None
 
@@ -79,16 +79,16 @@ def obtain(step: Step, go: Go, *, with_ebpf: bool) -> Path:
 
 
 def to_build(go: Go) -> float:
-    """The processor seconds that building the programs takes; none where all are there."""
+    """Processor seconds of the builds that are still to be done."""
     programs = [("calico", _key(go), CALICO_S), ("docker-driver", _driver_key(go), DRIVER_S)]
     return sum(seconds for name, key, seconds in programs if not cache.find(name, key))
 
 
 def fetch(step: Step, go: Go) -> None:
-    """Bring what is to be compiled next, while something else is compiled."""
-    step.result = "there"
+    """Download the sources of the builds that are still to be done."""
+    step.result = "in the cache"
     if not cache.find("calico", _key(go)):
-        go.fetch(step, MODULE, "tool", _mended(step, go).modfile)
+        go.fetch(step, MODULE, "tool", _patched(step, go).modfile)
         step.result = "downloaded"
     if not cache.find("docker-driver", _driver_key(go)):
         go.fetch(step, DRIVER, PROGRAM)
@@ -103,13 +103,13 @@ def _driver_key(go: Go) -> str:
     return go.key(DRIVER, Path(__file__))
 
 
-def _mended(step: Step, go: Go) -> Mended:
-    return mended(step, go, MODULE, {CALICO: LEFT_OUT})
+def _patched(step: Step, go: Go) -> PatchedSource:
+    return apply_patches(step, go, MODULE, {CALICO: LEFT_OUT})
 
 
 def _calico(step: Step, go: Go) -> Path:
     def build(folder: Path) -> None:
-        modfile = _mended(step, go).modfile
+        modfile = _patched(step, go).modfile
         go.build(step, MODULE, "tool", folder / "bin", modfile=modfile, variables=VARIABLES)
 
     return cache.artifact("calico", _key(go), build)
@@ -131,21 +131,20 @@ def _driver(step: Step, go: Go) -> Path:
 
 
 def driver_version(module: Path) -> str:
-    """The version that the driver of these sources has: another program has another version.
+    """The driver's version, which has a hash of its sources.
 
-    Tests and documentation do not count, so that changing them gives the hosts no new archive.
+    Tests and documentation do not count, because a changed driver is copied to every host.
     """
     sources = sorted(file for file in module.rglob("*.go") if not file.name.endswith("_test.go"))
     return f"{DRIVER_VERSION}+{cache.key(module / 'go.mod', module / 'go.sum', *sources)}"
 
 
 def pack(archive: Path, content: dict[str, list[Path]]) -> None:
-    """Write an archive that depends on nothing but the files' names and content.
+    """Write an archive that depends only on the files' names and content.
 
     Args:
         archive: The file to write.
-        content: Per folder in the archive, the folders whose files go there; where two have a file of one
-            name, that of the first.
+        content: Source folders by folder in the archive; of two files with the same name the first is taken.
     """
     with (
         archive.open("wb") as raw,

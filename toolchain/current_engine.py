@@ -1,7 +1,7 @@
-"""The Docker engine of today, for tests of the Docker driver: hosts have the one of their own distribution.
+"""Builds the current Docker engine, for tests of the Docker driver; hosts have their distribution's engine.
 
-Owes: `dockerd`, `docker-proxy` and `runc` in one folder. containerd and the client are the machine's own:
-both sides keep to older ones for years.
+The artifact has `dockerd`, `docker-proxy` and `runc`. containerd and the client are those of this computer,
+because the engine supports older ones.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ RUNC = "github.com/opencontainers/runc"
 
 
 def obtain(step: Step, go: Go) -> Path:
-    """The folder with the engine's programs."""
+    """Return the folder with the engine's programs."""
 
     def build(folder: Path) -> None:
         version = {f"{MOBY}/dockerversion.Version": pinned(MODULE, MOBY).removeprefix("v")}
         for program in ("dockerd", "docker-proxy"):
             go.build(step, MODULE, f"{MOBY}/cmd/{program}", folder, variables=version)
-        # It enters namespaces in C, before Go has threads; without seccomp it refuses the engine's profile.
+        # runc enters namespaces in C, before Go starts threads; it needs seccomp for the engine's profile.
         go.build(
             step, MODULE, RUNC, folder, c_tags="seccomp", variables={"main.version": pinned(MODULE, RUNC)}
         )

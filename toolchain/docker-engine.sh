@@ -1,13 +1,14 @@
 #!/bin/sh
-# The Docker engine of the controller: `running` tells whether one answers, `start` has one that does, `stop` stops the
-# one that `start` started by hand. A private engine needs the three CALICO_LAB_ENGINE_ variables and DOCKER_HOST.
+# The controller's Docker engine. `running` succeeds if an engine answers; `start` installs and starts one if none does;
+# `stop` stops the dockerd that `start` has started without systemd. For a private engine set DOCKER_HOST and the three
+# CALICO_LAB_ENGINE_ variables.
 set -eu
 
 state=${CALICO_LAB_ENGINE_STATE:-/run/calico-lab/engine}
 exec_root=${CALICO_LAB_ENGINE_EXEC_ROOT:-/run/docker}
 log=$state/dockerd.log
 pidfile=$state/dockerd.pid
-patience=60
+limit_s=60
 
 running() {
     command -v docker >/dev/null && timeout 10 docker version >/dev/null 2>&1
@@ -18,13 +19,13 @@ fail() {
     exit 1
 }
 
-# The id in the file $1, when it is that of a running $2. The program decides, since ids are used again; a process
-# that has ended and that nobody has waited for has none.
+# Print the process ID in the file $1 if that process runs the program $2. The program is checked, because IDs are
+# reused; a zombie has no program.
 running_as() {
     pid=$(cat "$1" 2>/dev/null) && [ "$(basename "$(readlink "/proc/$pid/exe")")" = "$2" ] && echo "$pid"
 }
 
-# The id of the dockerd that this script has started.
+# Print the ID of the dockerd that this script has started.
 own() {
     running_as "$pidfile" dockerd
 }
@@ -37,13 +38,13 @@ install_engine() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update
     apt-get install --yes --no-install-recommends docker.io iptables ca-certificates
-    # Newer releases have the client in a package of its own.
+    # In newer releases the client is a separate package.
     command -v docker >/dev/null || apt-get install --yes --no-install-recommends docker-cli
 }
 
-start_by_hand() {
+start_without_systemd() {
     mkdir -p "$state"
-    # dockerd believes the files of an earlier one that was killed, when their ids are in use.
+    # A dockerd that was killed leaves PID files, which a new one trusts when another process has the same ID.
     own >/dev/null || rm -f "$pidfile"
     containerd=$exec_root/containerd/containerd.pid
     running_as "$containerd" containerd >/dev/null || rm -f "$containerd"
@@ -54,7 +55,7 @@ start_by_hand() {
     waited=0
     until running; do
         kill -0 "$started" 2>/dev/null || fail "dockerd ended: $(tail -n 5 "$log"); the whole log: $log"
-        [ "$waited" -lt "$patience" ] || fail "dockerd does not answer after $patience s; its log: $log"
+        [ "$waited" -lt "$limit_s" ] || fail "dockerd does not answer after $limit_s s; its log: $log"
         sleep 1
         waited=$((waited + 1))
     done
@@ -74,7 +75,7 @@ start() {
         systemctl start docker || fail "docker.service does not start; see: journalctl -u docker"
         running || fail "docker.service runs and does not answer; see: journalctl -u docker"
     else
-        start_by_hand
+        start_without_systemd
     fi
 }
 
@@ -83,7 +84,7 @@ stop() {
     kill "$pid"
     waited=0
     while own >/dev/null; do
-        [ "$waited" -lt "$patience" ] || { kill -9 "$pid"; break; }
+        [ "$waited" -lt "$limit_s" ] || { kill -9 "$pid"; break; }
         sleep 1
         waited=$((waited + 1))
     done

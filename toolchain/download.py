@@ -1,4 +1,4 @@
-"""Downloads: whether they can be had is decided in seconds; what is fetched here is pinned and verified."""
+"""Downloads pinned files and verifies them; finds out within seconds whether a file is available."""
 # ruff: noqa: S310 (the URLs are those of downloads.json, all https)
 
 import contextlib
@@ -16,9 +16,9 @@ from urllib.request import Request, urlopen
 from toolchain.errors import ToolchainError
 
 PATIENCE = 3.0
-"""Seconds that a host has to answer."""
+"""Seconds within which a host has to answer."""
 _answers: dict[str, bool] = {}
-"""Whether a file can be had, by its URL."""
+"""Whether a file is available, by its URL."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Download:
     version: str
     url: str
     sha256: str | None
-    """Absent where no checksum is pinned: then it is Pulumi that fetches the file, or nobody."""
+    """None where no checksum is pinned: then only Pulumi itself may download the file."""
 
     @classmethod
     def of(cls, name: str) -> Self:
-        """The download of this name."""
+        """Return the download of this name."""
         entry = json.loads((Path(__file__).parent / "downloads.json").read_text())[name]
         architecture = entry["architecture"].get(os.uname().machine, "")
         url = entry["url"].format(architecture=architecture)
@@ -40,11 +40,11 @@ class Download:
 
     @property
     def host(self) -> str:
-        """Where it comes from."""
+        """The host name in its URL."""
         return urlsplit(self.url).hostname or self.url
 
     def answers(self) -> bool:
-        """Whether the file can be had, found out in `PATIENCE` seconds, once in a run."""
+        """Whether the file is available; asked once in a run, for at most `PATIENCE` seconds."""
         if self.url not in _answers:
             _answers[self.url] = self._ask()
         return _answers[self.url]
@@ -57,27 +57,27 @@ class Download:
             with contextlib.suppress(OSError), urlopen(request, timeout=PATIENCE):
                 found.set()
 
-        # In a thread, because the time that a name takes to resolve has no limit of its own.
+        # In a thread, because name resolution has no timeout.
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         thread.join(PATIENCE)
         return found.is_set()
 
     def fetch(self, file: Path) -> None:
-        """Download it.
+        """Download the file.
 
         Raises:
-            ToolchainError: It does not come, or is not the pinned file.
+            ToolchainError: The download fails, or its checksum is not the pinned one.
         """
         try:
             with urlopen(self.url, timeout=60) as source, file.open("wb") as target:
                 shutil.copyfileobj(source, target)
         except OSError as error:
-            raise ToolchainError(f"{self.url}: {error}; run `make setup` again") from error
+            raise ToolchainError(f"{self.url}: {error}; next: run `make setup` again") from error
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
         if found != self.sha256:
             raise ToolchainError(
-                f"{self.url} is not the pinned file: its SHA-256 is {found} and should be {self.sha256}. "
-                "It has been left out; find out what stands between this machine and that host."
+                f"{self.url} is not the pinned file: its SHA-256 is {found} instead of {self.sha256}, so it "
+                "is not used; next: check the proxies between this computer and that host"
             )

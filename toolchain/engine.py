@@ -1,4 +1,4 @@
-"""The Docker engine on the controller, and the images that every build on it starts from."""
+"""The controller's Docker engine, and the base images of all builds on it."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ def runs() -> bool:
 
 
 def obtain(step: Step) -> None:
-    """Have an engine that answers: images are built on it, for machines that exist already, too."""
+    """Start the engine unless it answers; every stack needs it, because images are built on it."""
     step.result = "answers"
     if not runs():
         step.run("starting the Docker engine", HERE / "docker-engine.sh", "start")
@@ -22,14 +22,14 @@ def obtain(step: Step) -> None:
 
 
 def stop() -> None:
-    """Stop the engine, if `obtain` has started it."""
+    """Stop the engine if `obtain` has started it."""
     subprocess.run([HERE / "docker-engine.sh", "stop"], check=True)
 
 
 def base_images(step: Step) -> None:
-    """Have the images that builds start from."""
+    """Make the base images that are missing."""
     if subprocess.run([HERE / "base-image.sh", "present"], check=False).returncode:
         step.run("making the base images", HERE / "base-image.sh", "make")
         step.result = "made"
     else:
-        step.result = "there"
+        step.result = "up to date"

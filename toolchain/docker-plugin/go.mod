@@ -1,6 +1,6 @@
-// The path lies below the upstream provider's own: Go lets only such a module import the provider's internal package,
-// and the official plugin has a package there for the same reason. Pulumi's modules are of the CLI's version, so that
-// what both need is compiled once.
+// The module path is below the upstream provider's, because only then Go lets it import the provider's internal package;
+// the official plugin has a package there for the same reason. Pulumi's modules have the CLI's version, so that packages
+// of both are compiled once.
 module github.com/terraform-providers/terraform-provider-docker/pulumi
 
 go 1.26
@@ -365,7 +365,7 @@ require (
 	tags.cncf.io/container-device-interface v1.0.1 // indirect
 )
 
-// The fork that the bridge asks for, and the upstream commit, which gives exactly the SDK's resources and properties.
+// The fork that the bridge requires, and the upstream commit with exactly the SDK's resources and properties.
 replace (
 	github.com/hashicorp/terraform-plugin-sdk/v2 => github.com/pulumi/terraform-plugin-sdk/v2 v2.0.0-20260318212141-5525259d096b
 	github.com/terraform-providers/terraform-provider-docker => github.com/kreuzwerker/terraform-provider-docker v0.0.0-20260916201441-96d331c98ff4

@@ -1,6 +1,6 @@
 /*
- * libbpf as Felix wants it, which is 1.3 or newer, where the distribution's is older: Debian 12 has 1.1, with other names
- * for two functions, and without the kernel's "tcx" hook, which the lab has Felix leave alone.
+ * Makes libbpf 1.0 to 1.2 usable for Felix, which needs 1.3 or newer; Debian 12 has 1.1. There two functions have other
+ * names, and the kernel's tcx hook is missing, which the lab configures Felix not to use.
  */
 #pragma once
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* A header inside of libbpf that Felix includes (felix/bpf/libbpf/libbpf_api.h) and no libbpf-dev installs. */
+/* A private header of libbpf, which Felix includes (felix/bpf/libbpf/libbpf_api.h) and libbpf-dev lacks. */
 #pragma once
 #include <bpf/libbpf.h>
 

@@ -1,4 +1,4 @@
-"""No test of the toolchain uses the cache of the machine."""
+"""No test of the toolchain uses the cache of this computer."""
 
 from pathlib import Path
 

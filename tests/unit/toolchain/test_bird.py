@@ -1,4 +1,4 @@
-"""confd's templates: what Calico's BIRD understands becomes what BIRD 2 understands, or is refused."""
+"""confd's templates: rewritten for BIRD 2, or an error where they are not as expected."""
 
 from pathlib import Path
 
@@ -148,17 +148,19 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_a_protocol_does_with_routes_goes_into_its_channel(source: Path, tmp_path: Path) -> None:
+def test_write_templates(source: Path, tmp_path: Path) -> None:
     bird.write_templates(source, tmp_path / "target")
     written = {file.name: file.read_text() for file in (tmp_path / "target").iterdir()}
     assert written == {f"{name}.cfg.template": text for name, (_, text) in TEMPLATES.items()}
 
 
 @pytest.mark.parametrize("rewrite", bird.REWRITES, ids=lambda rewrite: rewrite.why)
-def test_templates_that_are_not_as_expected_are_refused(
+def test_write_templates_with_an_unexpected_template(
     source: Path, tmp_path: Path, rewrite: bird.Rewrite
 ) -> None:
     template = source / rewrite.template
     template.write_text(rewrite.pattern.sub("", template.read_text(), count=1))
-    with pytest.raises(ToolchainError, match=rf"{rewrite.why}: found \d times where there were \d; read"):
+    with pytest.raises(
+        ToolchainError, match=rf"{rewrite.why}: the pattern matches \d times instead of \d; next"
+    ):
         bird.write_templates(source, tmp_path / "target")

@@ -1,4 +1,4 @@
-"""The cache: keys change with what goes in, artifacts are whole or absent, one process builds at a time."""
+"""The cache: keys change with the inputs, artifacts are complete or absent, one process builds at a time."""
 
 import multiprocessing
 import os
@@ -10,7 +10,7 @@ import pytest
 from toolchain import cache
 
 
-def test_the_key_changes_with_the_content_and_the_names_of_files(tmp_path: Path) -> None:
+def test_key_changes_with_content_and_names_of_files(tmp_path: Path) -> None:
     (tmp_path / "module").mkdir()
     file = tmp_path / "module" / "go.mod"
     file.write_text("one")
@@ -23,14 +23,14 @@ def test_the_key_changes_with_the_content_and_the_names_of_files(tmp_path: Path)
     assert cache.key(tmp_path / "module") != first
 
 
-def test_the_key_changes_with_every_other_input_and_their_borders() -> None:
+def test_key_changes_with_each_input_and_their_boundaries() -> None:
     keys = [
         cache.key(*inputs) for inputs in [("a", "b"), ("ab", ""), ("b", "a"), ("a", "b", "c"), (["a"], "b")]
     ]
     assert len(set(keys)) == len(keys)
 
 
-def test_the_key_does_not_depend_on_what_running_leaves_behind(tmp_path: Path) -> None:
+def test_key_ignores_generated_files(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("1")
     before = cache.key(tmp_path)
     (tmp_path / "__pycache__").mkdir()
@@ -40,7 +40,7 @@ def test_the_key_does_not_depend_on_what_running_leaves_behind(tmp_path: Path) -
     assert cache.key(tmp_path) == before
 
 
-def test_an_artifact_is_built_once() -> None:
+def test_artifact_is_built_once() -> None:
     built: list[Path] = []
 
     def build(folder: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_artifact_is_built_once() -> None:
 
 
 @pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_build_leaves_nothing_and_the_next_one_goes_on(
+def test_artifact_of_an_interrupted_build(
     interruption: type[BaseException],
 ) -> None:
     def broken(folder: Path) -> None:
@@ -68,7 +68,7 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_goes_on(
     assert [file.name for file in whole.iterdir()] == ["whole"]
 
 
-def test_what_a_killed_build_left_is_removed_by_the_next_one() -> None:
+def test_artifact_removes_scratch_folders_of_killed_builds() -> None:
     abandoned = cache.root() / ".tool-abc"
     abandoned.mkdir(parents=True)
     other = cache.root() / ".another-abc"
@@ -78,7 +78,7 @@ def test_what_a_killed_build_left_is_removed_by_the_next_one() -> None:
     assert other.exists()
 
 
-def test_only_artifacts_of_the_name_that_nobody_has_used_for_a_month_go() -> None:
+def test_artifact_removes_artifacts_unused_for_a_month() -> None:
     names = {
         name: cache.root() / name for name in (f"tool-{'0' * 16}", f"tool-{'1' * 16}", f"tool-box-{'2' * 16}")
     }
@@ -86,7 +86,7 @@ def test_only_artifacts_of_the_name_that_nobody_has_used_for_a_month_go() -> Non
         folder.mkdir(parents=True)
         os.utime(folder, (1, 1))
     cache.artifact("tool", "1" * 16, lambda _: None)
-    assert all(folder.exists() for folder in names.values()), "nothing is removed where nothing is built"
+    assert all(folder.exists() for folder in names.values()), "nothing is removed without a build"
     cache.artifact("tool", "3" * 16, lambda _: None)
     assert {folder.name for folder in cache.root().iterdir() if folder.is_dir()} == {
         f"tool-{'1' * 16}",
@@ -104,7 +104,7 @@ def _build_slowly(log: str) -> None:
     cache.artifact("tool", "key", build)
 
 
-def test_two_processes_do_not_build_the_same(tmp_path: Path) -> None:
+def test_artifact_is_built_by_one_of_two_processes(tmp_path: Path) -> None:
     log = tmp_path / "log"
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_build_slowly, args=(str(log),)) for _ in range(2)]
@@ -116,7 +116,7 @@ def test_two_processes_do_not_build_the_same(tmp_path: Path) -> None:
     assert log.read_text() == "built\n"
 
 
-def test_the_cache_is_where_the_person_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_by_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALICO_LAB_CACHE", "/one")
     monkeypatch.setenv("XDG_CACHE_HOME", "/two")
     monkeypatch.setenv("HOME", "/three")

@@ -1,4 +1,4 @@
-"""Calico: the archive depends on its content alone, and the driver's version on its sources."""
+"""Calico: the archive depends only on its content, and the driver's version on its sources."""
 
 import os
 import tarfile
@@ -10,7 +10,7 @@ from toolchain import calico
 from toolchain.pulumi import pinned
 
 
-def test_the_archive_is_the_same_for_the_same_content(tmp_path: Path) -> None:
+def test_pack_gives_the_same_archive_for_the_same_content(tmp_path: Path) -> None:
     programs, templates = tmp_path / "programs", tmp_path / "templates"
     for folder, name in ((programs, "calico-node"), (templates, "bird.cfg.template")):
         folder.mkdir()
@@ -28,7 +28,7 @@ def test_the_archive_is_the_same_for_the_same_content(tmp_path: Path) -> None:
         ]
 
 
-def test_of_two_programs_of_one_name_the_archive_has_the_first(tmp_path: Path) -> None:
+def test_pack_takes_the_first_of_two_files_with_one_name(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("felix-ebpf", "calico")]
     for folder in folders:
         folder.mkdir()
@@ -41,11 +41,11 @@ def test_of_two_programs_of_one_name_the_archive_has_the_first(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("dependency", ["github.com/projectcalico/calico", "github.com/projectcalico/api"])
-def test_the_driver_is_built_on_the_same_calico(dependency: str) -> None:
+def test_driver_and_programs_pin_the_same_calico(dependency: str) -> None:
     assert pinned(calico.DRIVER, dependency) == pinned(calico.MODULE, dependency)
 
 
-def test_another_driver_has_another_version_and_another_test_of_it_has_not(tmp_path: Path) -> None:
+def test_driver_version_changes_with_sources_and_not_with_tests(tmp_path: Path) -> None:
     for name, text in {"go.mod": "module x", "go.sum": "", "main.go": "package main"}.items():
         (tmp_path / name).write_text(text)
     first = calico.driver_version(tmp_path)

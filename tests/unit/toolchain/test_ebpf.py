@@ -1,4 +1,4 @@
-"""Felix for eBPF: who asks for it, what is compiled, what is said where a compiler is missing."""
+"""Felix for eBPF: what is compiled, and the error where a compiler is missing."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 from toolchain import ebpf
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
-from toolchain.mend import copy
+from toolchain.patches import copy
 from toolchain.progress import Step
 
-# As Felix' Makefile, but that it compiles nothing.
+# Like Felix' Makefile, but it compiles nothing.
 MAKEFILE = """\
 CFLAGS += -O2
 bin/%.o:
@@ -29,7 +29,7 @@ LISTED = [
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Felix' sources as the module cache has them: read-only, and nothing that can be run."""
+    """Felix' sources as in the module cache: read-only and not executable."""
     folder = tmp_path / "cached"
     (folder / "inner").mkdir(parents=True)
     (folder / "Makefile").write_text(MAKEFILE)
@@ -47,7 +47,7 @@ def scratch(source: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_programs_for_ipv4_that_write_no_log_are_compiled(
+def test_objects_compiles_programs_for_ipv4_that_do_not_log(
     step: Step, scratch: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "bpf"
@@ -58,20 +58,20 @@ def test_the_programs_for_ipv4_that_write_no_log_are_compiled(
     assert (target / "tc_preamble.o").read_text() == "clang-19 -I/usr/include/bpf -O2\n"
 
 
-def test_sources_that_list_nothing_are_refused(step: Step, scratch: Path, tmp_path: Path) -> None:
+def test_objects_with_an_empty_list_is_an_error(step: Step, scratch: Path, tmp_path: Path) -> None:
     (scratch / "list-objs").write_text("#!/bin/sh\n")
     with pytest.raises(ToolchainError, match="list-objs lists no programs"):
         ebpf.objects(step, scratch, tmp_path / "bpf")
 
 
-def test_what_a_compiler_lacks_is_named_before_anything_is_built(
+def test_obtain_names_missing_headers_before_it_builds(
     step: Step, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ebpf, "HEADERS", tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ToolchainError) as refused:
         ebpf.obtain(step, go, tmp_path, "calico", {})
-    # What else is named is what this machine lacks.
+    # It also names what this computer lacks.
     named = str(refused.value).partition("dataplane ebpf needs ")[2]
     assert f"{tmp_path}/libbpf.h" in named
     assert "install clang-19 gcc" in str(refused.value)

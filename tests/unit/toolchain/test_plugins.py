@@ -1,4 +1,4 @@
-"""Plugins: the official ones for an official CLI, the lab's own where they cannot be had, in a home apart."""
+"""Plugins: official ones for an official CLI, the lab's own where these are not available."""
 
 import http.server
 import io
@@ -16,7 +16,7 @@ from toolchain import cache, plugins, python_env
 from toolchain.download import Download
 from toolchain.errors import CommandError
 from toolchain.golang import Go
-from toolchain.mend import Mended
+from toolchain.patches import PatchedSource
 from toolchain.progress import Step
 from toolchain.pulumi import Cli
 
@@ -33,7 +33,7 @@ OFFICIAL = [
 
 @pytest.fixture
 def installs(monkeypatch: pytest.MonkeyPatch) -> Installs:
-    """The commands of a Pulumi that does nothing."""
+    """The recorded commands of Pulumi, none of which is run."""
     commands: Installs = []
     monkeypatch.setattr(
         Step, "run", lambda _step, _what, *command, **_: commands.append(tuple(map(str, command[1:])))
@@ -43,7 +43,7 @@ def installs(monkeypatch: pytest.MonkeyPatch) -> Installs:
 
 @pytest.fixture(autouse=True)
 def builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "mended", lambda *_: Mended(Path("/patched")))
+    monkeypatch.setattr(plugins, "apply_patches", lambda *_: PatchedSource(Path("/patched")))
     monkeypatch.setattr(Go, "build", lambda *_, **__: None)
     monkeypatch.setattr(python_env, "create", lambda *_: None)
 
@@ -60,7 +60,7 @@ def host(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> None:
     monkeypatch.setattr(Download, "answers", lambda _: answers)
 
 
-def test_official_plugins_that_are_installed_are_left_alone(
+def test_obtain_keeps_installed_official_plugins(
     step: Step, go: Go, home: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=False)
@@ -71,7 +71,7 @@ def test_official_plugins_that_are_installed_are_left_alone(
     assert step.result == f"docker 5.2.0, command 1.2.1: official, in {home}"
 
 
-def test_an_official_cli_on_path_installs_the_official_plugins_that_are_missing(
+def test_obtain_with_an_official_cli_on_path_installs_missing_plugins(
     step: Step, go: Go, home: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=True)
@@ -80,7 +80,7 @@ def test_an_official_cli_on_path_installs_the_official_plugins_that_are_missing(
     assert installs == OFFICIAL[1:]
 
 
-def test_an_official_cli_by_download_brings_the_official_plugins_into_a_home_of_the_lab(
+def test_obtain_with_a_downloaded_cli_installs_official_plugins_in_the_cache(
     step: Step, go: Go, home: Path, installs: Installs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=True)
@@ -91,18 +91,18 @@ def test_an_official_cli_by_download_brings_the_official_plugins_into_a_home_of_
     assert step.result == f"docker 5.2.0, command 1.2.1: official, in {own}"
     assert not home.exists()
     assert plugins.obtain(step, DOWNLOADED, go, Path("uv")) == own
-    assert installs == OFFICIAL, "what is installed is not installed again"
+    assert installs == OFFICIAL, "nothing is installed twice"
 
 
 @pytest.mark.parametrize(
     ("cli", "because"),
     [
-        pytest.param(ON_PATH, "get.pulumi.com gives nothing in 3 s", id="official-on-path"),
-        pytest.param(DOWNLOADED, "get.pulumi.com gives nothing in 3 s", id="official-by-download"),
-        pytest.param(BUILT, "Pulumi is built here, too", id="built"),
+        pytest.param(ON_PATH, "get.pulumi.com does not answer within 3 s", id="official-on-path"),
+        pytest.param(DOWNLOADED, "get.pulumi.com does not answer within 3 s", id="official-by-download"),
+        pytest.param(BUILT, "Pulumi is built here too", id="built"),
     ],
 )
-def test_without_the_host_the_stand_ins_are_installed_outside_the_operators_home(
+def test_obtain_without_the_host_installs_own_plugins_in_the_cache(
     *,
     cli: Cli,
     because: str,
@@ -124,7 +124,7 @@ def test_without_the_host_the_stand_ins_are_installed_outside_the_operators_home
     assert step.result == f"docker 5.2.0, command 1.2.1: the lab's own, because {because}"
 
 
-def test_a_host_that_answers_and_gives_no_plugin_leads_to_the_stand_ins_and_says_why(
+def test_obtain_where_the_host_has_no_plugin_installs_own_plugins(
     step: Step, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(monkeypatch, answers=True)
@@ -133,7 +133,7 @@ def test_a_host_that_answers_and_gives_no_plugin_leads_to_the_stand_ins_and_says
     def run(_step: Step, _what: str, *command: str | Path, limit_s: float = 0.0, **_: object) -> None:
         if "--exact" in command:
             limits.append(limit_s)
-            raise CommandError("the whole story", "error: 404 HTTP error")
+            raise CommandError("the whole log", "error: 404 HTTP error")
 
     monkeypatch.setattr(Step, "run", run)
     assert plugins.obtain(step, ON_PATH, go, Path("uv"))
@@ -142,8 +142,8 @@ def test_a_host_that_answers_and_gives_no_plugin_leads_to_the_stand_ins_and_says
     assert limits == [plugins.INSTALL_LIMIT_S]
 
 
-class _PulumisHost(http.server.BaseHTTPRequestHandler):
-    """Gives an archive with a plugin for each name that is asked for."""
+class _DownloadHost(http.server.BaseHTTPRequestHandler):
+    """Returns an archive with a plugin of the requested name."""
 
     def do_GET(self) -> None:
         plugin = self.path.removeprefix("/pulumi-resource-").partition("-v")[0]
@@ -162,8 +162,8 @@ class _PulumisHost(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def pulumis_host() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _PulumisHost) as running:
+def download_host() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _DownloadHost) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -177,11 +177,11 @@ def pulumi_program() -> Path:
 
 
 @pytest.mark.parametrize("on_path", [True, False])
-def test_a_real_pulumi_installs_what_its_host_gives(
-    *, on_path: bool, step: Step, go: Go, home: Path, pulumis_host: str, pulumi_program: Path,
+def test_obtain_with_the_real_pulumi(
+    *, on_path: bool, step: Step, go: Go, home: Path, download_host: str, pulumi_program: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv(plugins.OVERRIDES, f".*={pulumis_host}")
+    monkeypatch.setenv(plugins.OVERRIDES, f".*={download_host}")
     cli = Cli(pulumi_program.parent, "official", official=True, on_path=on_path)
     own = plugins.obtain(step, cli, go, Path("uv"))
     folder = own or home
@@ -192,7 +192,7 @@ def test_a_real_pulumi_installs_what_its_host_gives(
     assert step.result == f"docker 5.2.0, command 1.2.1: official, in {folder}"
 
 
-def test_a_real_pulumi_whose_host_refuses_leads_to_the_stand_ins(
+def test_obtain_with_the_real_pulumi_and_a_host_that_refuses(
     step: Step, go: Go, home: Path, pulumi_program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -207,7 +207,7 @@ def test_a_real_pulumi_whose_host_refuses_leads_to_the_stand_ins(
     assert not list(home.glob("plugins/resource-docker*/pulumi-resource-docker"))
 
 
-def test_the_stand_in_is_installed_as_a_wrapper_that_starts_the_artifact(
+def test_own_plugin_is_installed_as_a_script_that_starts_the_artifact(
     step: Step, go: Go, installs: Installs
 ) -> None:
     plugins.obtain(step, BUILT, go, Path("uv"))
@@ -220,5 +220,5 @@ def test_the_stand_in_is_installed_as_a_wrapper_that_starts_the_artifact(
 
 
 @pytest.mark.parametrize("name", plugins.NAMES)
-def test_the_plugins_are_of_the_versions_that_the_sdks_ask_for(name: str) -> None:
+def test_plugin_version_is_that_of_the_sdk(name: str) -> None:
     assert f"\npulumi-{name}=={Download.of(name).version} " in (ROOT / "requirements.lock").read_text()

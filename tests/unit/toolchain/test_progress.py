@@ -1,4 +1,4 @@
-"""Steps: which of how many, what it took; a failure shows what to do; an interrupt ends the build."""
+"""Steps: numbers and times; a failure names the next step; an interrupt ends all commands."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from toolchain.errors import CommandError, StoppedError, ToolchainError
 from toolchain.progress import Step, Steps, side_by_side
 
 
-def test_a_step_says_which_of_how_many_it_is_and_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+def test_step_prints_its_number_result_and_time(capsys: pytest.CaptureFixture[str]) -> None:
     steps = Steps(2)
     with steps.step("Go") as step:
         step.result = "from PATH"
@@ -28,7 +28,7 @@ def test_a_step_says_which_of_how_many_it_is_and_what_it_took(capsys: pytest.Cap
     ]
 
 
-def test_a_failing_command_shows_the_end_of_its_log_and_the_next_step() -> None:
+def test_run_of_a_failing_command_shows_the_log_and_the_next_step() -> None:
     with pytest.raises(ToolchainError) as raised, Steps(9).step("Calico") as step:
         step.run("building calico", "sh", "-c", "seq 100; echo no such module >&2; exit 3")
     message = str(raised.value)
@@ -42,21 +42,21 @@ def test_a_failing_command_shows_the_end_of_its_log_and_the_next_step() -> None:
     assert "50" in log.read_text()
 
 
-def test_a_command_that_succeeds_leaves_no_log(step: Step) -> None:
+def test_run_removes_the_log_of_a_successful_command(step: Step) -> None:
     step.run("nothing", "true")
     assert not list((cache.root() / "logs").iterdir())
 
 
-def test_a_long_command_shows_that_it_lives(
+def test_run_prints_progress(
     step: Step, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "SIGN_OF_LIFE", 0.1)
+    monkeypatch.setattr(progress, "PROGRESS_S", 0.1)
     step.run("building", "sh", "-c", "echo compiling k8s.io/api; sleep 0.5")
     assert "s  compiling k8s.io/api" in capsys.readouterr().out
 
 
-def test_an_interrupt_ends_the_whole_build(step: Step, tmp_path: Path) -> None:
-    # What runs in a shell's background ignores interrupts, and so would this.
+def test_run_interrupted_kills_the_commands_children(step: Step, tmp_path: Path) -> None:
+    # A shell's background job ignores SIGINT, and this process may be one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     child = tmp_path / "child"
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -66,7 +66,7 @@ def test_an_interrupt_ends_the_whole_build(step: Step, tmp_path: Path) -> None:
 
 
 def ends(process: int) -> bool:
-    """Whether a process that has got a signal ends, though init may not have waited for it."""
+    """Whether a process that has received a signal ends; it may stay a zombie."""
     stat = Path(f"/proc/{process}/stat")
     for _ in range(100):
         try:
@@ -78,7 +78,7 @@ def ends(process: int) -> bool:
     return False
 
 
-def test_a_step_tells_the_processor_time_of_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_adds_processor_time_to_the_step(capsys: pytest.CaptureFixture[str]) -> None:
     with Steps(1).step("Calico") as step:
         step.run("computing", "sh", "-c", "i=0; while [ $i -lt 900000 ]; do i=$((i+1)); done")
         step.processor_s += 1
@@ -86,13 +86,13 @@ def test_a_step_tells_the_processor_time_of_its_commands(capsys: pytest.CaptureF
     assert " s of processor time)" in capsys.readouterr().out
 
 
-def test_a_command_that_does_not_end_in_time_is_ended_and_has_failed(step: Step) -> None:
+def test_run_kills_a_command_after_its_time_limit(step: Step) -> None:
     with pytest.raises(CommandError, match="waiting: sh did not end within 1 s") as raised:
         step.run("waiting", "sh", "-c", "echo connecting; sleep 60", limit_s=1)
     assert raised.value.last == "connecting"
 
 
-def test_two_lanes_are_done_at_the_same_time() -> None:
+def test_side_by_side_runs_lanes_at_the_same_time() -> None:
     both = threading.Barrier(2)
     side_by_side(lambda: _meet(both), lambda: _meet(both))
 
@@ -101,7 +101,7 @@ def _meet(barrier: threading.Barrier) -> None:
     barrier.wait(20)
 
 
-def test_a_lane_that_fails_ends_what_the_other_runs(step: Step, tmp_path: Path) -> None:
+def test_side_by_side_stops_the_other_lane_after_a_failure(step: Step, tmp_path: Path) -> None:
     child = tmp_path / "child"
     left: list[type[BaseException]] = []
 
@@ -123,7 +123,7 @@ def test_a_lane_that_fails_ends_what_the_other_runs(step: Step, tmp_path: Path) 
     assert ends(int(child.read_text()))
 
 
-def test_an_interrupt_ends_both_lanes_and_leaves_no_half_artifact(step: Step, tmp_path: Path) -> None:
+def test_side_by_side_interrupted_leaves_no_artifact(step: Step, tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     folders: list[Path] = []
 
@@ -147,7 +147,7 @@ def _ignore(_: object) -> None:
     pass
 
 
-def test_a_lane_that_waits_for_another_run_is_given_up_too() -> None:
+def test_side_by_side_stops_a_lane_that_waits_for_a_lock() -> None:
     with cache.lock("tool"):
 
         def wait() -> None:

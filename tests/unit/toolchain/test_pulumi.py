@@ -1,4 +1,4 @@
-"""Pulumi: the official one on PATH, else the official one by download, else the one built here."""
+"""Pulumi: the official one on PATH, else the official one by download, else a build."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from toolchain import cache, pulumi
 from toolchain.download import Download
 from toolchain.golang import Go
-from toolchain.mend import Mended
+from toolchain.patches import PatchedSource
 from toolchain.progress import Step
 
 
@@ -22,7 +22,7 @@ def empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Builds that make empty programs; the list names the modules."""
+    """Replaces builds by empty programs, and records the modules."""
     built: list[str] = []
 
     def build(_go: Go, _step: Step, module: Path, _package: str, output: Path, **_: str) -> None:
@@ -34,13 +34,13 @@ def builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         (source / script).parent.mkdir(parents=True)
         (source / script).write_text("#!/bin/sh\n")
     monkeypatch.setattr(Go, "build", build)
-    monkeypatch.setattr(pulumi, "mended", lambda *_: Mended(tmp_path))
+    monkeypatch.setattr(pulumi, "apply_patches", lambda *_: PatchedSource(tmp_path))
     monkeypatch.setattr(Go, "module_source", lambda *_: source.parent)
     return built
 
 
 def install(folder: Path, version: str) -> Path:
-    """An official Pulumi that says this version."""
+    """Install an official Pulumi of this version."""
     program = folder / "pulumi"
     program.write_text(f"#!/bin/sh\necho {version}\n")
     program.chmod(0o755)
@@ -65,7 +65,7 @@ def reachable(monkeypatch: pytest.MonkeyPatch, answer: bool) -> list[str]:
     return asked
 
 
-def test_an_official_one_on_path_is_taken_first(
+def test_obtain_takes_an_official_cli_from_path(
     step: Step, go: Go, empty_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = reachable(monkeypatch, True)
@@ -76,7 +76,7 @@ def test_an_official_one_on_path_is_taken_first(
     assert not asked
 
 
-def test_an_old_one_on_path_is_passed_over_and_named(
+def test_obtain_names_an_old_cli_on_path(
     step: Step, go: Go, empty_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reachable(monkeypatch, True)
@@ -85,9 +85,7 @@ def test_an_old_one_on_path_is_passed_over_and_named(
     assert f"{program} is v3.225.0, the lab needs 3.226 or newer" in capsys.readouterr().out
 
 
-def test_where_the_host_answers_the_official_one_is_downloaded_once(
-    step: Step, go: Go, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_obtain_downloads_the_official_cli_once(step: Step, go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = reachable(monkeypatch, True)
     cli = pulumi.obtain(step, go)
     assert (cli.official, cli.on_path) == (True, False)
@@ -98,7 +96,7 @@ def test_where_the_host_answers_the_official_one_is_downloaded_once(
     assert len(asked) == 1
 
 
-def test_where_it_does_not_answer_both_are_built_once(
+def test_obtain_builds_cli_and_language_host_once(
     step: Step, go: Go, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = reachable(monkeypatch, False)
@@ -113,10 +111,10 @@ def test_where_it_does_not_answer_both_are_built_once(
     assert step.result == "v3.259.0, built from its Go modules"
     assert pulumi.obtain(step, go) == cli
     assert builds == ["pulumi", "language-python"]
-    assert len(asked) == 1, "the host is not asked again where there is a built one"
+    assert len(asked) == 1, "with a build in the cache the host is not asked"
 
 
-def test_what_is_built_is_known_before_it_is(
+def test_to_build_before_and_after_the_build(
     step: Step, go: Go, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reachable(monkeypatch, False)
@@ -125,12 +123,12 @@ def test_what_is_built_is_known_before_it_is(
     assert not pulumi.to_build(go)
 
 
-def test_what_can_be_downloaded_is_not_built(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_to_build_where_the_host_answers(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     reachable(monkeypatch, True)
     assert not pulumi.to_build(go)
 
 
-def test_ours_on_path_is_not_taken_for_an_official_one(
+def test_obtain_recognizes_the_own_build_on_path(
     step: Step, go: Go, builds: list[str], empty_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reachable(monkeypatch, False)
@@ -153,5 +151,5 @@ def test_ours_on_path_is_not_taken_for_an_official_one(
         ("", False),
     ],
 )
-def test_versions(version: str, accepted: bool) -> None:
+def test_acceptable_versions(version: str, accepted: bool) -> None:
     assert pulumi.acceptable(version) is accepted

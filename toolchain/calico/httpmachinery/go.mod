@@ -1,4 +1,4 @@
-// Empty on purpose: Calico's module requires it and publishes no version of it; no program built here imports it.
+// Empty, because Calico's module requires it but has not published it; no program that is built here imports it.
 module github.com/projectcalico/calico/lib/httpmachinery
 
 go 1.26

@@ -1,6 +1,6 @@
-// Package docker maps the upstream Terraform provider for Docker to the Pulumi package that the pulumi_docker SDK
-// speaks. It owes that SDK the type tokens, property names and defaults of the version below. The SDK's own Image
-// resource is not part of it: the upstream provider has none, and RemoteImage builds as well.
+// Package docker maps the upstream Terraform provider for Docker to the Pulumi package of the pulumi_docker SDK, with
+// that SDK's type tokens, property names and defaults. The SDK's Image resource is missing, because the upstream
+// provider has none; RemoteImage builds images too.
 package docker
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/terraform-providers/terraform-provider-docker/internal/provider"
 )
 
-// Version is the SDK's: the engine finds the plugin by it.
+// Version is that of the SDK, because the engine finds the plugin by it.
 const Version = "5.2.0"
 
-// Schema is the package's Pulumi schema without its texts, as `go generate` writes it.
+// Schema is the package's Pulumi schema without descriptions, written by `go generate`.
 //
 //go:generate sh -c "go run -tags no_compose ../cmd/schema > schema.json"
 //go:embed schema.json
@@ -34,7 +34,7 @@ func Provider() tfbridge.ProviderInfo {
 			"docker_config": {Tok: "docker:index/serviceConfig:ServiceConfig"},
 			"docker_container": {
 				Tok: "docker:index/container:Container",
-				// Beside the old container the new one could have neither its name nor its address nor its ports.
+				// Two containers cannot have the same name, address or published ports.
 				DeleteBeforeReplace: true,
 				Fields: map[string]*tfbridge.SchemaInfo{
 					"command":           {Name: "command"},
@@ -43,7 +43,7 @@ func Provider() tfbridge.ProviderInfo {
 			},
 			"docker_image": {
 				Tok: "docker:index/remoteImage:RemoteImage",
-				// An image's name says which image it is: the bridge must not generate one.
+				// The bridge must not generate a name, because an image is identified by it.
 				Fields: map[string]*tfbridge.SchemaInfo{"name": {Name: "name"}},
 			},
 		},

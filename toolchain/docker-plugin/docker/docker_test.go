@@ -19,7 +19,7 @@ func server(t *testing.T) pulumirpc.ResourceProviderServer {
 	return tfbridge.NewProvider(context.Background(), nil, "docker", Version, info.P, info, Schema)
 }
 
-// check asks the provider for the inputs of a resource called "it", as the engine does before every diff.
+// check returns the checked inputs of a resource "it", as the engine requests them before every diff.
 func check(t *testing.T, token string, inputs resource.PropertyMap) (resource.PropertyMap, []*pulumirpc.CheckFailure) {
 	t.Helper()
 	news, err := plugin.MarshalProperties(inputs, plugin.MarshalOptions{KeepUnknowns: true, KeepSecrets: true})
@@ -41,7 +41,7 @@ func check(t *testing.T, token string, inputs resource.PropertyMap) (resource.Pr
 	return checked, response.GetFailures()
 }
 
-func TestTheVersionIsTheOneThatTheEngineLooksFor(t *testing.T) {
+func TestGetPluginInfoVersion(t *testing.T) {
 	info, err := server(t).GetPluginInfo(context.Background(), &emptypb.Empty{})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestTheVersionIsTheOneThatTheEngineLooksFor(t *testing.T) {
 	}
 }
 
-func TestTheSchemaNamesResourcesAndPropertiesAsTheSDKDoes(t *testing.T) {
+func TestGetSchemaHasTheSDKsNames(t *testing.T) {
 	var schema struct {
 		Config    struct{ Variables map[string]any }
 		Resources map[string]struct {
@@ -85,7 +85,7 @@ func TestTheSchemaNamesResourcesAndPropertiesAsTheSDKDoes(t *testing.T) {
 	}
 }
 
-func TestAContainerGetsAGeneratedNameAndAnImageNever(t *testing.T) {
+func TestCheckGeneratesContainerNamesOnly(t *testing.T) {
 	container, failures := check(t, "docker:index/container:Container",
 		resource.PropertyMap{"image": resource.NewProperty("image")})
 	if len(failures) > 0 || !strings.HasPrefix(container["name"].StringValue(), "it-") {
@@ -97,7 +97,7 @@ func TestAContainerGetsAGeneratedNameAndAnImageNever(t *testing.T) {
 	}
 }
 
-func TestAnUnknownInputStaysUnknown(t *testing.T) {
+func TestCheckKeepsUnknownInputs(t *testing.T) {
 	container, failures := check(t, "docker:index/container:Container",
 		resource.PropertyMap{"image": resource.MakeComputed(resource.NewProperty(""))})
 	if len(failures) > 0 || !container["image"].IsComputed() {
@@ -105,8 +105,8 @@ func TestAnUnknownInputStaysUnknown(t *testing.T) {
 	}
 }
 
-func TestAContainerIsDeletedBeforeItsReplacementIsMade(t *testing.T) {
+func TestContainerIsDeletedBeforeReplacement(t *testing.T) {
 	if !Provider().Resources["docker_container"].DeleteBeforeReplace {
-		t.Error("the replacement would find the name, the address and the ports taken")
+		t.Error("the name, address and ports of the old container are still in use when the new one is created")
 	}
 }

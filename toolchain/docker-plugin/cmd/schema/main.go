@@ -1,5 +1,4 @@
-// Command schema prints the docker package's Pulumi schema, without its texts: those are the greater part of it and
-// belong to the SDK's documentation.
+// Command schema prints the docker package's Pulumi schema without descriptions, which are most of it.
 package main
 
 import (
@@ -43,23 +42,23 @@ func schema() ([]byte, error) {
 	if err := json.Unmarshal(encoded, &tree); err != nil {
 		return nil, err
 	}
-	text, err := json.MarshalIndent(withoutTexts(tree), "", " ")
+	text, err := json.MarshalIndent(withoutDescriptions(tree), "", " ")
 	return append(text, '\n'), err
 }
 
-// withoutTexts drops descriptions. A property that happens to be called "description" is an object and stays.
-func withoutTexts(tree any) any {
+// withoutDescriptions removes descriptions. A property named "description" is an object and stays.
+func withoutDescriptions(tree any) any {
 	switch node := tree.(type) {
 	case map[string]any:
 		if _, isText := node["description"].(string); isText {
 			delete(node, "description")
 		}
 		for key, value := range node {
-			node[key] = withoutTexts(value)
+			node[key] = withoutDescriptions(value)
 		}
 	case []any:
 		for i, value := range node {
-			node[i] = withoutTexts(value)
+			node[i] = withoutDescriptions(value)
 		}
 	}
 	return tree

@@ -1,4 +1,4 @@
-"""Patches to upstream modules: applied in copies that take the modules' place, or the build ends."""
+"""Patches: a build uses patched copies of modules, and fails where a patch does not apply."""
 
 import shutil
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ import pytest
 from toolchain import calico, ebpf, plugins, pulumi
 from toolchain.errors import ToolchainError
 from toolchain.golang import Go
-from toolchain.mend import Mend, Mended, mended
+from toolchain.patches import Patch, PatchedSource, apply_patches
 from toolchain.process import ask
 from toolchain.progress import Step
 
-PATCHED = {
+PATCHES = {
     "pulumi": (pulumi.CLI, {pulumi.PKG: pulumi.LEFT_OUT}),
     "docker-plugin": (plugins.DOCKER, plugins.PATCHES),
     "calico": (calico.MODULE, {calico.CALICO: calico.LEFT_OUT}),
-    "calico-ebpf": (calico.MODULE, {calico.CALICO: [*calico.LEFT_OUT, *ebpf.MENDS]}),
+    "calico-ebpf": (calico.MODULE, {calico.CALICO: [*calico.LEFT_OUT, *ebpf.PATCHES]}),
 }
-TOO_MUCH = {
+EXCLUDED = {
     "pulumi": ["cloud.google.com/go/kms", "github.com/Azure/azure-sdk-for-go", "github.com/aws/"],
     "docker-plugin": ["k8s.io/", "github.com/aws/"],
     "calico": ["github.com/aws/", "github.com/envoyproxy/", "github.com/google/gopacket", "github.com/onsi/"],
 }
-"""What is not compiled, by the beginning of its import paths."""
+"""Prefixes of the import paths that are not compiled."""
 PACKAGES = {"pulumi": "tool", "docker-plugin": "./cmd/pulumi-resource-docker", "calico": "tool"}
 
 
@@ -35,37 +35,37 @@ def real_go() -> Go:
     return Go(Path(program), on_path=True)
 
 
-def patch(step: Step, go: Go, name: str) -> tuple[Path, Mapping[str, list[Mend]], Mended]:
-    module, patches = PATCHED[name]
-    return module, patches, mended(step, go, module, patches)
+def patch(step: Step, go: Go, name: str) -> tuple[Path, Mapping[str, list[Patch]], PatchedSource]:
+    module, patches = PATCHES[name]
+    return module, patches, apply_patches(step, go, module, patches)
 
 
-@pytest.mark.parametrize("name", PATCHED)
-def test_a_build_takes_the_patched_copies(step: Step, real_go: Go, name: str) -> None:
+@pytest.mark.parametrize("name", PATCHES)
+def test_apply_patches_replaces_the_modules(step: Step, real_go: Go, name: str) -> None:
     module, patches, made = patch(step, real_go, name)
-    for dependency, mends in patches.items():
+    for dependency, of_dependency in patches.items():
         source = made.source(dependency)
-        for file, fault, without in mends:
-            if not fault:
+        for file, old, new in of_dependency:
+            if not old:
                 assert not (source / file).exists()
                 continue
             text = (source / file).read_text()
-            assert text.count(without) == 1 if without else fault not in text
+            assert text.count(new) == 1 if new else old not in text
         listed = ("list", f"-modfile={made.modfile}", "-m", "-f", "{{.Dir}}", dependency)
         where = ask(real_go.program, *listed, cwd=module, env=real_go.environment).stdout.strip()
         assert where == str(source)
 
 
-@pytest.mark.parametrize("name", TOO_MUCH)
-def test_a_program_links_nothing_that_the_lab_cannot_use(step: Step, real_go: Go, name: str) -> None:
+@pytest.mark.parametrize("name", EXCLUDED)
+def test_left_out_packages_are_not_compiled(step: Step, real_go: Go, name: str) -> None:
     module, _, made = patch(step, real_go, name)
     listing = ("list", "-deps", f"-modfile={made.modfile}", PACKAGES[name])
     packages = ask(real_go.program, *listing, cwd=module, env=real_go.environment).stdout.split()
     assert packages
-    assert not [package for package in packages if package.startswith(tuple(TOO_MUCH[name]))]
+    assert not [package for package in packages if package.startswith(tuple(EXCLUDED[name]))]
 
 
-def test_sources_that_were_patched_once_are_taken(step: Step, real_go: Go) -> None:
+def test_apply_patches_twice_uses_the_cache(step: Step, real_go: Go) -> None:
     _, _, first = patch(step, real_go, "docker-plugin")
     marker = first.folder / "marker"
     marker.touch()
@@ -74,11 +74,11 @@ def test_sources_that_were_patched_once_are_taken(step: Step, real_go: Go) -> No
 
 
 @pytest.mark.parametrize("text", ["", "fault fault"])
-def test_another_text_than_the_one_to_mend_ends_the_build(tmp_path: Path, text: str) -> None:
+def test_patch_that_does_not_apply_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.go").write_text(text)
-    with pytest.raises(ToolchainError, match=r"a\.go is not the file that .* is to mend"):
-        Mend("a.go", "fault", "none").apply(tmp_path)
-    with pytest.raises(ToolchainError, match=r"b\.go is not the file"):
-        Mend("b.go", "fault", "none").apply(tmp_path)
-    with pytest.raises(ToolchainError, match=r"b\.go is not the file"):
-        Mend("b.go").apply(tmp_path)
+    with pytest.raises(ToolchainError, match=r"a patch in .* does not apply to a\.go"):
+        Patch("a.go", "fault", "none").apply(tmp_path)
+    with pytest.raises(ToolchainError, match=r"does not apply to b\.go"):
+        Patch("b.go", "fault", "none").apply(tmp_path)
+    with pytest.raises(ToolchainError, match=r"does not apply to b\.go"):
+        Patch("b.go").apply(tmp_path)
