@@ -1,1 +1,1 @@
-"""Measures the lab: `python -m bench`. What it measures stands beside its reference, from the same run."""
+"""Measures the lab: `python -m bench`. Each figure is shown with its reference from the same run."""

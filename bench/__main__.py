@@ -1,6 +1,6 @@
-"""`python -m bench`: take the lab down, time its way up, measure its network, and time its way down again.
+"""`python -m bench`: destroys the lab, creates it again, measures it, and destroys it at the end.
 
-Each subject has a module with `measure`, which asks the lab, and `table`, which shows what it was told.
+Each subject has a module with `measure`, which returns the figures, and `table`, which shows them.
 """
 
 import json
@@ -8,57 +8,71 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import median
+from statistics import mean
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import addresses, firewall, lifecycle, mode, path, start, tables
+from bench import addresses, firewall, lifecycle, mode, path, program, project, start, tables
 from bench.bare import BareError
 from bench.guests import GuestError
 from bench.lifecycle import Part, Run
 from bench.mode import Mode
 from workspace import outputs as stack
 
-UNCHANGED_RUNS = 3
 OTHERS = (Mode(dataplane="ebpf"), Mode(encapsulation="vxlan"))
-"""The modes that are measured beside the lab's own."""
+"""The modes that are measured in addition to the lab's own."""
 
 
 def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
-    """Measure everything once; return it for machines and for people."""
-    say.print("taking the lab down, if it is up")
+    """Measure everything; return the figures as JSON and as tables."""
+    say.print("destroying the lab, if it is up")
     lifecycle.run("destroy", name)
     say.print("from nothing to a notebook that answers")
-    up = lifecycle.run("up", name)
-    answers = up.seconds + lifecycle.until_notebook_answers(name)
-    say.print("an up that changes nothing")
-    unchanged = [lifecycle.run("up", name).seconds for _ in range(UNCHANGED_RUNS)]
+    with project.empty() as empty:
+        reference = [empty.up()]
+        up = lifecycle.run("up", name)
+        answers = up.seconds + lifecycle.until_notebook_answers(name)
+        reference.append(empty.up())
+    figures, program_tables = measure_program(name, say)
     network, network_tables = measure_network(name, say)
     rules, rules_tables = measure_firewall(name, say)
-    say.print("taking the lab down")
+    say.print("destroying the lab")
     destroy = lifecycle.run("destroy", name)
 
-    times = {"from nothing to the notebook": answers, "up": up.seconds,
-             f"up without changes (median of {UNCHANGED_RUNS})": median(unchanged),
-             "destroy": destroy.seconds}  # fmt: skip
+    times = {"from nothing to the notebook": answers, "up": up.seconds, "destroy": destroy.seconds}
     document = {
         "machine": machine(),
         "seconds": {
             "notebook": answers,
             "up": up.seconds,
-            "unchanged": unchanged,
             "destroy": destroy.seconds,
+            "up of an empty program": reference,
         },
+        "program": figures,
         "up": [asdict(step) for step in up.steps],
         "destroy": [asdict(step) for step in destroy.steps],
         "network": network,
         "firewall": rules,
     }
-    shown = [_times(times), _parts("up", up), _parts("destroy", destroy), *network_tables, *rules_tables]
+    shown = [
+        _times(times, mean(reference)),
+        *program_tables,
+        _parts("up", up),
+        _parts("destroy", destroy),
+        *network_tables,
+        *rules_tables,
+    ]
     return document, shown
+
+
+def measure_program(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+    """Measure the program of a lab that is up, and leave the lab as it was."""
+    say.print("previews and ups, beside those of an empty program")
+    figures = program.measure(name)
+    return figures.document(), program.tables_of(figures)
 
 
 def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
@@ -69,26 +83,26 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
     plain = path.measure(outputs, own)
     say.print("the start of a container")
     starts = start.measure(outputs)
-    say.print("the start of a container on the engine of today, which may have to be built")
-    today = start.measure_today()
+    say.print("the start of a container on the current engine, which is built the first time")
+    current = start.measure_current_engine()
     say.print("addresses")
     assigned = addresses.measure(outputs)
     document = {
         "paths": {str(own): plain.document()},
         "start": starts.document(start.REFERENCE),
-        "start on the engine of today": today.document(start.REFERENCE),
+        "start on the current engine": current.document(start.REFERENCE),
         "addresses": assigned.document(addresses.ALONE),
     }
     shown = [path.table(plain)]
     for other in OTHERS:
         if other == own:
             continue
-        say.print(f"the network with {other}, and back")
+        say.print(f"the network with {other}")
         with mode.switched(name, other):
             measured = path.measure(outputs, other, all_paths=False)
         document["paths"][str(other)] = measured.document()
         shown.append(path.table(measured))
-    started = [start.table(starts, "the hosts' engine"), start.table(today, "the engine of today")]
+    started = [start.table(starts, "the hosts' engine"), start.table(current, "the current engine")]
     return document, [*shown, *started, addresses.table(assigned)]
 
 
@@ -99,40 +113,42 @@ def measure_firewall(name: str, say: Console) -> tuple[dict[str, Any], list[Tabl
     return costs.document(), [firewall.table(costs)]
 
 
-OF_A_LAB_THAT_IS_UP = {"network": measure_network, "firewall": measure_firewall}
+OF_A_LAB_THAT_IS_UP = {"program": measure_program, "network": measure_network, "firewall": measure_firewall}
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The computer on which the figures were measured."""
     return {"cpus": os.cpu_count(), "kernel": platform.release()}
 
 
-def _times(times: dict[str, float]) -> Table:
-    table = tables.table("Times", "what", "seconds")
+def _times(times: dict[str, float], reference: float) -> Table:
+    table = tables.table(f"Times (ratios to: up of an {program.EMPTY})", "what", "seconds", "ratio")
     for what, seconds in times.items():
-        table.add_row(what, f"{seconds:.1f}")
+        table.add_row(what, f"{seconds:.1f}", f"{seconds / reference:.1f}")
     return table
 
 
 def _parts(verb: str, run: Run) -> Table:
     table = tables.table(
-        f"Parts of {verb} ({run.seconds:.1f} s)", "component", "begins", "ends", "slowest", "seconds"
+        f"Parts of {verb} ({run.seconds:.1f} s)", "component", "starts", "ends", "slowest", "seconds"
     )
     parts: Sequence[Part] = lifecycle.parts(run.steps)
     for part in parts:
         slowest = part.slowest
         table.add_row(
-            part.component, f"{part.begin:.1f}", f"{part.end:.1f}", slowest.resource, f"{slowest.seconds:.1f}"
+            part.component, f"{part.start:.1f}", f"{part.end:.1f}", slowest.resource, f"{slowest.seconds:.1f}"
         )
     return table
 
 
 @click.command()
 @click.option("--stack", "name", default="lab", show_default=True, help="The Pulumi stack of the lab.")
-@click.option("--only", type=click.Choice(list(OF_A_LAB_THAT_IS_UP)), help="Only this, of a lab that is up.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option(
+    "--only", type=click.Choice(list(OF_A_LAB_THAT_IS_UP)), help="Measure only this, of a lab that is up."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(name: str, only: str | None, as_json: bool) -> None:
-    """Measure the lab of a stack. It is taken down before and after."""
+    """Measure the lab of a stack. It is destroyed before and after, except with --only."""
     progress = Console(stderr=True, highlight=False)
     try:
         if only:

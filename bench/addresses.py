@@ -1,7 +1,7 @@
-"""Addresses assigned per second: by the driver of one host alone, and by the drivers of all hosts at once.
+"""Measures addresses assigned per second, by the driver of one host and by the drivers of all hosts at once.
 
-The drivers are asked by their own sockets, as Docker asks them: what else the start of a container takes is
-left out. Every address comes from etcd, where a quorum has written it down.
+The requests go to the drivers' sockets, as Docker's do, so that the rest of a container's start is not
+measured. For each address a quorum of etcd writes to disk.
 """
 
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench import tables, turns
+from bench import samples, tables
 from bench.guests import GuestError
-from bench.turns import Series
+from bench.samples import Series
 from components.hosts import remote
 from workspace.outputs import Outputs
 
-TURNS = 3
+ROUNDS = 3
 CONNECTIONS = 4
 EACH = 15
 _ASK = Path(__file__).with_name("addresses.sh")
@@ -23,12 +23,12 @@ ALONE = "one host"
 
 
 def measure(outputs: Outputs) -> Series:
-    """Have addresses assigned, and given back."""
+    """Request addresses, and release them."""
     hosts = list(outputs.hosts)
-    return turns.take(
+    return samples.take(
         "addresses",
         "1/s",
-        TURNS,
+        ROUNDS,
         {
             ALONE: lambda: _rate(outputs, hosts[:1]),
             f"{len(hosts)} hosts at once": lambda: _rate(outputs, hosts),
@@ -46,12 +46,12 @@ def _rate(outputs: Outputs, hosts: list[str]) -> float:
     )
     for host, answer in answers.items():
         if answer.status != 0:
-            raise GuestError(f"{host}: no addresses from the driver: {answer.error}")
+            raise GuestError(f"{host}: the driver assigns no addresses: {answer.error}; next: lab doctor")
     return rate(line for answer in answers.values() for line in answer.text.splitlines())
 
 
 def rate(lines: Iterable[str]) -> float:
-    """Addresses per second of all workers, who began together, until the last of them was done."""
+    """Addresses per second of all workers, from their common start to the end of the last."""
     counts, microseconds = zip(*(map(int, line.split(" ")) for line in lines), strict=True)
     return float(sum(counts) / (max(microseconds) / 1e6))
 
@@ -59,8 +59,8 @@ def rate(lines: Iterable[str]) -> float:
 def table(measured: Series) -> Table:
     """Show the figures."""
     made = tables.table(
-        f"Addresses assigned (medians of {TURNS} turns)", "by the drivers of", measured.unit, "ratio"
+        f"Addresses assigned (medians of {ROUNDS} rounds)", "by the drivers of", measured.unit, "ratio"
     )
-    for hosts in measured.values:
+    for hosts in measured.samples:
         made.add_row(hosts, f"{measured.median(hosts):.0f}", f"{measured.ratio(hosts, ALONE):.2f}")
     return made

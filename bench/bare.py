@@ -1,11 +1,11 @@
-"""Bare hosts: the limit of what a container's packets can do between two machines of the lab.
+"""Bare hosts, whose path is the limit for packets between containers on two hosts.
 
-They stand on the same network as the lab's machines and have neither Docker nor Calico, so that no packet
-filter is in the way. Rules that let packets pass early would not be the same: a packet that meets a table
-costs something even there. They can be made where the lab's machines are containers, and nowhere else.
+They are on the same network as the lab's hosts and have neither Docker nor Calico, so that packets meet no
+netfilter table. Accepting packets early would not be the same, because each table costs time even then. They
+need `provider: docker`, because they are containers on the controller.
 
-The same pair of interfaces can be had on the lab's own hosts. What it costs there is what their tables cost
-every packet, whosever it is.
+The same pair of interfaces can be created on the lab's own hosts. The difference is the cost of these hosts'
+tables for every packet.
 """
 
 import json
@@ -30,28 +30,28 @@ Shell = Callable[[str], str]
 
 
 class BareError(Exception):
-    """A bare host could not be made, or a command on it or on a host of the lab failed."""
+    """A bare host could not be created, or a command on it or on a host of the lab failed."""
 
 
 def possible() -> bool:
-    """Whether the lab's machines are containers of an engine that answers here."""
+    """Whether the lab's hosts are containers of the controller's engine."""
     command = ["docker", "network", "inspect", NETWORK]
     return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
 
 
 @contextmanager
-def hosts(name: str, machine: str, *, tracked: bool = False) -> Iterator[tuple[Shell, Shell]]:
-    """Make two bare hosts; give a shell in the guest of each, and remove them at the end.
+def hosts(name: str, host: str, *, tracked: bool = False) -> Iterator[tuple[Shell, Shell]]:
+    """Create two bare hosts; provide a shell in the guest of each, and remove them at the end.
 
     Args:
-        name: Tells these hosts from others.
-        machine: A machine of the lab. They get its labels, so that what a crash leaves is known as the lab's.
-        tracked: Whether they keep track of connections.
+        name: A part of their names.
+        host: A host of the lab. They get its labels, so that `sweep` finds what a crash leaves.
+        tracked: Whether they track connections.
     """
     names = [f"calico-lab-bare-{name}-{number}" for number in (1, 2)]
-    labels = json.loads(_docker("inspect", "--format", "{{json .Config.Labels}}", f"calico-lab-{machine}"))
+    labels = json.loads(_docker("inspect", "--format", "{{json .Config.Labels}}", f"calico-lab-{host}"))
     flags = [flag for key, value in labels.items() for flag in ("--label", f"{key}={value}")]
-    # `ip netns` mounts; the settings of a router lie in a part of /proc that Docker covers.
+    # `ip netns` mounts, and Docker mounts the part of /proc read-only that has the settings of a router.
     flags += ["--cap-add", "NET_ADMIN", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined"]
     flags += ["--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"]
     try:
@@ -72,16 +72,16 @@ def hosts(name: str, machine: str, *, tracked: bool = False) -> Iterator[tuple[S
 
 @contextmanager
 def on_lab_hosts(outputs: Outputs, here: str, there: str) -> Iterator[tuple[Shell, Shell]]:
-    """Make the pairs on two of the lab's hosts; give a shell behind each, and remove them at the end."""
-    ends = (here, there)
+    """Create the pairs on two of the lab's hosts; provide a shell in each guest; remove them at the end."""
+    pair = (here, there)
     try:
-        for host, other, address, peer in zip(ends, ends[::-1], GUESTS, GUESTS[::-1], strict=True):
+        for host, other, address, peer in zip(pair, pair[::-1], GUESTS, GUESTS[::-1], strict=True):
             settings = _settings(address, peer, outputs.hosts[other])
             on_host(outputs.ssh[host], _MAKE.read_text(), settings)
         yield partial(_in_space, outputs.ssh[here]), partial(_in_space, outputs.ssh[there])
     finally:
-        # The route to what is behind the interface goes with it, and the one to the other host's does not.
-        for host, peer in zip(ends, GUESTS[::-1], strict=True):
+        # The kernel removes the route of the deleted interface, and not the one to the other host's guest.
+        for host, peer in zip(pair, GUESTS[::-1], strict=True):
             remote.run(outputs.ssh[host], f"ip netns delete {SPACE}; ip route delete {peer}")
 
 
@@ -98,7 +98,7 @@ def _in_space(ssh: str, command: str) -> str:
 
 
 def on_host(ssh: str, script: str, variables: dict[str, str] | None = None) -> str:
-    """Run a script on a host of the lab and return what it prints.
+    """Run a script on a host of the lab and return its output.
 
     Raises:
         BareError: It failed; the message has its standard error.

@@ -1,14 +1,13 @@
 #!/bin/bash
-# Make of this machine the barest host that a container's packets could cross: a network namespace $SPACE with
-# address $ADDRESS behind a veth pair, whose end here is $LINK, and a route to $PEER, which the host $VIA has in the same
-# way. There is no rule for them in any table. With $TRACKED, one rule has the kernel keep track of connections, as every
-# host of Docker does.
+# Creates the shortest path of a container's packets through this host: a network namespace $SPACE with address $ADDRESS
+# behind a veth pair, whose interface on the host is $LINK, and a route via $VIA to $PEER, which is the same on the other
+# host. No table has a rule for them. With $TRACKED, one rule makes the kernel track connections, as on every Docker host.
 set -eu
 ip netns delete "$SPACE" 2>/dev/null || true
 ip netns add "$SPACE"
 ip link add "$LINK" address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns "$SPACE"
 ip link set "$LINK" up
-# The guest's next hop is nobody's address, for which the host answers: as in the lab.
+# The guest's next hop is an unused address, for which the host answers ARP requests, as in the lab.
 echo 1 >"/proc/sys/net/ipv4/conf/$LINK/proxy_arp"
 echo 0 >"/proc/sys/net/ipv4/neigh/$LINK/proxy_delay"
 echo 1 >/proc/sys/net/ipv4/ip_forward

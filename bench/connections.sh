@@ -1,9 +1,9 @@
 #!/bin/bash
-# Open $COUNT TCP connections to $ADDRESS:$PORT, one after the other, and print how many µs they took. bash opens each
-# itself, so that no process is started for it; that nobody listens there is no error.
+# Opens $COUNT TCP connections to $ADDRESS:$PORT, one after the other, and prints the time in µs. bash opens them itself,
+# so that no process is started for each. A closed port is not an error.
 set -eu
-began=$(date +%s%N)
+started=$(date +%s%N)
 for ((i = 0; i < COUNT; i++)); do
     true 3<>"/dev/tcp/$ADDRESS/$PORT" || true
 done 2>/dev/null
-echo $((($(date +%s%N) - began) / 1000))
+echo $((($(date +%s%N) - started) / 1000))

@@ -1,8 +1,8 @@
-"""Ten thousand sources on a host: how long it takes to have them, and what they cost what is let through.
+"""Measures a firewall with ten thousand sources: the time to apply it, and its cost for accepted packets.
 
-Three things take turns: no rules at all, the sources as a set (one rule), and as a flat list (a rule each).
-The rules go the whole way of the lab's own, from the policy to the confirmation over a new connection; only
-Pulumi stands aside, since ten thousand rules have no room in a config.
+Each round measures no rules, the sources as a set (one rule), and the sources as a list (a rule for each).
+The rules are applied as the lab's own, from the policy to the confirmation over a new connection, but without
+Pulumi, because a config is not made for ten thousand rules.
 """
 
 import pathlib
@@ -20,7 +20,7 @@ from rich.table import Table
 from bench import bare, path, tables
 from bench.lifecycle import BenchError
 from bench.path import Path
-from bench.turns import Series, rotated
+from bench.samples import Series, rotated
 from components.firewall.host_firewall import HostFirewallProvider, inputs
 from components.firewall.rules.compile import compile_policies
 from components.firewall.rules.config import FirewallConfig
@@ -32,15 +32,15 @@ from diagnosis.reachability import Probes, probes_of
 from lab.why import read_config
 from workspace.outputs import Outputs
 
-TURNS = 5
+ROUNDS = 5
 SOURCES = 10_000
 CONNECTIONS = 2000
-# Nobody listens there: the kernel's own refusal is the answer, and no program takes part.
+# A closed port: the kernel answers with a reset, and no program takes part.
 CLOSED_PORT = 5999
 NOTHING = "no rules"
 SET = "one set"
 FLAT = "flat list"
-# RFC 6598: addresses that no lab has. Every other one, so that they make no ranges.
+# Addresses of RFC 6598, which no lab uses. Every second one, so that they do not form ranges.
 _FIRST = int(ip_address("100.64.0.0"))
 ADDRESSES = [str(ip_address(_FIRST + 2 * number)) for number in range(SOURCES)]
 RULES: dict[str, list[dict[str, Any]]] = {
@@ -53,14 +53,14 @@ _CONNECT = pathlib.Path(__file__).with_name("connections.sh")
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured, in the same turns."""
+    """What was measured, in the same rounds."""
 
     applied: Series
     throughput: Series
     connections: Series
 
     def document(self) -> dict[str, Any]:
-        """The figures for machines."""
+        """The figures as JSON."""
         return {
             "applied": self.applied.document(FLAT),
             "throughput": self.throughput.document(NOTHING),
@@ -69,7 +69,7 @@ class Costs:
 
 
 def properties(kind: str, host: str, lab: LabHosts, probes: Probes, ssh_config: str) -> dict[str, Any]:
-    """The properties of a host's firewall that has the sources in one of the two ways."""
+    """The properties of a host's firewall with the sources as a set or as a list."""
     policy = {"hosts": [host], "rules": RULES[kind]}
     config = FirewallConfig.model_validate({"sets": {"many": ADDRESSES}, "policies": {"bench": policy}})
     return inputs(
@@ -94,23 +94,23 @@ def measure(name: str, outputs: Outputs) -> Costs:
     """
     host, sender = list(outputs.hosts)[:2]
     if outputs.firewall.get(host):
-        raise BenchError(f"{host} has firewall policies; switch them off to measure what rules cost")
+        raise BenchError(f"{host} has firewall policies; next: switch them off, and measure again")
     config = read_config(name)
     lab = lab_hosts(config.hosts, config.firewall)
     ssh_config = shlex.split(outputs.ssh[host])[2]
     client, server = partial(bare.on_host, outputs.ssh[sender]), partial(bare.on_host, outputs.ssh[host])
-    way = Path(client, server, outputs.hosts[host])
+    path_ = Path(client, server, outputs.hosts[host])
     probes = probes_of(host, lab, flows(config, lab))
     loads = {kind: properties(kind, host, lab, probes, ssh_config) for kind in (SET, FLAT)}
     applied: dict[str, list[float]] = {kind: [] for kind in loads}
     rates: dict[str, list[float]] = {kind: [] for kind in RULES}
     connections: dict[str, list[float]] = {kind: [] for kind in RULES}
-    for turn in range(TURNS):
-        for kind in rotated(list(RULES), turn):
+    for number in range(ROUNDS):
+        for kind in rotated(list(RULES), number):
             with _loaded(loads.get(kind)) as seconds:
                 if kind in applied:
                     applied[kind].append(seconds)
-                rates[kind].append(path.throughput(way))
+                rates[kind].append(path.throughput(path_))
                 connections[kind].append(_connections(outputs.ssh[sender], outputs.hosts[host]))
     return Costs(
         _series("applied and confirmed", "s", applied),
@@ -125,22 +125,22 @@ def _series(what: str, unit: str, values: dict[str, list[float]]) -> Series:
 
 @contextmanager
 def _loaded(props: dict[str, Any] | None) -> Iterator[float]:
-    """Have rules on a host for a while; how many seconds they took to get there."""
+    """Apply rules to a host, and remove them at the end; provides the seconds until they were confirmed."""
     if props is None:
         yield 0.0
         return
     provider = HostFirewallProvider()
-    began = time.monotonic()
-    made = provider.create(props)
-    seconds = time.monotonic() - began
+    started = time.monotonic()
+    created = provider.create(props)
+    seconds = time.monotonic() - started
     try:
         yield seconds
     finally:
-        provider.delete(made.id, made.outs or {})
+        provider.delete(created.id, created.outs or {})
 
 
 def _connections(ssh: str, address: str) -> float:
-    """New connections per second, one after the other, each with its own first packet."""
+    """New connections per second, one after the other."""
     variables = {"ADDRESS": address, "PORT": str(CLOSED_PORT), "COUNT": str(CONNECTIONS)}
     answer = remote.run(ssh, _CONNECT.read_text(), variables, seconds=60)
     if answer.status != 0:
@@ -151,7 +151,7 @@ def _connections(ssh: str, address: str) -> float:
 def table(measured: Costs) -> Table:
     """Show the figures."""
     made = tables.table(
-        f"A firewall with {SOURCES:,} sources (medians of {TURNS} turns; ratios to: {NOTHING})",
+        f"A firewall with {SOURCES:,} sources (medians of {ROUNDS} rounds; ratios to: {NOTHING})",
         "the sources are",
         measured.applied.what + ", s",
         measured.throughput.unit,
@@ -160,7 +160,7 @@ def table(measured: Costs) -> Table:
         "ratio",
     )
     for kind in RULES:
-        seconds = f"{measured.applied.median(kind):.2f}" if kind in measured.applied.values else ""
+        seconds = f"{measured.applied.median(kind):.2f}" if kind in measured.applied.samples else ""
         made.add_row(
             kind,
             seconds,

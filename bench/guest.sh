@@ -1,13 +1,12 @@
 #!/bin/bash
-# Start a container $NAME on network $NETWORK that does nothing, with a $LABEL or none, and print its address. Its
-# image is empty: the programs in it are the host's own, so that no image has to be brought to the host to try the
-# network.
+# Starts a container $NAME on network $NETWORK that sleeps, with an optional $LABEL, and prints its address. Its image is
+# empty and the host's programs are mounted, so that no image has to be copied to the host.
 set -eu
 image=calico-lab-guest
 if ! docker image inspect "$image" >/dev/null 2>&1; then
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
-    # Docker puts its init into /sbin, so that one is no link into what is mounted.
+    # /sbin is a folder and not a link into the read-only mount, because Docker creates its init there.
     mkdir "$root/tmp" "$root/sbin"
     for folder in bin lib lib64; do
         ln -s "usr/$folder" "$root/$folder"

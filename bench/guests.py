@@ -1,4 +1,4 @@
-"""Guests: containers on the lab's network that lend their place on it to measurements and tests."""
+"""Guests: containers on the lab's network in which measurements and tests run commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +18,16 @@ class GuestError(Exception):
 
 @dataclass(frozen=True)
 class Guest:
-    """A container on one host, with the host's own programs in it."""
+    """A container on one host, in which the host's programs are mounted."""
 
     host: str
     ssh: str
-    """The command that reaches its host."""
+    """The ssh command of its host."""
     name: str
     address: str
 
     def run(self, command: str, seconds: float = 30) -> str:
-        """Run a shell command in the container and return what it prints.
+        """Run a shell command in the container and return its output.
 
         Raises:
             GuestError: It failed; the message has its standard error.
@@ -38,7 +38,7 @@ class Guest:
         return answer.text
 
     def try_run(self, command: str, seconds: float = 30) -> remote.Answer:
-        """Run a shell command in the container; its failure is an answer too."""
+        """Run a shell command in the container; the answer has its exit status."""
         script = 'exec docker exec "$NAME" sh -c "$COMMAND" </dev/null'
         return remote.run(self.ssh, script, {"NAME": self.name, "COMMAND": command}, seconds)
 
@@ -51,9 +51,9 @@ def guests(
 
     Args:
         outputs: The lab.
-        hosts: Where.
-        name: Tells these guests from others on the same hosts.
-        network: The Docker network that they are on; the lab's, when it is not given.
+        hosts: The hosts.
+        name: A part of their names.
+        network: Their Docker network; by default the lab's.
     """
     ssh = {host: outputs.ssh[host] for host in hosts}
     names = {host: f"calico-lab-{name}-{host}" for host in hosts}

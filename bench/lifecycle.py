@@ -1,7 +1,7 @@
-"""How long the lab takes to come up, to find that nothing changes, and to go; and which part takes how long.
+"""Runs `pulumi up` and `destroy`, and measures how long they and their parts take.
 
-The parts come from the engine's events, which Pulumi streams with `--json`. An event's own time has whole
-seconds only, so each is timed when it arrives.
+The parts come from the engine's events, which Pulumi streams with `--json`. Events are timed when they
+arrive, because their own timestamps have whole seconds only.
 """
 
 import json
@@ -21,17 +21,17 @@ UP_SECONDS = 900
 
 @dataclass(frozen=True)
 class Step:
-    """What was done to one resource, and when, in seconds from the start of the run."""
+    """An operation on one resource; times are in seconds from the start of the run."""
 
     component: str
     resource: str
-    begin: float
+    start: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
-        return self.end - self.begin
+        """Its duration."""
+        return self.end - self.start
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Part:
-    """What one component took, from its first resource to its last."""
+    """The time of one component, from its first resource to its last."""
 
     component: str
-    begin: float
+    start: float
     end: float
     slowest: Step
 
 
 class BenchError(Exception):
-    """A run failed; the message has the last that it said."""
+    """A measurement failed; the message has the end of the failed command's output."""
 
 
 def run(verb: str, name: str, config: Path | None = None) -> Run:
     """Run `up` or `destroy` and time its steps.
 
     Args:
-        verb: Which.
+        verb: `up` or `destroy`.
         name: The stack.
-        config: A file that stands for the stack's own.
+        config: A file that is used instead of the stack's own.
 
     Raises:
         BenchError: It failed.
@@ -74,49 +74,49 @@ def run(verb: str, name: str, config: Path | None = None) -> Run:
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         lines: list[tuple[float, str]] = []
         for line in process.stdout or ():
-            # What is not of the engine itself is no event.
+            # Other lines are not from the engine.
             if line.startswith("{"):
                 lines.append((time.monotonic() - started, line))
         process.wait(timeout=UP_SECONDS)
     seconds = time.monotonic() - started
     if process.returncode != 0:
-        said = "".join(_messages(line for _, line in lines))
-        raise BenchError(f"pulumi {verb} --stack {name} failed:\n{said}")
+        output = "".join(_messages(line for _, line in lines))
+        raise BenchError(f"pulumi {verb} --stack {name} failed:\n{output}")
     return Run(seconds, tuple(steps(lines)))
 
 
 def steps(lines: Iterable[tuple[float, str]]) -> Iterator[Step]:
-    """Pair the events that begin and end the work on each resource."""
-    begun: dict[str, float] = {}
+    """Pair the events of the start and the end of each resource's operation."""
+    started_at: dict[str, float] = {}
     for at, line in lines:
         event = json.loads(line)
         if metadata := _metadata(event, "resourcePreEvent"):
-            begun[metadata["urn"]] = at
-        elif (metadata := _metadata(event, "resOutputsEvent")) and metadata["urn"] in begun:
+            started_at[metadata["urn"]] = at
+        elif (metadata := _metadata(event, "resOutputsEvent")) and metadata["urn"] in started_at:
             urn = metadata["urn"]
             component, resource = _names(urn)
-            yield Step(component, resource, begun.pop(urn), at)
+            yield Step(component, resource, started_at.pop(urn), at)
 
 
 def parts(steps: Iterable[Step]) -> list[Part]:
-    """Sum steps up by component, in the order in which they begin."""
+    """Group steps by component, in the order in which they start."""
     by_component: dict[str, list[Step]] = {}
     for step in steps:
         by_component.setdefault(step.component, []).append(step)
     found = [
         Part(
             component,
-            min(step.begin for step in group),
+            min(step.start for step in group),
             max(step.end for step in group),
             max(group, key=lambda step: step.seconds),
         )
         for component, group in by_component.items()
     ]
-    return sorted(found, key=lambda part: part.begin)
+    return sorted(found, key=lambda part: part.start)
 
 
 def until_notebook_answers(name: str, seconds: float = 60) -> float:
-    """Wait for the notebook behind the proxy; return how long that took.
+    """Wait until the notebook answers through the proxy; return the seconds.
 
     Raises:
         BenchError: It does not answer in time.
@@ -131,7 +131,7 @@ def until_notebook_answers(name: str, seconds: float = 60) -> float:
 
 
 def _metadata(event: dict[str, dict[str, dict[str, str]]], kind: str) -> dict[str, str] | None:
-    """What an event is about, if it is work: the stack and the components only hold what is worked on."""
+    """The metadata of an operation; None for stacks and components, which only contain resources."""
     metadata = event.get(kind, {}).get("metadata")
     if not metadata or metadata["op"] == "same":
         return None
@@ -139,7 +139,7 @@ def _metadata(event: dict[str, dict[str, dict[str, str]]], kind: str) -> dict[st
 
 
 def _names(urn: str) -> tuple[str, str]:
-    """The component and the name of a resource: its URN has the types of its parents in front of its own."""
+    """The component and the name of a resource; its URN has the types of its parents before its own."""
     *_, types, name = urn.split("::")
     component = next((one for one in types.split("$") if one.startswith(COMPONENT)), "")
     return component.removeprefix(COMPONENT) or "program", name

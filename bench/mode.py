@@ -1,4 +1,4 @@
-"""The lab's network in another mode for a while. The stack's own config file stays as it is."""
+"""Switches the network's encapsulation and dataplane and back; the stack's own config file is not changed."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ from workspace.outputs import PROJECT
 
 @dataclass(frozen=True)
 class Mode:
-    """What of the network's section makes another path of it."""
+    """The settings of the network that change the path of packets."""
 
     encapsulation: str = "none"
     dataplane: str = "iptables"
@@ -28,19 +28,19 @@ class Mode:
 
 
 def configured(file: Path) -> Mode:
-    """The mode that a stack's file asks for."""
+    """The mode in a stack's file."""
     section = yaml.safe_load(file.read_text())["config"].get("calico-lab:network", {})
     return Mode(**{key: section[key] for key in ("encapsulation", "dataplane") if key in section})
 
 
 def file_of(name: str) -> Path:
-    """The stack's config."""
+    """The stack's file."""
     return PROJECT / f"Pulumi.{name}.yaml"
 
 
 @contextmanager
 def switched(name: str, mode: Mode) -> Iterator[None]:
-    """Bring the lab up in a mode, and again in its own at the end."""
+    """Apply a mode to the lab, and its own again at the end."""
     with TemporaryDirectory() as folder:
         copy = Path(folder) / file_of(name).name
         shutil.copy(file_of(name), copy)

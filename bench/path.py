@@ -1,12 +1,11 @@
-"""Throughput and latency of the paths that a container's packets take, beside the limit of such a path.
+"""Measures throughput and latency of the paths of a container's packets, with the limit of such a path.
 
 The limit is a veth pair and a route on hosts without any rule (`bench.bare`). Where such hosts cannot be
-made, the same pair on the lab's hosts is the reference. Between the limit and the lab lies what a packet
-meets on each of the two hosts: the tracking of its connection, which the path `bare, tracked` shows alone;
-the tables that every packet of a host meets, which the pair on the lab's hosts shows; and what Calico has
-for the container.
+created, the same pair on the lab's hosts is the reference. The differences are: connection tracking, which
+the path `bare, tracked` has; the tables of a host for every packet, which the pair on the lab's hosts has;
+Calico's rules for the container.
 
-All programs are the hosts' own iperf3 and ping, whichever namespace they run in.
+iperf3 and ping are the hosts' own programs in every namespace.
 """
 
 import json
@@ -20,14 +19,14 @@ from typing import Any
 
 from rich.table import Table
 
-from bench import bare, tables, turns
+from bench import bare, samples, tables
 from bench.bare import Shell
 from bench.guests import Guest, guests
 from bench.mode import Mode
-from bench.turns import Series
+from bench.samples import Series
 from workspace.outputs import Outputs
 
-TURNS = 5
+ROUNDS = 5
 SECONDS = 3
 PINGS = 400
 PORT = 5201
@@ -41,7 +40,7 @@ BRIDGE = "Docker's bridge, one host"
 
 @dataclass(frozen=True)
 class Path:
-    """Two ends, and the address of the second."""
+    """Shells at both ends, and the address of the server."""
 
     client: Shell
     server: Shell
@@ -50,14 +49,14 @@ class Path:
 
 @dataclass(frozen=True)
 class Paths:
-    """All paths that were there at the same time, in the same turns."""
+    """The figures of all paths, from the same rounds."""
 
     reference: str
     throughput: Series
     latency: Series
 
     def document(self) -> dict[str, Any]:
-        """The figures for machines."""
+        """The figures as JSON."""
         return {
             "throughput": self.throughput.document(self.reference),
             "latency": self.latency.document(self.reference),
@@ -75,19 +74,19 @@ def throughput(path: Path) -> float:
     path.server(
         f"for _ in $(seq 50); do ss -Hltn sport = :{PORT} | grep -q . && exit; sleep 0.1; done; exit 1"
     )
-    told = json.loads(path.client(f"iperf3 --client {path.address} --port {PORT} --time {SECONDS} --json"))
-    return float(told["end"]["sum_received"]["bits_per_second"]) / 1e9
+    output = json.loads(path.client(f"iperf3 --client {path.address} --port {PORT} --time {SECONDS} --json"))
+    return float(output["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
 def latency(path: Path) -> float:
-    """Microseconds there and back: the mean of the middle half of many pings.
+    """Round trip in microseconds: the mean of the middle half of many pings.
 
-    The slowest tell of what else the machine did, and the quickest of ping's own rounding.
+    The slowest show other load of the computer, and the fastest ping's rounding.
     """
-    told = path.client(f"ping -n -c {PINGS} -i 0.002 {path.address}")
-    times = sorted(float(one) for one in re.findall(r"time=([\d.]+) ms", told))
+    output = path.client(f"ping -n -c {PINGS} -i 0.002 {path.address}")
+    times = sorted(float(one) for one in re.findall(r"time=([\d.]+) ms", output))
     if len(times) < PINGS / 2:
-        raise ValueError(f"ping to {path.address} told of {len(times)} answers to {PINGS}: {told[-500:]}")
+        raise ValueError(f"ping to {path.address}: {len(times)} of {PINGS} were answered: {output[-500:]}")
     quarter = len(times) // 4
     return mean(times[quarter : len(times) - quarter]) * 1000
 
@@ -97,17 +96,17 @@ def measure(outputs: Outputs, mode: Mode, *, all_paths: bool = True) -> Paths:
 
     Args:
         outputs: The lab.
-        mode: What the lab's network is in, to name its path by.
-        all_paths: Also those to which the mode is nothing: the bridge, and what the limit is made of.
+        mode: The mode of the lab's network, which names its path.
+        all_paths: Also measure the paths that do not depend on the mode.
     """
     with _paths(outputs, mode, all_paths=all_paths) as paths:
         for path in paths.values():
-            # A path's first packets also find it: neighbours, routes, tracking.
+            # The first packets take longer: ARP, routes, connection tracking.
             path.client(f"ping -n -q -c 5 -i 0.2 {path.address}")
         return Paths(
             reference=LIMIT if LIMIT in paths else TABLES,
-            throughput=turns.take("throughput", "Gbit/s", TURNS, _each(throughput, paths)),
-            latency=turns.take("round trip", "µs", TURNS, _each(latency, paths)),
+            throughput=samples.take("throughput", "Gbit/s", ROUNDS, _each(throughput, paths)),
+            latency=samples.take("round trip", "µs", ROUNDS, _each(latency, paths)),
         )
 
 
@@ -142,21 +141,21 @@ def _paths(outputs: Outputs, mode: Mode, *, all_paths: bool) -> Iterator[dict[st
 
 
 def network_path(mode: Mode) -> str:
-    """What the lab's own path is called."""
+    """The name of the lab's own path."""
     return f"Calico, {mode}"
 
 
 def table(measured: Paths) -> Table:
-    """Show the figures; the best throughput and the shortest time are those of the reference, mostly."""
+    """Show the figures."""
     made = tables.table(
-        f"Paths (medians of {TURNS} turns; ratios to: {measured.reference})",
+        f"Paths (medians of {ROUNDS} rounds; ratios to: {measured.reference})",
         "path",
         measured.throughput.unit,
         "ratio",
         measured.latency.unit,
         "ratio",
     )
-    for path in measured.throughput.values:
+    for path in measured.throughput.samples:
         made.add_row(
             path,
             f"{measured.throughput.median(path):.2f}",

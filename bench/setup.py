@@ -1,17 +1,18 @@
-"""`python -m bench.setup [REVISION ...]`: what a first setup costs, from empty caches, step by step.
+"""`python -m bench.setup [REVISION ...]`: measures the steps of a first setup, with empty caches.
 
-Each revision is checked out, and set up with caches of its own, one after the other on the same machine: so
-they can be compared. Processor seconds are the fairer figure where others use the machine, too. Without a
-revision it is the last commit. The engine that DOCKER_HOST names gets the base images, unless it has them.
+Each revision (HEAD by default) is checked out and set up with caches of its own, one after the other on the
+same computer. Processor seconds compare better than wall time where the computer has other load. The engine
+that DOCKER_HOST names gets the base images, unless it has them.
 """
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,49 +27,30 @@ STEP = re.compile(
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step took."""
+    """The time of a step."""
 
     name: str
     wall_s: float
     processor_s: float
 
 
-def costs(lines: Iterator[str], processor: Iterator[float]) -> Iterator[Cost]:
-    """Read the steps from what a setup says.
-
-    Args:
-        lines: What it says.
-        processor: The processor seconds that it has used, each time that a step ends; they count for steps
-            that do not tell their own, which revisions have that do one step at a time.
-    """
-    before = 0.0
+def costs(lines: Iterable[str]) -> Iterator[Cost]:
+    """Read the steps from the output of a setup."""
     for line in lines:
         if match := STEP.match(line.rstrip()):
-            used = next(processor)
-            own = match["processor"]
-            yield Cost(match["name"], float(match["wall"]), float(own) if own else used - before)
-            before = used
-
-
-def used_by_children(process: int) -> Iterator[float]:
-    """The processor seconds of the children that a process has waited for, each time it is asked."""
-    tick = os.sysconf("SC_CLK_TCK")
-    while True:
-        # See proc(5): cutime and cstime; the second field, a name in parentheses, may have blanks.
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        yield (int(fields[13]) + int(fields[14])) / tick
+            yield Cost(match["name"], float(match["wall"]), float(match["processor"] or 0))
 
 
 def measure(revision: str) -> list[Cost]:
-    """Set a revision up from nothing.
+    """Set a revision up with empty caches.
 
     Raises:
-        CalledProcessError: It cannot be set up.
+        CalledProcessError: The setup failed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         checkout = Path(scratch) / "checkout"
         subprocess.run(["git", "worktree", "add", "--detach", checkout, revision], cwd=ROOT, check=True)
-        # The programs are not on PATH already, and none of the caches has anything.
+        # With empty caches, and without this checkout's programs on PATH.
         environment = {
             **os.environ,
             **{name: f"{scratch}/{name}" for name in ("CALICO_LAB_CACHE", "GOCACHE", "GOMODCACHE")},
@@ -80,23 +62,29 @@ def measure(revision: str) -> list[Cost]:
         for name in ("PULUMI_HOME", "PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE_FILE"):
             environment.pop(name, None)
         command = ["python3", "-m", "workspace", "setup"]
-        start = time.monotonic()
+        start, before = time.monotonic(), _processor_s()
         try:
             with subprocess.Popen(
                 command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True
             ) as process:
                 assert process.stdout  # noqa: S101 (it is a pipe)
-                found = list(costs(iter(process.stdout), used_by_children(process.pid)))
+                found = list(costs(process.stdout))
+            all_steps = Cost("all", time.monotonic() - start, _processor_s() - before)
             if process.returncode:
                 raise subprocess.CalledProcessError(process.returncode, command)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", checkout], cwd=ROOT, check=True)
-    total = sum(cost.processor_s for cost in found)
-    return [*found, Cost("all", time.monotonic() - start, total)]
+    return [*found, all_steps]
+
+
+def _processor_s() -> float:
+    """The processor seconds of the children of this process that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def table(measured: dict[str, list[Cost]]) -> Table:
-    """Show the revisions side by side."""
+    """Show the revisions in columns."""
     shown = Table("step", title="a first setup, from empty caches")
     for revision in measured:
         shown.add_column(f"{revision}: processor, wall [s]", justify="right")

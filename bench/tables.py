@@ -1,11 +1,11 @@
-"""How figures are shown."""
+"""Tables of figures."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 
 def table(title: str, *columns: str, caption: str | None = None) -> Table:
-    """Make a table whose first column is words and whose others are figures."""
+    """Create a table whose first column is text and whose others are figures."""
     made = Table(
         title=title,
         title_justify="left",

@@ -1,4 +1,4 @@
-"""From the engine's events to what each part of a run took."""
+"""The steps and parts of a run, from the engine's events."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def recorded() -> list[tuple[float, str]]:
     return [(at, json.dumps(event)) for at, event in map(json.loads, EVENTS.read_text().splitlines())]
 
 
-def test_steps_are_what_was_done_to_each_resource() -> None:
+def test_steps_of_recorded_events() -> None:
     assert list(lifecycle.steps(recorded())) == [
         Step("Hosts", "a0-machine", 0.7, 1.7),
         Step("Hosts", "a1-machine", 0.8, 2.8),
@@ -24,15 +24,15 @@ def test_steps_are_what_was_done_to_each_resource() -> None:
     ]
 
 
-def test_parts_are_in_the_order_in_which_they_begin() -> None:
+def test_parts_are_in_the_order_of_their_start() -> None:
     hosts, etcd, program = lifecycle.parts(lifecycle.steps(recorded()))
-    assert (hosts.component, hosts.begin, hosts.end) == ("Hosts", 0.7, 2.8)
+    assert (hosts.component, hosts.start, hosts.end) == ("Hosts", 0.7, 2.8)
     assert hosts.slowest.resource == "a1-machine"
-    assert (etcd.component, etcd.begin, etcd.end) == ("EtcdCluster", 3.0, 5.0)
+    assert (etcd.component, etcd.start, etcd.end) == ("EtcdCluster", 3.0, 5.0)
     assert program.slowest.seconds == pytest.approx(0.1)
 
 
-def test_a_failed_run_says_what_the_engine_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_fails_has_the_engines_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = {"diagnosticEvent": {"severity": "error", "message": "a1: etcd: the member is not healthy\n"}}
     pulumi = tmp_path / "pulumi"
     pulumi.write_text(f"#!/bin/sh\nprintf '%s\\n' '{json.dumps(message)}'\nexit 255\n")

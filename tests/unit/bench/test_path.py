@@ -1,4 +1,4 @@
-"""What is read from iperf3 and ping."""
+"""Figures from the output of iperf3 and ping."""
 
 import pytest
 
@@ -16,27 +16,27 @@ def silent(_command: str) -> str:
     return ""
 
 
-def test_latency_is_that_of_the_middle_half() -> None:
-    told = pings(*[0.050] * 100, *[0.052, 0.054] * 100, *[9] * 100)
-    assert path.latency(Path(lambda _: told, silent, "10.0.0.1")) == pytest.approx(53)
+def test_latency_is_the_mean_of_the_middle_half() -> None:
+    output = pings(*[0.050] * 100, *[0.052, 0.054] * 100, *[9] * 100)
+    assert path.latency(Path(lambda _: output, silent, "10.0.0.1")) == pytest.approx(53)
 
 
-def test_pings_that_get_no_answer_are_an_error() -> None:
-    told = pings(*[0.05] * 10) + "\n400 packets transmitted, 10 received"
-    with pytest.raises(ValueError, match="told of 10 answers to 400"):
-        path.latency(Path(lambda _: told, silent, "10.0.0.1"))
+def test_latency_without_answers_is_an_error() -> None:
+    output = pings(*[0.05] * 10) + "\n400 packets transmitted, 10 received"
+    with pytest.raises(ValueError, match="10 of 400 were answered"):
+        path.latency(Path(lambda _: output, silent, "10.0.0.1"))
 
 
-def test_throughput_is_what_the_receiver_got() -> None:
-    said: list[str] = []
+def test_throughput_is_that_of_the_receiver() -> None:
+    commands: list[str] = []
 
     def server(command: str) -> str:
-        said.append(command)
+        commands.append(command)
         return ""
 
-    told = '{"end": {"sum_received": {"bits_per_second": 9.5e9}, "sum_sent": {"bits_per_second": 9.9e9}}}'
-    assert path.throughput(Path(lambda _: told, server, "192.168.1.1")) == pytest.approx(9.5)
-    assert "--bind 192.168.1.1" in said[0]
+    output = '{"end": {"sum_received": {"bits_per_second": 9.5e9}, "sum_sent": {"bits_per_second": 9.9e9}}}'
+    assert path.throughput(Path(lambda _: output, server, "192.168.1.1")) == pytest.approx(9.5)
+    assert "--bind 192.168.1.1" in commands[0]
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_throughput_is_what_the_receiver_got() -> None:
         (Mode("none", "ebpf"), "Calico, no encapsulation, ebpf"),
     ],
 )
-def test_the_labs_path_is_named_by_its_mode(mode: Mode, name: str) -> None:
+def test_network_path_is_named_by_its_mode(mode: Mode, name: str) -> None:
     assert path.network_path(mode) == name
