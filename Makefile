@@ -1,4 +1,4 @@
-# The lab's verbs. `make up` and `make test` are all that a fresh machine needs; the rest are their parts.
+# The commands of the lab. A new computer needs only `make up` and `make test`; the others are parts of these.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -15,14 +15,14 @@ help: ## show this
 setup: ## prerequisites, toolchain, Python environment, stack
 	@$(PYTHON) -m workspace setup --stack $(STACK)
 
-up: setup ## show what changes and bring the lab up, from nothing if need be
+up: setup ## show what changes, and create or update the lab
 	@$(PULUMI) up --stack $(STACK) --yes $(QUIET)
 	@. ./env.sh && lab --stack $(STACK) welcome
 
 preview: setup ## show what `make up` would change
 	@$(PULUMI) preview --stack $(STACK) --diff $(QUIET)
 
-destroy: setup ## take the lab down, and leave nothing of it
+destroy: setup ## remove the lab from its hosts
 	@$(PULUMI) destroy --stack $(STACK) --yes --skip-preview $(QUIET)
 
 test: setup ## everything: lint, types, unit, preview, engine and live tests; leaves nothing running
@@ -35,8 +35,8 @@ unit: setup ## the tests that need no lab
 	@tests/prerequisites.sh
 	@. ./env.sh && pytest tests/unit tests/preview
 
-engine: setup ## previews of labs that do not exist yet, by the real Pulumi engine
-	@python3 -m workspace ebpf
+engine: setup ## previews of labs from nothing, with the real Pulumi engine
+	@$(PYTHON) -m workspace ebpf
 	@. ./env.sh && pytest tests/engine
 
 conformance: setup ## the Docker driver on Debian's engine and on a current one
@@ -52,7 +52,7 @@ vms: setup ## the lab on two virtual machines: WireGuard, another kernel, real r
 	@$(PYTHON) -m workspace ebpf
 	@. ./env.sh && pytest tests/vms
 
-bench: setup ## measure the lab beside its references
+bench: setup ## measure the lab relative to its references
 	@tests/prerequisites.sh
 	@. ./env.sh && python -m bench
 
@@ -62,5 +62,5 @@ docs: setup ## write the parts of docs/ that come from the code
 lock: setup ## pin the newest versions that requirements.in allows
 	@$(PYTHON) -m workspace lock
 
-clean: ## take the lab down and remove what setup made here (the shared cache stays)
+clean: ## destroy the lab and remove what setup made in this checkout (not the shared cache)
 	@$(PYTHON) -m workspace clean --stack $(STACK)

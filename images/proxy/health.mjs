@@ -1,6 +1,5 @@
-// Healthy: the proxy itself answers; what stands behind it has a health check of its own. Not by fetch, which
-// takes as long to load as all of Node: that would be every ten seconds, and too long on a slow machine. Docker
-// ends a check that takes too long.
+// Succeeds if the proxy itself answers; its targets have health checks of their own. Without fetch, which doubles the
+// start time of Node: the check runs every ten seconds, and Docker kills a check that takes too long.
 import { get } from "node:http";
 
 const { PROXY_ADDRESS, PROXY_PORT } = process.env;

@@ -1,7 +1,7 @@
-// Serves one target through configurable-http-proxy, and the proxy's API on the loopback interface.
+// Serves one target with configurable-http-proxy, and the proxy's API on the loopback interface.
 //
-// The proxy is used as a library: its command line takes the API's token from nowhere but the environment,
-// where `docker exec` and a crash dump show it, and has no limit for the time that a connection takes.
+// The proxy is used as a library, because its command line reads the API's token only from the environment, where
+// `docker exec` and crash dumps show it, and has no option for a connection timeout.
 import { readFileSync } from "node:fs";
 import http from "node:http";
 import ConfigurableProxy from "configurable-http-proxy";
@@ -12,13 +12,13 @@ const proxy = new ConfigurableProxy({
   authToken: readFileSync("/run/secrets/api-token", "utf8").trim(),
   defaultTarget: PROXY_TARGET,
   errorPath: "/opt/proxy/error",
-  // The client's address and the name it used, for the target's log.
+  // Adds X-Forwarded headers with the client's address and the requested name, for the target's log.
   xfwd: true,
-  // Longer than a kernel takes to start on a busy host; websockets are not concerned.
+  // Milliseconds; longer than a kernel takes to start on a busy host. Websockets have no such limit.
   proxyTimeout: 60_000,
 });
-// A route that drops packets, as Calico's does for a container that is gone, would hold a reader for two minutes
-// before the error page. A new connection has this long; once it stands, proxyTimeout counts.
+// The timeout of connecting, in milliseconds; afterwards proxyTimeout applies. Where a route drops packets, as
+// Calico's does for a removed container, the error page would otherwise come after two minutes.
 proxy.httpAgent = new http.Agent({ keepAlive: true, timeout: 5_000 });
 
 proxy.proxyServer.listen(Number(PROXY_PORT), PROXY_ADDRESS);
