@@ -26,25 +26,25 @@ OTHERS = (Mode(dataplane="ebpf"), Mode(encapsulation="vxlan"))
 """The modes that are measured in addition to the lab's own."""
 
 
-def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+def measure(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
     """Measure everything; return the figures as JSON and as tables."""
-    say.print("destroying the lab, if it is up")
+    progress.print("destroying the lab, if it is up")
     lifecycle.run("destroy", name)
-    say.print("from nothing to a notebook that answers")
+    progress.print("from nothing to a notebook that answers")
     with project.empty() as empty:
         reference = [empty.up()]
         up = lifecycle.run("up", name)
         answers = up.seconds + lifecycle.until_notebook_answers(name)
         reference.append(empty.up())
-    figures, program_tables = measure_program(name, say)
-    network, network_tables = measure_network(name, say)
-    rules, rules_tables = measure_firewall(name, say)
-    say.print("destroying the lab")
+    figures, program_tables = measure_program(name, progress)
+    network, network_tables = measure_network(name, progress)
+    rules, rules_tables = measure_firewall(name, progress)
+    progress.print("destroying the lab")
     destroy = lifecycle.run("destroy", name)
 
     times = {"from nothing to the notebook": answers, "up": up.seconds, "destroy": destroy.seconds}
     document = {
-        "machine": machine(),
+        "computer": computer(),
         "seconds": {
             "notebook": answers,
             "up": up.seconds,
@@ -68,24 +68,24 @@ def measure(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
     return document, shown
 
 
-def measure_program(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+def measure_program(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
     """Measure the program of a lab that is up, and leave the lab as it was."""
-    say.print("previews and ups, beside those of an empty program")
+    progress.print("the program, relative to an empty one")
     figures = program.measure(name)
     return figures.document(), program.tables_of(figures)
 
 
-def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+def measure_network(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
     """Measure the network of a lab that is up, and leave it as it was."""
     outputs = stack.read(name)
     own = mode.configured(mode.file_of(name))
-    say.print("the paths of the network")
+    progress.print("the paths of the network")
     plain = path.measure(outputs, own)
-    say.print("the start of a container")
+    progress.print("the start of a container")
     starts = start.measure(outputs)
-    say.print("the start of a container on the current engine, which is built the first time")
+    progress.print("the start of a container on the current engine, which is built the first time")
     current = start.measure_current_engine()
-    say.print("addresses")
+    progress.print("addresses")
     assigned = addresses.measure(outputs)
     document = {
         "paths": {str(own): plain.document()},
@@ -97,7 +97,7 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
     for other in OTHERS:
         if other == own:
             continue
-        say.print(f"the network with {other}")
+        progress.print(f"the network with {other}")
         with mode.switched(name, other):
             measured = path.measure(outputs, other, all_paths=False)
         document["paths"][str(other)] = measured.document()
@@ -106,9 +106,9 @@ def measure_network(name: str, say: Console) -> tuple[dict[str, Any], list[Table
     return document, [*shown, *started, addresses.table(assigned)]
 
 
-def measure_firewall(name: str, say: Console) -> tuple[dict[str, Any], list[Table]]:
+def measure_firewall(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
     """Measure the firewall of a lab that is up, and leave it as it was."""
-    say.print(f"a firewall with {firewall.SOURCES} sources")
+    progress.print(f"a firewall with {firewall.SOURCES} sources")
     costs = firewall.measure(name, stack.read(name))
     return costs.document(), [firewall.table(costs)]
 
@@ -116,7 +116,7 @@ def measure_firewall(name: str, say: Console) -> tuple[dict[str, Any], list[Tabl
 OF_A_LAB_THAT_IS_UP = {"program": measure_program, "network": measure_network, "firewall": measure_firewall}
 
 
-def machine() -> dict[str, Any]:
+def computer() -> dict[str, Any]:
     """The computer on which the figures were measured."""
     return {"cpus": os.cpu_count(), "kernel": platform.release()}
 
@@ -153,7 +153,7 @@ def main(name: str, only: str | None, as_json: bool) -> None:
     try:
         if only:
             figures, shown = OF_A_LAB_THAT_IS_UP[only](name, progress)
-            document = {"machine": machine(), only: figures}
+            document = {"computer": computer(), only: figures}
         else:
             document, shown = measure(name, progress)
     except (lifecycle.BenchError, stack.StackError, GuestError, BareError) as error:

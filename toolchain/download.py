@@ -23,7 +23,7 @@ _answers: dict[str, bool] = {}
 
 @dataclass(frozen=True)
 class Download:
-    """A file of `downloads.json`, for this machine's architecture."""
+    """A file of `downloads.json`, for this computer's architecture."""
 
     version: str
     url: str

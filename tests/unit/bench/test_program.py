@@ -1,12 +1,15 @@
 """The figures of the program: configs of the measured labs, the switched exercise, commands, ratios."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from bench import program, project
+from bench.__main__ import main
 from bench.lifecycle import BenchError
 from bench.program import EMPTY, LARGE, SWITCHED, UNCHANGED, Exercise, Figures
 from bench.project import Project
@@ -130,3 +133,24 @@ def test_exercise_switch_alternates(record: Path) -> None:
     assert exercise.enabled
     exercise.switch()
     assert not exercise.enabled
+
+
+def test_measure_alternates_and_restores_the_config(record: Path) -> None:
+    figures = program.measure("lab")
+    assert {len(samples) for samples in figures.up.samples.values()} == {program.ROUNDS}
+    previews = [
+        line.partition("--stack ")[2].split()[0] for line in commands(record) if line.startswith("preview ")
+    ]
+    assert previews[:4] == ["empty", "lab", "lab", "empty"]
+    ups = [line for line in commands(record) if line.startswith("up ") and "--stack lab" in line]
+    # Each round has an `up` without a change and a switch; the last `up` switches back.
+    assert len(ups) == 2 * program.ROUNDS + 1
+
+
+def test_main_only_program_prints_json(record: Path) -> None:
+    done = CliRunner().invoke(main, ["--only", "program", "--json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["program"]["resources"] == 135
+    assert set(document["program"]["up"]["things"]) == {EMPTY, UNCHANGED, SWITCHED}
+    assert record.joinpath("commands").exists()
