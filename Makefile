@@ -7,7 +7,7 @@ PYTHON ?= python3
 PULUMI := . ./env.sh && pulumi
 QUIET := --non-interactive --suppress-permalink=true
 
-.PHONY: help setup up preview destroy test check unit engine conformance live vms bench docs lock clean
+.PHONY: help setup up preview destroy test check unit engine conformance live existing vms bench docs lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -45,8 +45,12 @@ conformance: setup ## the Docker driver on Debian's engine and on a current one
 
 live: up ## the live tests on a running lab
 	@$(PYTHON) -m workspace ebpf
-	@$(PYTHON) -m workspace current-engine
 	@. ./env.sh && pytest tests/live
+
+existing: setup ## labs of hosts that exist already, on bare systemd containers
+	@$(PYTHON) -m workspace ebpf
+	@$(PYTHON) -m workspace current-engine
+	@. ./env.sh && pytest tests/existing
 
 vms: setup ## the lab on two virtual machines: WireGuard, another kernel, real reboots
 	@$(PYTHON) -m workspace ebpf

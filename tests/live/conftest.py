@@ -5,17 +5,18 @@ what takes the lab down last.
 """
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.guests import Guest, guests
+from tests.checkout import git_status_stays
 from tests.live.program import Program
 from workspace import outputs as stack
 from workspace.outputs import Outputs
 
+__all__ = ["git_status_stays"]
 # No single question takes longer; the module that brings the lab up again says so itself.
 TEST_SECONDS = 120
 
@@ -26,21 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
-
-
-def git_status() -> str:
-    """What git says of the checkout."""
-    command = ["git", "status", "--porcelain"]
-    done = subprocess.run(command, cwd=stack.PROJECT, capture_output=True, text=True, check=True, timeout=30)
-    return done.stdout
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _the_tree_stays_as_it_is() -> Iterator[None]:
-    """Nothing that a person does with the lab, and so none of the tests, makes a clone dirty."""
-    before = git_status()
-    yield
-    assert git_status() == before
 
 
 @pytest.fixture(scope="session")

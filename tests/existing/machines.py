@@ -16,6 +16,8 @@ from tests.live.waiting import eventually
 NETWORK = "calico-lab-test-vm"
 SUBNET = "172.30.97.0/24"
 BASE = "calico-lab/debian:bookworm"
+LABEL = "calico-lab.test"
+"""By this label `tests/run.sh` removes what a killed run has left."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def machines(folder: Path, addresses: Sequence[str]) -> Iterator[list[Machine]]:
     run(*build, "--tag", "calico-lab/machine:test", "images/host")
     _make_key(folder / "key")
     with ExitStack() as stack:
-        run("docker", "network", "create", "--subnet", SUBNET, NETWORK)
+        run("docker", "network", "create", "--label", LABEL, "--subnet", SUBNET, NETWORK)
         stack.callback(run, "docker", "network", "rm", NETWORK)
         booted = [stack.enter_context(_machine(folder, address)) for address in addresses]
         for machine in booted:
@@ -105,8 +107,8 @@ def _machine(folder: Path, address: str) -> Iterator[Machine]:
     host_key = folder / f"{name}-host"
     _make_key(host_key)
     run(
-        *("docker", "run", "--detach", "--name", name, "--hostname", "vm", "--network", NETWORK),
-        *("--ip", address, "--cgroupns", "private"),
+        *("docker", "run", "--detach", "--name", name, "--label", LABEL, "--hostname", "vm"),
+        *("--network", NETWORK, "--ip", address, "--cgroupns", "private"),
         *("--security-opt", "seccomp=images/host/seccomp.json", "--security-opt", "apparmor=unconfined"),
         *("--tmpfs", "/run:exec", "--tmpfs", "/tmp:exec"),  # noqa: S108
         *("--volume", "/var/lib/docker", "--volume", "/var/lib/containerd"),

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from diagnosis import status
+from tests.existing.machines import Machine, given_back, machines
 from tests.live.apart import Apart
-from tests.live.bare import Machine, given_back, machines
 from tests.live.here import run
 from tests.live.waiting import eventually
 

@@ -12,8 +12,8 @@ from components.hosts.config import ExistingHosts
 from config.loading import load
 from diagnosis import status
 from lab import doctor
+from tests.existing.machines import BASE, Machine, given_back, machines
 from tests.live.apart import Apart
-from tests.live.bare import BASE, Machine, given_back, machines
 from tests.live.here import run
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
@@ -141,7 +141,6 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
     assert status.findings(status.look(outputs, STACK)) == []
     lab.nothing_to_change()
     # Both leave their own things behind, if they do.
-    run("python3", "-m", "workspace", "ebpf", seconds=1200)
     lab.up(config(machine, "ebpf"), seconds=420)
     assert "cali_tc_" in machine.shell("tc filter show dev eth0 ingress")
     assert status.findings(status.look(outputs, STACK)) == []
@@ -156,7 +155,6 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
 
 @pytest.mark.timeout(600)
 def test_an_engine_that_a_machine_has_is_kept_and_what_runs_on_it(machine: Machine, tmp_path: Path) -> None:
-    run("python3", "-m", "workspace", "current-engine", seconds=900)
     # A link to where it is; `docker cp` is to copy what is there.
     engine = (PROJECT / ".toolchain" / "current-engine").resolve()
     machine.shell("mkdir -p /root/engine")
