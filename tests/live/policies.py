@@ -5,17 +5,19 @@ from typing import Any
 from tests.live.crowd import Crowd, Reach
 
 # In the config: the two examples, and two for the crowd.
-SWITCHED = {
-    "network.policies.notebook-from-proxy.enabled": "true",
-    "network.policies.sshbox-stays-in.enabled": "true",
-    "network.policies.red-serves-tcp.appliesTo": "team == 'red'",
-    "network.policies.red-serves-tcp.ingress[0].action": "allow",
-    "network.policies.red-serves-tcp.ingress[0].protocol": "tcp",
-    "network.policies.red-serves-tcp.ingress[0].ports": "5000",
-    "network.policies.red-serves-tcp.ingress[0].source": "team in {'red', 'green'}",
-    "network.policies.blue-pings.appliesTo": "team == 'blue'",
-    "network.policies.blue-pings.egress[0].action": "allow",
-    "network.policies.blue-pings.egress[0].protocol": "icmp",
+SWITCHED: dict[str, Any] = {
+    "network.policies.notebook-from-proxy.enabled": True,
+    "network.policies.sshbox-stays-in.enabled": True,
+    "network.policies.red-serves-tcp": {
+        "appliesTo": "team == 'red'",
+        "ingress": [
+            {"action": "allow", "protocol": "tcp", "ports": 5000, "source": "team in {'red', 'green'}"}
+        ],
+    },
+    "network.policies.blue-pings": {
+        "appliesTo": "team == 'blue'",
+        "egress": [{"action": "allow", "protocol": "icmp"}],
+    },
 }
 POLICIES = {"notebook-from-proxy", "sshbox-stays-in", "red-serves-tcp", "blue-pings"}
 # By hand, as an operator would: one of the endpoints' namespace.

@@ -1,9 +1,8 @@
 """The Pulumi program as a person runs it, with changes of its config that leave the tracked file alone."""
 
 import json
-import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from tests import previews
+from tests.preview.program import with_values
 from tests.previews import Change, ProgramError
 from workspace.outputs import PROJECT
 
@@ -63,18 +63,15 @@ class Program:
         """What `up` would change."""
         return previews.preview(self.stack, config).changes
 
-    def changed_config(self, folder: Path, changes: dict[str, str]) -> Path:
+    def changed_config(self, folder: Path, changes: Mapping[str, Any]) -> Path:
         """Copy the tracked config into a folder and set some of its values there.
 
         Args:
             folder: Where the copy lies.
-            changes: Value by path, as `pulumi config set --path` takes them.
+            changes: Value by path, as `network.mtu`.
         """
-        copy = folder / self.config.name
-        shutil.copy(self.config, copy)
-        for path, value in changes.items():
-            self.pulumi("config", "set", "--path", f"calico-lab:{path}", value, "--config-file", str(copy))
-        return copy
+        document = yaml.safe_load(self.config.read_text())
+        return self._copy(folder, {**document, "config": with_values(document["config"], changes)})
 
     def edited_config(self, folder: Path, section: str, edit: Callable[[dict[str, Any]], object]) -> Path:
         """Copy the tracked config into a folder and edit one of its sections there.
@@ -86,6 +83,9 @@ class Program:
         """
         document = yaml.safe_load(self.config.read_text())
         edit(document["config"][f"calico-lab:{section}"])
+        return self._copy(folder, document)
+
+    def _copy(self, folder: Path, document: dict[str, Any]) -> Path:
         copy = folder / self.config.name
         copy.write_text(yaml.safe_dump(document, sort_keys=False))
         return copy

@@ -1,6 +1,7 @@
-"""The modes of the network, one after the other on the running lab, and back.
+"""Settings of the network that a running lab can change, one after the other, and the original at the end.
 
-What goes over the wire, who hears routes from whom, what becomes of containers; and what is refused.
+What goes over the wire, who hears routes from whom, what becomes of containers; and what is refused. A test
+starts from whatever the one before has left, so that each change costs one `up`.
 """
 
 import itertools
@@ -24,9 +25,9 @@ from tests.previews import ProgramError
 from workspace.outputs import Outputs
 
 
-@pytest.fixture
-def back(program: Program) -> Iterator[None]:
-    """The tracked config again, whatever has become of the test."""
+@pytest.fixture(scope="module", autouse=True)
+def _original(program: Program) -> Iterator[None]:
+    """The tracked config again at the end, whatever has become of the tests."""
     yield
     program.up(seconds=180)
 
@@ -37,10 +38,10 @@ def all_reach_all(guest: dict[str, Guest]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_vxlan_and_back(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+def test_vxlan(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     before = everywhere(outputs, CONTAINERS)
-    changes = {"encapsulation": "vxlan", "policies.notebook-from-proxy.enabled": "true"}
-    config = program.changed_config(tmp_path, {f"network.{path}": value for path, value in changes.items()})
+    changes = {"network.encapsulation": "vxlan", "network.policies.notebook-from-proxy.enabled": True}
+    config = program.changed_config(tmp_path, changes)
     told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
     assert "the mode changes from none to vxlan: containers keep running, with their addresses" in told
     program.up(config)
@@ -66,7 +67,7 @@ def as_it_is(outputs: Outputs, one: Guest, other: Guest) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_vxlan_between_subnets_only(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+def test_vxlan_between_subnets_only(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """The hosts are on one segment. Calico takes the subnet from a node's address, which startup writes."""
     program.up(program.changed_config(tmp_path, {"network.encapsulation": "vxlan-cross-subnet"}))
     healthy(program)
@@ -96,15 +97,15 @@ def sessions(outputs: Outputs, program: Program) -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.timeout(300)
-def test_a_route_reflector_and_back(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+def test_a_route_reflector_and_back(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+    before = everywhere(outputs, CONTAINERS)
+    reflector, *clients = outputs.hosts
+    program.up(program.changed_config(tmp_path, {"network.routeReflectors": [reflector]}))
+    now = healthy(program)
     # This is the way back from VXLAN too: of it, nothing is left.
     left = everywhere(outputs, "ip -o link; ip rule; cat /var/lib/calico/mtu")
     assert not [text for text in left.values() if "vxlan" in text]
     assert {text.rpartition("\n")[2] for text in left.values()} == {"1500"}
-    before = everywhere(outputs, CONTAINERS)
-    reflector, *clients = outputs.hosts
-    program.up(program.changed_config(tmp_path, {"network.routeReflectors[0]": reflector}))
-    now = healthy(program)
     assert now.route_reflectors == (reflector,)
     pairs = {(reflector, client) for client in clients} | {(client, reflector) for client in clients}
     assert sessions(now, program) == dict.fromkeys(pairs, "Established")
@@ -122,12 +123,71 @@ def test_a_route_reflector_and_back(outputs: Outputs, program: Program, tmp_path
     assert "route-reflector" not in calico.calicoctl(outputs, "get nodes --output yaml")
 
 
+@pytest.mark.timeout(180)
+def test_another_host_comes_first_and_takes_over_what_all_have(
+    outputs: Outputs, program: Program, tmp_path: Path
+) -> None:
+    def pool() -> list[str]:
+        return [one["metadata"]["uid"] for one in calico.resources(outputs, "ippools")]
+
+    before = everywhere(outputs, CONTAINERS), pool()
+    first, *others = outputs.hosts
+    config = program.edited_config(
+        tmp_path, "network", lambda network: network.update(hosts=[*others, first])
+    )
+    changes = {change.name: change.operation for change in program.preview(config)}
+    assert changes["calico-datastore"] == "update"
+    program.up(config)
+    assert (everywhere(outputs, CONTAINERS), pool()) == before
+    healthy(program)
+    program.up()
+    assert (everywhere(outputs, CONTAINERS), pool()) == before
+    healthy(program)
+
+
+def kernel_has_wireguard(outputs: Outputs) -> bool:
+    """Whether the kernel of the hosts makes its interfaces: Debian's and Ubuntu's do."""
+    tried = (
+        "ip link add try-kernel type wireguard 2>/dev/null && ip link delete try-kernel && echo yes || true"
+    )
+    return set(everywhere(outputs, tried).values()) == {"yes"}
+
+
 @pytest.mark.timeout(300)
-def test_another_pool_and_back(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+def test_wireguard_encrypts_where_the_kernel_has_it_and_is_refused_elsewhere(
+    outputs: Outputs, program: Program, tmp_path: Path
+) -> None:
+    changes = {"network.wireguard": True}
+    if not kernel_has_wireguard(outputs):
+        refused(outputs, program, tmp_path, changes, "makes no wireguard interface")
+        return
+    before = everywhere(outputs, CONTAINERS)
+    program.up(program.changed_config(tmp_path, changes))
+    healthy(program)
+    assert everywhere(outputs, CONTAINERS) == before
+    with guests(outputs, list(outputs.hosts)) as guest:
+        all_reach_all(guest)
+        one, other = list(guest.values())[:2]
+        eventually(lambda: encrypted(outputs, one, other), seconds=60)
+
+
+def test_an_mtu_that_a_host_has_no_room_for_is_refused(
+    outputs: Outputs, program: Program, tmp_path: Path
+) -> None:
+    changes = {"network.encapsulation": "vxlan", "network.mtu": 1451}
+    refused(outputs, program, tmp_path, changes, "leaves 1450 bytes")
+
+
+def everybody(people: Crowd) -> None:
+    assert people.reach() == people.everything
+
+
+@pytest.mark.timeout(300)
+def test_another_pool(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     changes = {
         "network.cidr": "10.98.0.0/16",
-        "network.blockSize": "31",
-        "network.mtu": "1400",
+        "network.blockSize": 31,
+        "network.mtu": 1400,
         "notebook.address": "10.98.0.100",
         "sshBox.address": "10.98.0.96",
     }
@@ -166,67 +226,8 @@ def test_another_pool_and_back(outputs: Outputs, program: Program, tmp_path: Pat
     assert set(re.findall(r"Block +\| [0-9.]+/(\d+)", blocks)) == {"31"}
 
 
-@pytest.mark.timeout(180)
-def test_another_host_comes_first_and_takes_over_what_all_have(
-    outputs: Outputs, program: Program, tmp_path: Path, back: None
-) -> None:
-    def pool() -> list[str]:
-        return [one["metadata"]["uid"] for one in calico.resources(outputs, "ippools")]
-
-    before = everywhere(outputs, CONTAINERS), pool()
-    first, *others = outputs.hosts
-    config = program.edited_config(
-        tmp_path, "network", lambda network: network.update(hosts=[*others, first])
-    )
-    changes = {change.name: change.operation for change in program.preview(config)}
-    assert changes["calico-datastore"] == "update"
-    program.up(config)
-    assert (everywhere(outputs, CONTAINERS), pool()) == before
-    healthy(program)
-    program.up()
-    assert (everywhere(outputs, CONTAINERS), pool()) == before
-    healthy(program)
-
-
-def everybody(people: Crowd) -> None:
-    assert people.reach() == people.everything
-
-
-def kernel_has_wireguard(outputs: Outputs) -> bool:
-    """Whether the kernel of the hosts makes its interfaces: Debian's and Ubuntu's do."""
-    tried = (
-        "ip link add try-kernel type wireguard 2>/dev/null && ip link delete try-kernel && echo yes || true"
-    )
-    return set(everywhere(outputs, tried).values()) == {"yes"}
-
-
-@pytest.mark.timeout(300)
-def test_wireguard_encrypts_where_the_kernel_has_it_and_is_refused_elsewhere(
-    outputs: Outputs, program: Program, tmp_path: Path, back: None
-) -> None:
-    changes = {"network.wireguard": "true"}
-    if not kernel_has_wireguard(outputs):
-        refused(outputs, program, tmp_path, changes, "makes no wireguard interface")
-        return
-    before = everywhere(outputs, CONTAINERS)
-    program.up(program.changed_config(tmp_path, changes))
-    healthy(program)
-    assert everywhere(outputs, CONTAINERS) == before
-    with guests(outputs, list(outputs.hosts)) as guest:
-        all_reach_all(guest)
-        one, other = list(guest.values())[:2]
-        eventually(lambda: encrypted(outputs, one, other), seconds=60)
-
-
-def test_an_mtu_that_a_host_has_no_room_for_is_refused(
-    outputs: Outputs, program: Program, tmp_path: Path
-) -> None:
-    changes = {"network.encapsulation": "vxlan", "network.mtu": "1451"}
-    refused(outputs, program, tmp_path, changes, "leaves 1450 bytes")
-
-
 def refused(
-    outputs: Outputs, program: Program, tmp_path: Path, changes: dict[str, str], message: str
+    outputs: Outputs, program: Program, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     """Fail where a change is not refused by every host before anything changes."""
     before = settings(outputs)

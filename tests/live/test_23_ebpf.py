@@ -5,7 +5,6 @@ locked out, and of the programs nothing is left afterwards.
 """
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tests.live.program import Program
 from tests.live.tracing import facts, finds_the_policy_that_drops, lab_trace, name, way
 from tests.live.waiting import eventually
 from tests.live.wire import in_a_tunnel
-from workspace.outputs import PROJECT, Outputs
+from workspace.outputs import Outputs
 
 EBPF = {"network.dataplane": "ebpf"}
 BPF = "/opt/calico-lab/calico/bin/calico-node -bpf"
@@ -64,7 +63,6 @@ def lab(
     outputs: Outputs, program: Program, config: Path, before: dict[str, tuple[str, str]]
 ) -> Iterator[Outputs]:
     """The lab in this mode; the tracked config again, whatever becomes of the tests."""
-    subprocess.run(["python3", "-m", "workspace", "ebpf"], cwd=PROJECT, check=True, timeout=1200)
     told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
     assert "the dataplane changes from iptables to ebpf: containers keep running" in told
     try:

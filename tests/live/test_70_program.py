@@ -1,5 +1,7 @@
 """The program on a lab that is up: a preview tells what `up` would do, for each single change."""
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,11 @@ import yaml
 
 from tests.live import here
 from tests.live.program import Program
-from tests.preview.program import config_with
-from tests.previews import ProgramError, preview
+from tests.previews import Preview, ProgramError, preview
 from workspace.outputs import Outputs
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("previews.yaml").read_text())
+EXPECTED = ("refused", "operations")
 
 
 def test_nothing_changes(program: Program) -> None:
@@ -25,18 +27,35 @@ def test_what_is_typed_without_a_stack_is_about_the_lab(outputs: Outputs) -> Non
     assert here.run("pulumi", "stack", "output", "notebookUrl").strip() == outputs.notebook_url
 
 
+@pytest.fixture(scope="module")
+def previewed(
+    request: pytest.FixtureRequest, program: Program, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Preview]]]:
+    """The preview of each case that was asked for, two at a time: a preview keeps one processor busy."""
+
+    def run(case: str) -> Preview:
+        values = {path: value for path, value in CASES[case].items() if path not in EXPECTED}
+        return preview(program.stack, program.changed_config(tmp_path_factory.mktemp(case), values))
+
+    wanted = [
+        str(item.callspec.params["case"])
+        for item in request.session.items
+        if item.path == request.path and isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield {case: pool.submit(run, case) for case in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_preview_of_a_single_change(case: str, program: Program, tmp_path: Path) -> None:
-    values = dict(CASES[case])
-    refused, operations = values.pop("refused", None), values.pop("operations", None)
-    file = tmp_path / program.config.name
-    file.write_text(yaml.safe_dump({"config": config_with(values)}, sort_keys=False))
-    if refused:
+def test_preview_of_a_single_change(case: str, previewed: dict[str, Future[Preview]]) -> None:
+    if refused := CASES[case].get("refused"):
         with pytest.raises(ProgramError) as error:
-            preview(program.stack, file)
+            previewed[case].result()
         assert refused in str(error.value)
         assert "Traceback" not in str(error.value)
         return
-    seen = preview(program.stack, file)
+    seen = previewed[case].result()
     assert "Traceback" not in seen.text
-    assert {name: count for name, count in seen.operations.items() if name != "same"} == operations
+    changed = {name: count for name, count in seen.operations.items() if name != "same"}
+    assert changed == CASES[case]["operations"]

@@ -1,5 +1,6 @@
 """Runs the program under Pulumi's mocks and records every resource that it registers, as the engine would."""
 
+import copy
 import json
 import re
 import runpy
@@ -170,7 +171,12 @@ def config_of(stack: str) -> dict[str, Any]:
 
 def config_with(values: Mapping[str, Any]) -> dict[str, Any]:
     """The config section of `Pulumi.lab.yaml` with some values set, by their paths, as `network.mtu`."""
-    config = config_of("lab")
+    return with_values(config_of("lab"), values)
+
+
+def with_values(config: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config section with some values set, by their paths, as `network.mtu`."""
+    config = copy.deepcopy(config)
     for path, value in values.items():
         *parents, last = f"calico-lab:{path}".split(".")
         section = config
