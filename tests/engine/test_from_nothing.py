@@ -4,6 +4,7 @@ Pulumi's mocks give every resource its outputs. The engine does not know them at
 providers get unknown inputs.
 """
 
+import re
 from pathlib import Path
 from string import Template
 
@@ -13,6 +14,7 @@ import yaml
 from tests.live.apart import Apart
 from tests.live.here import run
 from tests.preview.program import config_with
+from tests.previews import ProgramError
 
 CASES = Path(__file__).with_name("cases.yaml").read_text()
 
@@ -41,3 +43,11 @@ def test_preview_from_nothing_creates_everything(case: str, nothing: Apart, keys
     seen = nothing.preview(config_with(differences))
     assert "Traceback" not in seen.text
     assert seen.operations == {"create": creates}
+
+
+def test_preview_of_a_policy_that_locks_out_names_the_rule(nothing: Apart) -> None:
+    policy = {"hosts": ["a0"], "rules": [{"action": "drop", "source": "172.16.0.0/16"}]}
+    with pytest.raises(ProgramError) as refused:
+        nothing.preview(config_with({"firewall.policies.locks-out": policy}))
+    assert re.search(r"policies\.locks-out\.rules\[0\].*the operator's SSH, tcp/22 from", str(refused.value))
+    assert "Traceback" not in str(refused.value)

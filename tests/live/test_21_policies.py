@@ -13,7 +13,6 @@ from tests.live.crowd import Crowd, crowd
 from tests.live.policies import BY_HAND, POLICIES, SWITCHED, allowed, reaches
 from tests.live.program import Program
 from tests.live.waiting import eventually
-from tests.previews import ProgramError
 from workspace.outputs import Outputs
 
 NOTEBOOK, SSHBOX = "192.168.0.100/8888", "192.168.0.101/22"
@@ -95,31 +94,3 @@ def test_policies_hold_exactly_while_they_are_switched_on(
         assert kernel_rules(outputs) == before
 
     eventually(as_before, seconds=30)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {
-                "network.policies.notebook-from-proxy.enabled": "true",
-                "network.policies.notebook-from-proxy.ingress[0].source": "a0",
-            },
-            "network.policies.notebook-from-proxy.ingress: cuts the proxy on a2 from the notebook, tcp/8888",
-        ),
-        (
-            {"network.policies.sshbox-stays-in.appliesTo": "role = 'web'"},
-            "must be a service (notebook, sshBox) or a selector of containers",
-        ),
-        (
-            {"network.policies.notebook-from-proxy.ingress[0].source": "notebok"},
-            "'notebok': is not known; names are notebook, sshBox, proxy, a0, a1, a2, visitor, operator",
-        ),
-    ],
-)
-def test_a_policy_that_is_wrong_is_refused_by_the_preview(
-    program: Program, tmp_path: Path, changes: dict[str, str], message: str
-) -> None:
-    with pytest.raises(ProgramError) as refused:
-        program.preview(program.changed_config(tmp_path, changes))
-    assert message in str(refused.value)
