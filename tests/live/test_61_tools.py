@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -43,8 +44,9 @@ def typed(ssh: str, command: str, *options: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize("command", TOOLS)
 def test_a_tool_works(outputs: Outputs, command: str, shell: str) -> None:
     quoted = command if shell == "as typed" else shlex.quote(command)
-    for host in outputs.hosts:
-        done = typed(outputs.ssh[host], SHELLS[shell].format(quoted))
+    with ThreadPoolExecutor() as pool:
+        tried = pool.map(lambda host: typed(outputs.ssh[host], SHELLS[shell].format(quoted)), outputs.hosts)
+    for host, done in zip(outputs.hosts, tried, strict=True):
         assert done.returncode == 0, f"{host}: {done.stdout}{done.stderr}"
         assert TOOLS[command] in done.stdout + done.stderr, host
 
