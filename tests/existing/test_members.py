@@ -57,7 +57,7 @@ def protected(machine: Machine) -> bool:
 
 
 @pytest.mark.timeout(900)
-def test_each_host_is_given_back_when_it_leaves(three: list[Machine], tmp_path: Path) -> None:
+def test_existing_hosts_leave_and_change_address(three: list[Machine], tmp_path: Path) -> None:
     first, second, third = three
     lab = Apart(tmp_path, STACK)
     lab.make()

@@ -73,7 +73,7 @@ def checked(described: dict[str, object]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.timeout(120)
-def test_the_doctor_says_what_stands_in_the_way(machine: Machine) -> None:
+def test_doctor_names_conflicts(machine: Machine) -> None:
     before = machine.look()
     assert checked(config(machine, "iptables")) == []
     given_back(machine, before)
@@ -101,7 +101,7 @@ def test_the_doctor_says_what_stands_in_the_way(machine: Machine) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_network_that_holds_the_operator_cuts_nobody_off(machine: Machine, tmp_path: Path) -> None:
+def test_network_with_operator_address_refused(machine: Machine, tmp_path: Path) -> None:
     before = machine.look()
     # The controller is the gateway, 172.30.97.1.
     holds = config(machine, "iptables")
@@ -129,7 +129,7 @@ def test_a_network_that_holds_the_operator_cuts_nobody_off(machine: Machine, tmp
 
 
 @pytest.mark.timeout(600)
-def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machine, tmp_path: Path) -> None:
+def test_up_and_destroy_restore_the_host(machine: Machine, tmp_path: Path) -> None:
     lab = Apart(tmp_path, STACK)
     lab.make()
     before = machine.look()
@@ -154,7 +154,7 @@ def test_a_bare_machine_becomes_a_lab_and_is_given_back_as_it_was(machine: Machi
 
 
 @pytest.mark.timeout(600)
-def test_an_engine_that_a_machine_has_is_kept_and_what_runs_on_it(machine: Machine, tmp_path: Path) -> None:
+def test_up_keeps_an_existing_engine(machine: Machine, tmp_path: Path) -> None:
     # A link to where it is; `docker cp` is to copy what is there.
     engine = (PROJECT / ".toolchain" / "current-engine").resolve()
     machine.shell("mkdir -p /root/engine")

@@ -56,7 +56,7 @@ def on(program: Program, host: str) -> dict[str, Registered]:
     }
 
 
-def test_what_is_on_a_host_is_replaced_when_its_address_changes(make: Make) -> None:
+def test_existing_host_with_another_address_replaces_its_resources(make: Make) -> None:
     before, after = make(), make(address="10.0.0.3")
     installed = {"b-calico-programs", "b-calico", "b-notebook", "b-firewall", "b-netv", "notebook"}
     assert installed <= {resource.name for resource in on(before, "b").values()}
@@ -83,12 +83,12 @@ def test_another_port_or_login_of_a_host_replaces_nothing(make: Make) -> None:
     assert triggers[0] == triggers[1]
 
 
-def test_what_there_is_once_is_taken_over_and_not_undone(make: Make) -> None:
+def test_existing_host_lab_wide_resources_have_no_trigger(make: Make) -> None:
     for name in ("calico-datastore", "calico-hosts", "network-policy-box"):
         assert make().named(name).replacement_trigger is None, name
 
 
-def test_nothing_on_a_host_is_reached_by_its_name(make: Make) -> None:
+def test_existing_host_is_reached_by_address(make: Make) -> None:
     program = make()
     assert program.named("b-firewall").inputs["url"] == "ssh://root@10.0.0.2:22"
     assert program.named("b-notebook-image").inputs["environment"]["DESTINATION"] == "ssh://root@10.0.0.2:22"
@@ -100,13 +100,13 @@ def test_nothing_on_a_host_is_reached_by_its_name(make: Make) -> None:
         assert "config b" not in resource.plain(), resource.name
 
 
-def test_what_is_on_a_lost_host_leaves_the_stack_without_asking_it(make: Make) -> None:
+def test_lost_host_resources_are_retained(make: Make) -> None:
     program = make(lost=True)
     assert {r.name for r in on(program, "b").values() if not r.retained} == {"b-docker"}
     assert not any(resource.retained for resource in on(program, "a").values())
 
 
-def test_the_operators_key_is_a_secret_of_connections_and_of_nothing_else(make: Make) -> None:
+def test_operator_key_is_a_secret_of_connections_only(make: Make) -> None:
     program = make()
     assert [r.name for r in program.resources if "PRIVATE KEY" in r.plain()] == []
     holders = {r.type for r in program.resources if "OPENSSH PRIVATE KEY" in str(list(r.secrets()))}

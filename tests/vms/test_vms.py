@@ -100,7 +100,7 @@ def facts_of_the_way(lab: Apart, outputs: Outputs) -> dict[str, dict[str, str]]:
     return {hop.kind: dict(hop.facts) for hop in told}
 
 
-def test_wireguard(lab: Apart, bare: list[Machine], folder: Path) -> None:
+def test_vms_wireguard(lab: Apart, bare: list[Machine], folder: Path) -> None:
     lab.up(config(bare, folder, wireguard=True), UP_SECONDS)
     outputs = healthy(lab)
     lab.nothing_to_change()
@@ -115,7 +115,7 @@ def test_wireguard(lab: Apart, bare: list[Machine], folder: Path) -> None:
         eventually(lambda: encrypted(outputs, one, other), seconds=60)
 
 
-def test_programs_in_the_kernel_of_the_distribution(lab: Apart, bare: list[Machine], folder: Path) -> None:
+def test_vms_ebpf(lab: Apart, bare: list[Machine], folder: Path) -> None:
     outputs = lab.outputs()
     with guests(outputs, list(outputs.hosts)) as guest:
         connections.connect(outputs, guest)
@@ -132,7 +132,7 @@ def test_programs_in_the_kernel_of_the_distribution(lab: Apart, bare: list[Machi
     assert told["wire"]["encapsulation"].startswith("WireGuard, by wireguard.cali")
 
 
-def test_a_rebooted_machine_comes_back(lab: Apart, bare: list[Machine]) -> None:
+def test_vms_reboot(lab: Apart, bare: list[Machine]) -> None:
     rebooted = bare[1]
     boot = "cat /proc/sys/kernel/random/boot_id"
     before = rebooted.run(boot).text
@@ -147,9 +147,7 @@ def test_a_rebooted_machine_comes_back(lab: Apart, bare: list[Machine]) -> None:
     assert facts_of_the_way(lab, healthy(lab))["answer"]["result"] == "connected"
 
 
-def test_the_machines_are_given_back(
-    lab: Apart, bare: list[Machine], folder: Path, before: dict[str, str]
-) -> None:
+def test_vms_destroy(lab: Apart, bare: list[Machine], folder: Path, before: dict[str, str]) -> None:
     lab.up(config(bare, folder, encapsulation="vxlan"), UP_SECONDS)
     told = facts_of_the_way(lab, healthy(lab))
     assert told["wire"]["encapsulation"].startswith("VXLAN, network 4096")

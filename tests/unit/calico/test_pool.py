@@ -1,4 +1,4 @@
-"""What of a host lies in the network's addresses, and the trial of the route that makes these unreachable.
+"""Conflicts of a host with the pool, and the trial of the `unreachable` route for the pool.
 
 The host's routes and neighbours are a kernel's own, in a namespace; its connections and timers are pretended.
 """
@@ -120,11 +120,11 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.process.wait()
 
 
-def test_a_network_in_which_nothing_lies_is_taken(machine: Machine) -> None:
+def test_conflicts_none(machine: Machine) -> None:
     assert machine.finds(resolvers="search lab\nnameserver 10.0.0.1\n# nameserver 192.168.1.1\n") == ""
 
 
-def test_a_refusal_says_what_to_change(machine: Machine) -> None:
+def test_conflicts_name_the_next_step(machine: Machine) -> None:
     assert machine.refuses(operator="192.168.1.20 52011 10.0.0.11 22") == (
         "cidr a0: network.cidr 192.168.0.0/16 contains 192.168.1.20 (operator), and this host would send "
         "nothing there any more; give network.cidr, and the addresses in it, another private network\n"
@@ -178,14 +178,12 @@ def test_a_refusal_says_what_to_change(machine: Machine) -> None:
         ("", {"cidr": "172.20.0.5/32"}, f"172.20.0.5 (operator, {PEER})"),
     ],
 )  # fmt: skip
-def test_what_lies_in_a_network_is_named(
-    machine: Machine, kernel: str, says: Mapping[str, str], found: str
-) -> None:
+def test_conflicts_named(machine: Machine, kernel: str, says: Mapping[str, str], found: str) -> None:
     machine.ip(kernel)
     assert machine.finds(**says) == found
 
 
-def test_a_lab_that_is_up_is_not_in_its_own_way(machine: Machine) -> None:
+def test_conflicts_of_a_running_lab(machine: Machine) -> None:
     machine.ip(LAB_IS_UP)
     containers = ("192.168.0.1", "192.168.0.70", "192.168.0.130")
     connections = "\n".join([SSH, *(f"tcp 0 0 10.0.0.11:4100 {address}:8888" for address in containers)])
@@ -224,7 +222,7 @@ def timers(machine: Machine) -> Machine:
     return machine
 
 
-def test_a_route_is_tried_with_a_timer_and_goes_when_it_is_confirmed(timers: Machine) -> None:
+def test_try_route_script_confirmed(timers: Machine) -> None:
     assert step(timers, "install") == 0
     assert tried(timers) == [CIDR]
     installed = next(index for index, call in enumerate(timers.calls) if call.startswith("ip route add"))
@@ -234,7 +232,7 @@ def test_a_route_is_tried_with_a_timer_and_goes_when_it_is_confirmed(timers: Mac
     assert timers.calls[-1] == "systemctl stop calico-lab-try-route.timer"
 
 
-def test_the_timer_takes_a_route_away_that_is_not_confirmed(timers: Machine) -> None:
+def test_try_route_script_timer_removes_the_route(timers: Machine) -> None:
     step(timers, "install")
     program, _, arguments = armed(timers).partition(" ")
     assert Path(program).name == "ip"
@@ -245,24 +243,24 @@ def test_the_timer_takes_a_route_away_that_is_not_confirmed(timers: Machine) -> 
     assert timers.calls.count("systemctl stop calico-lab-try-route.timer") == stopped
 
 
-def test_a_confirmation_that_comes_before_the_route_leaves_the_timer(timers: Machine) -> None:
+def test_try_route_script_early_confirmation(timers: Machine) -> None:
     assert step(timers, "confirm") == 3
     assert not [call for call in timers.calls if call.startswith("systemctl stop")]
 
 
-def test_a_route_without_a_timer_is_not_installed(timers: Machine) -> None:
+def test_try_route_script_without_timer(timers: Machine) -> None:
     timers.program("systemd-run", "exit 1")
     assert step(timers, "install") != 0
     assert tried(timers) == []
 
 
-def test_a_trial_that_was_cut_off_leaves_no_other_route(timers: Machine) -> None:
+def test_try_route_script_after_interruption(timers: Machine) -> None:
     step(timers, "install", "10.1.0.0/16")
     step(timers, "install")
     assert tried(timers) == [CIDR]
 
 
-def test_the_route_of_a_network_that_is_there_stays(timers: Machine) -> None:
+def test_try_route_script_keeps_an_existing_route(timers: Machine) -> None:
     timers.ip(LAB_IS_UP)
     step(timers, "install")
     assert tried(timers) == [CIDR, CIDR]
@@ -307,7 +305,7 @@ def try_route(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> str:
         ([(124, "no answer within 15 s"), (0, "")], ["install", "confirm"]),
     ],
 )
-def test_a_route_is_confirmed(
+def test_try_route_confirmed(
     monkeypatch: pytest.MonkeyPatch, answers: list[tuple[int, str]], steps: list[str]
 ) -> None:
     host = Answers(*answers)
@@ -329,7 +327,7 @@ def test_a_route_is_confirmed(
         ([(0, ""), (255, "timed out")], "came through (timed out); look at it from its console. "),
     ],
 )
-def test_a_route_that_is_not_confirmed_is_refused(
+def test_try_route_not_confirmed(
     monkeypatch: pytest.MonkeyPatch, answers: list[tuple[int, str]], said: str
 ) -> None:
     refusal = try_route(monkeypatch, Answers(*answers))
@@ -341,7 +339,7 @@ def test_a_route_that_is_not_confirmed_is_refused(
     )
 
 
-def test_a_host_that_cannot_try_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_try_route_host_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Answers((1, "systemd-run: not found"), (0, ""))
     assert try_route(monkeypatch, host) == (
         "network: a0: the route to 192.168.0.0/16 cannot be tried: systemd-run: not found. "

@@ -1,4 +1,4 @@
-"""The members of a cluster stay, once there is one: the hosts say whether there is."""
+"""Changes of the member list: refused once the hosts report that the cluster has begun."""
 
 import subprocess
 from pathlib import Path
@@ -39,20 +39,20 @@ def refused(news: dict[str, Any]) -> list[str]:
     return [failure.reason for failure in membership._MembershipProvider().check(OLDS, news).failures]
 
 
-def test_what_a_first_up_that_failed_had_wrong_can_be_corrected(hosts: dict[str, Answer]) -> None:
+def test_membership_changes_before_the_cluster_begins(hosts: dict[str, Answer]) -> None:
     hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": SILENT})
     assert refused(CORRECTED) == []
     assert refused({**OLDS, "token": "two"}) == []
 
 
 @pytest.mark.parametrize("other", [NOT_BEGUN, SILENT, BEGUN])
-def test_a_cluster_that_has_begun_keeps_its_members(hosts: dict[str, Answer], other: Answer) -> None:
+def test_membership_of_a_running_cluster_refused(hosts: dict[str, Answer], other: Answer) -> None:
     hosts.update({"10.0.0.1": BEGUN, "10.0.0.2": other})
     (reason,) = refused(CORRECTED)
     assert "a1 answers its peers at https://10.0.0.2:2380 and not at https://10.0.0.3:2380" in reason
 
 
-def test_hosts_that_cannot_be_asked_may_have_a_cluster(hosts: dict[str, Answer], tmp_path: Path) -> None:
+def test_membership_of_unreachable_hosts_refused(hosts: dict[str, Answer], tmp_path: Path) -> None:
     hosts.update({"10.0.0.1": SILENT, "10.0.0.2": NO_ROOT})
     assert refused(CORRECTED)
     hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": NOT_BEGUN})
@@ -61,19 +61,19 @@ def test_hosts_that_cannot_be_asked_may_have_a_cluster(hosts: dict[str, Answer],
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_member_has_begun_with_its_log(tmp_path: Path, begun: bool) -> None:
+def test_member_has_begun_with_its_log(tmp_path: Path, begun: bool) -> None:
     if begun:
         (tmp_path / "member" / "wal").mkdir(parents=True)
     script = membership.HAS_BEGUN.replace("/var/lib/calico-lab/etcd", str(tmp_path))
     assert subprocess.run(["bash", "-c", script], check=False).returncode == (3 if begun else 0)
 
 
-def test_nobody_is_asked_where_nothing_changes(hosts: dict[str, Answer]) -> None:
+def test_membership_unchanged_asks_no_host(hosts: dict[str, Answer]) -> None:
     assert hosts == {}
     assert refused(OLDS) == []
 
 
-def test_what_is_corrected_is_written_down() -> None:
+def test_membership_update_stores_new_values() -> None:
     provider = membership._MembershipProvider()
     assert not provider.diff("one", {**OLDS, "__provider": "old"}, {**OLDS, "__provider": "new"}).changes
     assert provider.diff("one", OLDS, CORRECTED).changes
@@ -105,7 +105,7 @@ def running(hosts: dict[str, Answer]) -> None:
     ("members", "changed"),
     [(3, ["a0", "a1"]), (5, ["a0", "a1", "a2"]), (1, ["a0"]), (2, ["a1"]), (3, ["a0", "a1", "a2"])],
 )
-def test_machines_that_a_quorum_needs_stay(members: int, changed: list[str]) -> None:
+def test_replaced_hosts_keep_a_quorum(members: int, changed: list[str]) -> None:
     (reason,) = checked(lab(members=members), lab(*changed, members=members))
     assert f"etcd.members: the machines of {', '.join(changed)} would be made anew" in reason
     assert "Nothing was changed" in reason
@@ -122,19 +122,19 @@ def test_machines_that_a_quorum_needs_stay(members: int, changed: list[str]) -> 
         (3, [], ""),
     ],
 )
-def test_what_becomes_of_the_cluster_is_told(
+def test_replaced_hosts_effects_are_printed(
     members: int, changed: list[str], told: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert checked(lab(members=members), lab(*changed, members=members)) == []
     assert capfd.readouterr().err.startswith(told)
 
 
-def test_machines_without_a_cluster_are_made_anew_as_one_likes(hosts: dict[str, Answer]) -> None:
+def test_replaced_hosts_before_the_cluster_begins(hosts: dict[str, Answer]) -> None:
     hosts.update({f"10.0.0.{number}": NOT_BEGUN for number in range(3)})
     assert checked(lab(), lab("a0", "a1")) == []
 
 
-def test_a_lab_of_an_earlier_program_is_not_asked(hosts: dict[str, Answer]) -> None:
+def test_replaced_hosts_without_stored_identity(hosts: dict[str, Answer]) -> None:
     assert hosts == {}
     earlier = {key: value for key, value in lab().items() if key in ("token", "members")}
     assert checked(earlier, lab()) == []

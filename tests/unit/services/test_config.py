@@ -9,7 +9,7 @@ from components.services.config import NotebookConfig, ProxyConfig, SshBoxConfig
 from components.shared.section import Section
 
 
-def test_the_defaults_are_those_of_the_original_lab() -> None:
+def test_config_defaults() -> None:
     assert NotebookConfig.model_validate({"address": "192.168.0.100"}).host == "a1"
     box = SshBoxConfig.model_validate({})
     assert (box.host, box.address) == ("a0", None)
@@ -38,9 +38,7 @@ def test_the_defaults_are_those_of_the_original_lab() -> None:
         (ProxyConfig, {"apiPort": "x"}, "apiPort", "valid integer"),
     ],
 )
-def test_a_wrong_value_is_refused(
-    section: type[Section], values: dict[str, Any], key: str, message: str
-) -> None:
+def test_config_refused(section: type[Section], values: dict[str, Any], key: str, message: str) -> None:
     with pytest.raises(ValidationError) as refused:
         section.model_validate(values)
     [error] = refused.value.errors()

@@ -44,12 +44,12 @@ def wait(folder: Path, failures: int, seconds: int) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("failures", [0, 3])
-def test_it_opens_when_the_check_passes(tmp_path: Path, failures: int) -> None:
+def test_ready_script_passes(tmp_path: Path, failures: int) -> None:
     done = wait(tmp_path, failures, seconds=10)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_it_stays_shut_and_says_why(tmp_path: Path) -> None:
+def test_ready_script_fails(tmp_path: Path) -> None:
     done = wait(tmp_path, failures=1000, seconds=1)
     assert done.returncode == 1
     assert "a1: container calico-lab-notebook (running, exit code 0) is not healthy after 1 s" in done.stderr

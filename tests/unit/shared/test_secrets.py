@@ -1,4 +1,4 @@
-"""Secrets: certificates that TLS stacks accept, renewed in time, and files that OpenSSH reads."""
+"""Secrets: certificates that OpenSSL accepts, their renewal, tokens, and keys that OpenSSH reads."""
 
 import datetime as dt
 import subprocess
@@ -30,7 +30,7 @@ def openssl(*args: str | Path) -> str:
     return subprocess.run(["openssl", *args], capture_output=True, text=True, check=True).stdout
 
 
-def test_openssl_verifies_a_certificate_for_its_addresses_and_names(tmp_path: Path) -> None:
+def test_certificate_verified_by_openssl(tmp_path: Path) -> None:
     authority, key = make_authority("test")
     certificate, _ = issue_certificate(authority, key, "a0", ["a0", "172.16.6.44"], ["server"])
     (tmp_path / "ca").write_text(authority)
@@ -43,7 +43,7 @@ def test_openssl_verifies_a_certificate_for_its_addresses_and_names(tmp_path: Pa
             openssl(*verify, *wrong, tmp_path / "crt")
 
 
-def test_a_certificate_of_another_authority_is_not_accepted(tmp_path: Path) -> None:
+def test_certificate_of_another_authority(tmp_path: Path) -> None:
     authority, _ = make_authority("test")
     certificate, _ = issue_certificate(*make_authority("test"), "a0", [], ["client"])
     (tmp_path / "ca").write_text(authority)
@@ -52,7 +52,7 @@ def test_a_certificate_of_another_authority_is_not_accepted(tmp_path: Path) -> N
         openssl("verify", "-CAfile", tmp_path / "ca", tmp_path / "crt")
 
 
-def test_keys_match_their_certificates() -> None:
+def test_certificate_matches_its_key() -> None:
     authority, key = make_authority("test")
     certificate, leaf_key = issue_certificate(authority, key, "a0", [], ["server", "client"])
     from_certificate = x509.load_pem_x509_certificate(certificate.encode()).public_key()
@@ -67,7 +67,7 @@ def test_keys_match_their_certificates() -> None:
     )
 
 
-def test_days_left_are_whole_days_to_the_end() -> None:
+def test_days_left_are_whole_days() -> None:
     authority, key = make_authority("test")
     certificate, _ = issue_certificate(authority, key, "a0", [], ["client"])
     assert days_left(certificate) == CERTIFICATE_DAYS - 1
@@ -106,7 +106,7 @@ def updated_authority(days: float) -> tuple[str, str, str]:
     return certificate, made["certificate"], key
 
 
-def test_certificate_is_issued_again_when_its_subject_changes() -> None:
+def test_certificate_issued_again_for_another_subject() -> None:
     inputs = subject(*make_authority("test"))
     state = issued(inputs, CERTIFICATE_DAYS)
     provider = secrets._CertificateProvider()
@@ -119,7 +119,7 @@ def test_certificate_is_issued_again_when_its_subject_changes() -> None:
 @pytest.mark.parametrize(
     ("days", "changes"), [(RENEW_DAYS + 0.5, False), (RENEW_DAYS - 0.5, True), (0.5, True), (ENDED, True)]
 )
-def test_certificate_is_issued_again_near_its_end(days: float, changes: bool) -> None:
+def test_certificate_issued_again_near_its_end(days: float, changes: bool) -> None:
     inputs = subject(*make_authority("test"))
     provider = secrets._CertificateProvider()
     assert provider.diff("a0", issued(inputs, days), inputs).changes is changes
@@ -132,14 +132,14 @@ def test_certificate_is_issued_again_near_its_end(days: float, changes: bool) ->
     ("days", "changes"),
     [(AUTHORITY_DAYS, False), (CERTIFICATE_DAYS + 0.5, False), (CERTIFICATE_DAYS - 0.5, True), (ENDED, True)],
 )
-def test_authority_is_renewed_before_a_certificate_would_outlast_it(days: float, changes: bool) -> None:
+def test_authority_renewed_before_a_certificate_outlasts_it(days: float, changes: bool) -> None:
     old, new, _ = updated_authority(days)
     assert (new != old) is changes
     if changes:
         assert days_left(new) == AUTHORITY_DAYS - 1
 
 
-def test_authority_with_another_name_is_replaced() -> None:
+def test_authority_replaced_for_another_name() -> None:
     certificate, _ = make_authority("test", 1)
     found = secrets._AuthorityProvider().diff(
         "authority", {"common_name": "test", "certificate": certificate}, {"common_name": "other"}
@@ -149,16 +149,14 @@ def test_authority_with_another_name_is_replaced() -> None:
 
 
 @given(st.integers(0, AUTHORITY_DAYS))
-def test_certificate_never_outlasts_an_authority_that_was_updated_before(days: int) -> None:
+def test_certificate_never_outlasts_its_authority(days: int) -> None:
     _, authority, key = updated_authority(days)
     certificate, _ = issue_certificate(authority, key, "a0", [], ["client"])
     assert days_left(certificate) <= days_left(authority)
 
 
 @pytest.mark.parametrize("days", [400, ENDED], ids=["near its end", "ended"])
-def test_renewed_authority_and_what_it_issued_before_and_after_fit_together(
-    days: float, tmp_path: Path
-) -> None:
+def test_authority_renewed_verifies_old_and_new_certificates(days: float, tmp_path: Path) -> None:
     old, new, key = updated_authority(days)
     before, _ = issue_certificate(old, key, "a0", ["a0"], ["server"])
     after, _ = issue_certificate(new, key, "a0", ["a0"], ["server"])
@@ -177,7 +175,7 @@ def test_renewed_authority_and_what_it_issued_before_and_after_fit_together(
             assert openssl("verify", *verify, tmp_path / certificate).endswith("OK\n")
 
 
-def test_renewed_authority_differs_from_the_old_in_validity_and_serial_number_alone() -> None:
+def test_authority_renewed_changes_validity_and_serial_only() -> None:
     old, key = make_authority("test", 1)
     first, second = (
         x509.load_pem_x509_certificate(text.encode()) for text in (old, renew_authority(old, key))
@@ -188,7 +186,7 @@ def test_renewed_authority_differs_from_the_old_in_validity_and_serial_number_al
     assert first.serial_number != second.serial_number
 
 
-def test_tokens_and_keys_differ_each_time_and_openssh_reads_them(tmp_path: Path) -> None:
+def test_token_and_ssh_key_are_random(tmp_path: Path) -> None:
     tokens = {(secrets._TokenProvider().create({"size": 32}).outs or {})["value"] for _ in range(50)}
     assert len(tokens) == 50
     assert all(len(token) == 64 for token in tokens)
@@ -201,7 +199,7 @@ def test_tokens_and_keys_differ_each_time_and_openssh_reads_them(tmp_path: Path)
     assert derived.stdout.strip() == pair["public_key"]
 
 
-def test_a_secret_stays_when_only_its_provider_is_another() -> None:
+def test_diff_ignores_another_provider() -> None:
     """Without a diff of theirs Pulumi compares inputs, the pickled provider too, and updates to nothing."""
     before, after = {"__provider": "old"}, {"__provider": "new"}
     # So it is in the state: the size is an input alone.
@@ -214,12 +212,12 @@ def test_a_secret_stays_when_only_its_provider_is_another() -> None:
     assert secrets._SshKeyProvider().diff("ssh-key", key, news).changes is False
 
 
-def test_a_token_of_another_size_is_another_token() -> None:
+def test_token_replaced_for_another_size() -> None:
     found = secrets._TokenProvider().diff("token", {"value": "0" * 64}, {"size": 16, "value": None})
     assert found.changes
     assert found.replaces == ["size"]
 
 
-def test_a_certificate_is_valid_for_a_host_whose_clock_lags_a_little() -> None:
+def test_certificate_valid_for_a_slow_clock() -> None:
     certificate = x509.load_pem_x509_certificate(make_authority("test")[0].encode())
     assert certificate.not_valid_before_utc < dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5)

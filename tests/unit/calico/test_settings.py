@@ -1,4 +1,4 @@
-"""The network's mode: what a change of it is said to do, and what hosts have against it."""
+"""The settings of the network: the effects that a preview prints for a change, and the refusals of hosts."""
 
 import re
 import subprocess
@@ -54,13 +54,13 @@ A2 = {"address": "172.16.6.231", "ssh": "ssh a2", "made": True}
         ({"reflectors": ["a0", "a1"]}, ["BGP changes from a full mesh to route reflectors on a0, a1: "]),
     ],
 )
-def test_a_change_says_what_it_does_to_containers(change: dict[str, Any], told: list[str]) -> None:
+def test_effects_of_a_change(change: dict[str, Any], told: list[str]) -> None:
     sentences = consequences(MODE, {**MODE, **change})
     assert len(sentences) == len(told)
     assert all(sentence.startswith(start) for sentence, start in zip(sentences, told, strict=True))
 
 
-def test_a_lab_of_an_earlier_program_has_iptables() -> None:
+def test_effects_without_stored_dataplane() -> None:
     earlier = {key: value for key, value in MODE.items() if key != "dataplane"}
     assert consequences(earlier, MODE) == []
     [told] = consequences(earlier, {**MODE, "dataplane": "ebpf"})
@@ -98,29 +98,31 @@ def check(olds: dict[str, Any], news: dict[str, Any]) -> list[tuple[str, str]]:
     return [(failure.property, failure.reason) for failure in failures]
 
 
-def test_hosts_are_asked_only_of_what_they_may_refuse(hosts: Answers) -> None:
-    for olds, news, asked in (
-        ({}, MODE, 2),
-        (MODE, MODE, 0),
+@pytest.mark.parametrize(
+    ("olds", "news", "asked"),
+    [
+        pytest.param({}, MODE, 2, id="new"),
+        pytest.param(MODE, MODE, 0, id="unchanged"),
         # Where the network is already, what is within its addresses was not refused.
-        ({key: value for key, value in MODE.items() if key != "cidr"}, MODE, 0),
-        (MODE, {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}, 1),
-        (MODE, {**MODE, "reflectors": ["a0"]}, 0),
-        (MODE, {**MODE, "encapsulation": "vxlan"}, 2),
-        (MODE, {**MODE, "dataplane": "ebpf"}, 2),
-        ({}, {**MODE, "wireguard": True}, 2),
-        (MODE, {**MODE, "mtu": 1400.0}, 2),
-        (MODE, {**MODE, "pool": "netv: other"}, 2),
-    ):
-        hosts.asked.clear()
-        assert check(olds, news) == []
-        assert len(hosts.asked) == asked
+        pytest.param({key: value for key, value in MODE.items() if key != "cidr"}, MODE, 0, id="no cidr"),
+        pytest.param(MODE, {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}, 1, id="one more host"),
+        pytest.param(MODE, {**MODE, "reflectors": ["a0"]}, 0, id="reflectors"),
+        pytest.param(MODE, {**MODE, "encapsulation": "vxlan"}, 2, id="encapsulation"),
+        pytest.param(MODE, {**MODE, "dataplane": "ebpf"}, 2, id="dataplane"),
+        pytest.param({}, {**MODE, "wireguard": True}, 2, id="new with wireguard"),
+        pytest.param(MODE, {**MODE, "mtu": 1400.0}, 2, id="mtu"),
+        pytest.param(MODE, {**MODE, "pool": "netv: other"}, 2, id="pool"),
+    ],
+)
+def test_refusals_ask_only_for_what_changes(
+    hosts: Answers, olds: dict[str, Any], news: dict[str, Any], asked: int
+) -> None:
+    assert check(olds, news) == []
+    assert len(hosts.asked) == asked
 
 
 @pytest.mark.parametrize(("made", "asked"), [(True, ["b1"]), (False, ["a1", "b1"])])
-def test_a_host_that_exists_is_another_one_at_another_address(
-    hosts: Answers, made: bool, asked: list[str]
-) -> None:
+def test_refusals_of_a_host_with_another_address(hosts: Answers, made: bool, asked: list[str]) -> None:
     olds, news = (
         {**MODE, "hosts": {"a1": {"address": address, "ssh": f"ssh {name}", "made": made}}}
         for address, name in (("10.0.0.1", "a1"), ("10.0.0.2", "b1"))
@@ -129,7 +131,7 @@ def test_a_host_that_exists_is_another_one_at_another_address(
     assert sorted(hosts.asked) == asked
 
 
-def test_hosts_that_leave_the_network_are_asked_what_runs_on_it(hosts: Answers) -> None:
+def test_refusals_of_a_host_that_leaves(hosts: Answers) -> None:
     three = {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}
     hosts.status, hosts.text = 3, "hosts a2: netv leaves it, and mine is attached to it\n"
     reason = "network: a2: netv leaves it, and mine is attached to it. Nothing was changed"
@@ -148,29 +150,27 @@ def test_hosts_that_leave_the_network_are_asked_what_runs_on_it(hosts: Answers) 
 
 
 @pytest.mark.parametrize("status", [255, -1])
-def test_a_host_that_is_dead_may_leave(hosts: Answers, status: int) -> None:
+def test_refusals_of_a_lost_host_that_leaves(hosts: Answers, status: int) -> None:
     hosts.status, hosts.text = status, "ssh: no route to host"
     three = {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}
     assert check(three, MODE) == []
     mode._NetworkSettingsProvider().update("mode", three, MODE)
 
 
-def test_a_host_that_cannot_is_a_failure_of_the_preview(
-    hosts: Answers, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_fails_where_a_host_refuses(hosts: Answers, capsys: pytest.CaptureFixture[str]) -> None:
     hosts.status, hosts.text = 3, "wireguard a0: its kernel makes no wireguard interface\n"
     reason = "network: a0: its kernel makes no wireguard interface. Nothing was changed"
     assert check(MODE, {**MODE, "wireguard": True}) == [("wireguard", reason)] * 2
     assert capsys.readouterr().err == "", "what does not happen is not told"
 
 
-def test_a_host_whose_address_is_not_known_yet_is_not_asked(hosts: Answers) -> None:
+def test_check_skips_a_host_with_unknown_address(hosts: Answers) -> None:
     there = {host: {**one, "ssh": UNKNOWN} for host, one in MODE["hosts"].items()}
     assert check({}, {**MODE, "hosts": there}) == []
     assert hosts.asked == []
 
 
-def test_a_host_that_exists_is_asked_at_the_first_preview(hosts: Answers) -> None:
+def test_check_asks_an_existing_host_at_the_first_preview(hosts: Answers) -> None:
     hosts.status, hosts.text = 3, "cidr a0: network.cidr 192.168.0.0/16 contains 192.168.1.20 (operator)\n"
     reached_by = {
         "alias": "a0",
@@ -194,7 +194,7 @@ def test_a_host_that_exists_is_asked_at_the_first_preview(hosts: Answers) -> Non
 
 
 @pytest.mark.parametrize("status", [255, -1])
-def test_a_host_that_does_not_answer_stops_the_update_and_no_preview(hosts: Answers, status: int) -> None:
+def test_silent_host_fails_the_update_and_not_the_preview(hosts: Answers, status: int) -> None:
     hosts.status, hosts.text = status, "a0: no route to host"
     news = {**MODE, "encapsulation": "vxlan"}
     assert check(MODE, news) == []
@@ -232,7 +232,7 @@ def host(tmp_path: Path) -> PretendHost:
     return PretendHost(tmp_path)
 
 
-def test_a_kind_of_interface_is_tried_and_leaves_nothing(host: PretendHost) -> None:
+def test_check_script_tries_an_interface(host: PretendHost) -> None:
     host.program("ip", "")
     assert host.run(SCRIPT, {**CHECK, "KINDS": "vxlan wireguard"}).returncode == 0
     assert [re.sub(r"\d{2,}", "N", call) for call in host.calls if " link " in call] == [
@@ -246,7 +246,7 @@ def test_a_kind_of_interface_is_tried_and_leaves_nothing(host: PretendHost) -> N
 
 
 @pytest.mark.parametrize(("kind", "key"), [("wireguard", "wireguard"), ("vxlan", "encapsulation")])
-def test_a_kind_that_the_kernel_lacks_is_named(host: PretendHost, kind: str, key: str) -> None:
+def test_check_script_names_a_missing_interface_type(host: PretendHost, kind: str, key: str) -> None:
     host.program("ip", 'echo "Error: Unknown device type." >&2; exit 2')
     done = host.run(SCRIPT, {**CHECK, "KINDS": kind})
     assert done.returncode == 3
@@ -254,7 +254,7 @@ def test_a_kind_that_the_kernel_lacks_is_named(host: PretendHost, kind: str, key
     assert done.stderr.endswith(f"makes no {kind} interface (Unknown device type)\n")
 
 
-def test_programs_are_tried_on_an_interface_and_leave_nothing(host: PretendHost) -> None:
+def test_check_script_tries_bpf_programs(host: PretendHost) -> None:
     assert host.run(SCRIPT, {**CHECK, "DATAPLANE": "ebpf"}).returncode == 0
     tried = [re.sub(r"\d{2,}", "N", call) for call in host.calls if "try-" in call]
     assert tried == [
@@ -277,7 +277,7 @@ def test_programs_are_tried_on_an_interface_and_leave_nothing(host: PretendHost)
         ),
     ],
 )
-def test_a_kernel_that_takes_no_programs_is_named(
+def test_check_script_names_a_kernel_without_bpf(
     host: PretendHost, program: str, body: str, why: str
 ) -> None:
     host.program(program, body)
@@ -289,7 +289,7 @@ def test_a_kernel_that_takes_no_programs_is_named(
 
 
 @pytest.mark.parametrize(("mtu", "status"), [("1450", 0), ("1451", 3)])
-def test_an_mtu_has_to_fit_the_link(host: PretendHost, mtu: str, status: int) -> None:
+def test_check_script_mtu_exceeds_link(host: PretendHost, mtu: str, status: int) -> None:
     host.program("ip", "echo '3: eth0    inet 172.16.6.44/24 brd 172.16.6.255 scope global eth0'")
     link = host.root / "link"
     link.mkdir()
@@ -301,7 +301,7 @@ def test_an_mtu_has_to_fit_the_link(host: PretendHost, mtu: str, status: int) ->
     assert ("mtu a0: its link eth0 leaves 1450 bytes" in done.stderr) == (status == 3)
 
 
-def test_containers_of_others_keep_their_network(host: PretendHost) -> None:
+def test_check_script_names_foreign_containers(host: PretendHost) -> None:
     host.program("docker", "printf 'calico-lab-sshbox lab\\nmine \\nhers \\n'")
     done = host.run(SCRIPT, {**CHECK, "REMADE": "netv"})
     assert done.returncode == 3

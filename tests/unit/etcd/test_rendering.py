@@ -1,4 +1,4 @@
-"""The pure parts of the etcd cluster: its config, the texts that are made of it, and what may not change."""
+"""The config of the etcd cluster, the files that it renders to, and the changes that are refused."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SETTINGS = sorted((CASES / "settings").glob("*.json"))
 
 
 @pytest.mark.parametrize("case", sorted((CASES / "refused").glob("*.json")), ids=lambda path: path.stem)
-def test_a_wrong_section_is_refused(case: Path) -> None:
+def test_config_refused(case: Path) -> None:
     spec = json.loads(case.read_text())
     with pytest.raises(ValidationError) as refused:
         EtcdConfig.model_validate(spec["etcd"])
@@ -28,18 +28,18 @@ def members(count: int) -> EtcdConfig:
 
 
 @pytest.mark.parametrize(("count", "survives"), [(2, 0), (4, 1), (6, 2)])
-def test_an_even_number_of_members_is_warned_of(count: int, survives: int) -> None:
+def test_config_even_number_of_members_warns(count: int, survives: int) -> None:
     (warning,) = members(count).warnings()
     assert f"a quorum of {count} members survives the loss of {survives}" in warning
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_an_odd_number_of_members_is_not(count: int) -> None:
+def test_config_odd_number_of_members(count: int) -> None:
     assert members(count).warnings() == []
 
 
 @pytest.mark.parametrize("case", SETTINGS, ids=lambda path: path.stem)
-def test_settings_are_those_of_the_file(case: Path) -> None:
+def test_render_settings(case: Path) -> None:
     spec = json.loads(case.read_text())
     config = EtcdConfig.model_validate(spec["etcd"])
     rendered = render_settings(config, spec["member"], spec["addresses"])
@@ -50,7 +50,7 @@ def test_settings_are_those_of_the_file(case: Path) -> None:
 
 
 @pytest.mark.parametrize("case", SETTINGS, ids=lambda path: path.stem)
-def test_no_side_of_a_member_is_without_mutual_tls(case: Path) -> None:
+def test_render_settings_mutual_tls(case: Path) -> None:
     lines = case.with_suffix(".member.env").read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines if line.startswith("ETCD_"))
     for side, option in {"CLIENT": "ETCD", "PEER": "ETCD_PEER"}.items():
@@ -62,7 +62,7 @@ def test_no_side_of_a_member_is_without_mutual_tls(case: Path) -> None:
 
 
 @pytest.mark.parametrize("case", sorted((CASES / "membership").glob("*.json")), ids=lambda path: path.stem)
-def test_members_and_token_of_a_running_cluster_stay(case: Path) -> None:
+def test_membership_change_refused(case: Path) -> None:
     spec = json.loads(case.read_text())
     found = refusals(spec["before"], spec["after"])
     assert len(found) == len(spec["refusals"])

@@ -1,4 +1,4 @@
-"""The digest of a build context: whatever can change an image changes it."""
+"""The digest of a build context changes with whatever can change the image."""
 
 import os
 import shutil
@@ -41,13 +41,13 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_change_shows(folder: Path, change: Callable[[Path], object]) -> None:
+def test_context_digest_changes(folder: Path, change: Callable[[Path], object]) -> None:
     before = context_digest(folder)
     change(folder)
     assert context_digest(folder) != before
 
 
-def test_the_bound_between_two_files_shows(tmp_path: Path) -> None:
+def test_context_digest_of_divided_files(tmp_path: Path) -> None:
     digests = set()
     for name, split in (("one", ("ab", "c")), ("two", ("a", "bc"))):
         (tmp_path / name).mkdir()
@@ -57,19 +57,19 @@ def test_the_bound_between_two_files_shows(tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
-def test_a_copy_elsewhere_and_later_is_the_same(folder: Path, tmp_path: Path) -> None:
+def test_context_digest_of_a_copy(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder, copy, symlinks=True)
     os.utime(copy / "Dockerfile", (0, 0))
     assert context_digest(copy) == context_digest(folder)
 
 
-def test_a_folder_without_a_dockerfile_is_refused(tmp_path: Path) -> None:
+def test_context_without_dockerfile(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no Dockerfile"):
         context_digest(tmp_path)
 
 
-def test_what_cannot_be_sent_is_refused(folder: Path) -> None:
+def test_context_refuses_special_files(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     with pytest.raises(ValueError, match="pipe is neither a file nor a folder nor a link"):
         context_digest(folder)

@@ -1,4 +1,4 @@
-"""The pure parts of the network: its config, and the texts that Calico's programs read."""
+"""The config of the network, the files that Calico's programs read, and the units of its services."""
 
 import json
 import tomllib
@@ -21,7 +21,7 @@ RENDERED = sorted((CASES / "rendered").glob("*.json"))
 
 
 @pytest.mark.parametrize("case", sorted((CASES / "refused").glob("*.json")), ids=lambda path: path.stem)
-def test_a_wrong_section_is_refused(case: Path) -> None:
+def test_config_refused(case: Path) -> None:
     spec = json.loads(case.read_text())
     with pytest.raises(ValidationError) as refused:
         CalicoConfig.model_validate(spec["network"])
@@ -29,7 +29,7 @@ def test_a_wrong_section_is_refused(case: Path) -> None:
 
 
 @pytest.mark.parametrize("case", RENDERED, ids=lambda path: path.stem)
-def test_texts_are_those_of_the_files(case: Path) -> None:
+def test_render_environment_and_datastore(case: Path) -> None:
     spec = json.loads(case.read_text())
     config = CalicoConfig.model_validate(spec["network"])
     environment = render_environment(config, spec["host"], spec["address"], spec["endpoints"])
@@ -48,7 +48,7 @@ def test_texts_are_those_of_the_files(case: Path) -> None:
         ({"wireguard": True, "encapsulation": "vxlan"}, 60),
     ],
 )
-def test_a_mode_has_its_overhead(values: dict[str, Any], overhead: int) -> None:
+def test_config_overhead(values: dict[str, Any], overhead: int) -> None:
     assert CalicoConfig.model_validate(values).overhead == overhead
 
 
@@ -60,7 +60,7 @@ def pool(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - values of the confi
     return spec
 
 
-def test_a_pool_is_not_encapsulated_unless_the_config_says_so() -> None:
+def test_render_datastore_pool_encapsulation() -> None:
     assert (pool()["ipipMode"], pool()["vxlanMode"]) == ("Never", "Never")
     assert (pool(encapsulation="vxlan")["ipipMode"], pool(encapsulation="vxlan")["vxlanMode"]) == (
         "Never",
@@ -68,13 +68,13 @@ def test_a_pool_is_not_encapsulated_unless_the_config_says_so() -> None:
     )
 
 
-def test_a_pool_is_that_of_the_config() -> None:
+def test_render_datastore_pool_values() -> None:
     spec = pool(name="x", cidr="10.1.0.0/20", blockSize=28, natOutgoing=False)
     assert (spec["cidr"], spec["blockSize"], spec["natOutgoing"]) == ("10.1.0.0/20", 28, False)
 
 
 @pytest.mark.parametrize("case", RENDERED, ids=lambda path: path.stem)
-def test_felix_is_told_the_same_datastore_as_the_others(case: Path) -> None:
+def test_render_environment_felix_has_the_same_datastore(case: Path) -> None:
     lines = [line for line in case.with_suffix(".env").read_text().splitlines() if "=" in line]
     environment = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
     for felix, others in {
@@ -89,7 +89,7 @@ def test_felix_is_told_the_same_datastore_as_the_others(case: Path) -> None:
     assert "http://" not in environment["ETCD_ENDPOINTS"]
 
 
-def test_confd_writes_what_bird_reads() -> None:
+def test_render_confd_writes_what_bird_reads() -> None:
     resources = {Path(path).stem: tomllib.loads(text)["template"] for path, text in render_confd().items()}
     assert set(resources) == {"bird", "bird_aggr", "bird_ipam"}
     unit = (HERE.with_name("units") / "calico-lab-bird.service").read_text()
@@ -111,13 +111,13 @@ def unit_of(name: str) -> dict[str, list[str]]:
     return settings
 
 
-def test_every_unit_is_placed_and_enabled() -> None:
+def test_units_are_all_placed() -> None:
     there = {path.name for path in HERE.with_name("units").iterdir()}
     assert {*calico.UNITS, calico.EBPF_UNIT} == there
 
 
 @pytest.mark.parametrize("name", [unit for unit in calico.UNITS if unit.endswith(".service")])
-def test_every_service_comes_and_goes_with_the_target(name: str) -> None:
+def test_units_of_services_belong_to_the_target(name: str) -> None:
     unit = unit_of(name)
     assert unit["PartOf"] == unit["WantedBy"] == ["calico-lab-calico.target"]
     assert unit["StartLimitIntervalSec"] == ["0"]
@@ -126,31 +126,22 @@ def test_every_service_comes_and_goes_with_the_target(name: str) -> None:
         assert "calico-lab-calico-startup.service" in unit["After"][0]
 
 
-def test_the_network_is_there_before_docker_asks_for_it() -> None:
+def test_units_start_before_docker() -> None:
     assert unit_of("calico-lab-docker-driver.service")["Before"] == ["docker.service"]
     assert "calico-lab-etcd.service" in unit_of("calico-lab-calico-startup.service")["After"][0]
 
 
-def test_the_archive_is_known_by_its_content(tmp_path: Path) -> None:
+def test_archive_digest_of_content(tmp_path: Path) -> None:
     archive = tmp_path / "calico.tar.gz"
     archive.write_bytes(b"programs")
     assert archive_digest(archive) == "fdebae303877a39952669a2fa659305112390cb6da303a6b8f4f82849eda21dd"
 
 
-def test_an_archive_that_was_not_made_yet_is_a_plain_error(tmp_path: Path) -> None:
+def test_archive_digest_of_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"calico\.tar\.gz: Calico's programs are not there; 'make setup'"):
         archive_digest(tmp_path / "calico.tar.gz")
 
 
-def test_bird_is_killed_so_that_its_peers_keep_its_routes() -> None:
-    unit = unit_of("calico-lab-bird.service")
-    assert unit["KillSignal"] == ["SIGKILL"]
-    assert " -R " in unit["ExecStart"][0]
-
-
-def test_bird_neither_learns_nor_tells_the_route_for_addresses_that_nobody_has() -> None:
-    # BIRD skips the routes of the kernel's own protocol (nl_parse_route in sysdep/linux/netlink.c).
-    flush, replace = unit_of("calico-lab-calico-startup.service")["ExecStartPre"]
-    assert flush == "/sbin/ip route flush type unreachable proto kernel metric 65535"
-    assert replace == "/sbin/ip route replace unreachable ${LAB_CIDR} proto kernel metric 65535"
+def test_units_pool_route_is_removed_by_the_same_command() -> None:
+    flush, _ = unit_of("calico-lab-calico-startup.service")["ExecStartPre"]
     assert flush.removeprefix("/sbin/") in (HERE / "remove-services.sh").read_text()

@@ -1,4 +1,4 @@
-"""Dynamic providers and unknown inputs: an unknown of any shape is no value, and no text."""
+"""Dynamic providers with unknown inputs: an unknown, alone or nested, is neither a value nor a text."""
 
 import asyncio
 import subprocess
@@ -21,7 +21,7 @@ from components.readiness.gate import _GateProvider
 from components.services.placement import _PlacementProvider
 from components.shared.provider import is_known
 from components.shared.secrets import _CertificateProvider, issue_certificate, make_authority
-from tests.unit.calico.test_mode import MODE
+from tests.unit.calico.test_settings import MODE
 from tests.unit.firewall.test_host_firewall import PROPS as FIREWALL
 
 _AUTHORITY, _KEY = make_authority("authority")
@@ -111,7 +111,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("existed", [False, True], ids=["from-nothing", "from-a-state"])
-def test_check_keeps_unknowns_and_uses_none_of_them(
+def test_provider_check_keeps_unknowns(
     name: str, existed: bool, commands: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     provider, props = PROVIDERS[name]
@@ -124,7 +124,7 @@ def test_check_keeps_unknowns_and_uses_none_of_them(
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_diff_takes_an_unknown_property_for_a_change(name: str) -> None:
+def test_provider_diff_of_an_unknown(name: str) -> None:
     provider, props = PROVIDERS[name]
     for key, news in properties_with_unknowns(props):
         changed = provider.diff("id", props, {**props, key: "another value"}).changes
@@ -132,7 +132,7 @@ def test_diff_takes_an_unknown_property_for_a_change(name: str) -> None:
             assert provider.diff("id", props, news).changes == changed, key
 
 
-def test_an_unknown_of_the_engine_is_not_known() -> None:
+def test_is_known() -> None:
     wire = struct_pb2.Struct()
     wire.update({"known": "a", "unknown": rpc.UNKNOWN, "deep": {"list": ["a", rpc.UNKNOWN]}})
     given = rpc.deserialize_properties(wire, keep_unknowns=True)

@@ -1,4 +1,4 @@
-"""What the images promise, read from their Dockerfiles and lock files."""
+"""Rules that the Dockerfiles and lock files of the images keep."""
 
 import json
 import re
@@ -38,12 +38,12 @@ def apt_packages(image: str) -> set[str]:
 
 
 @pytest.mark.parametrize("image", ["host", *SERVICES])
-def test_no_authority_of_the_controller_stays_in_an_image(image: str) -> None:
+def test_dockerfile_keeps_no_authority_of_the_controller(image: str) -> None:
     assert not [line for line in final_stage(image) if "--from=ca" in line or "ca-certificates.crt" in line]
 
 
 @pytest.mark.parametrize("image", ["host", *SERVICES])
-def test_an_image_is_made_from_the_base_that_the_toolchain_chose(image: str) -> None:
+def test_dockerfile_base_is_an_argument(image: str) -> None:
     lines = instructions(image)
     stages = re.findall(r" AS (\w+)$", "\n".join(lines), re.MULTILINE)
     bases = {line.split()[1] for line in lines if line.startswith("FROM ")}
@@ -53,24 +53,24 @@ def test_an_image_is_made_from_the_base_that_the_toolchain_chose(image: str) -> 
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_no_registry_is_named(path: Path) -> None:
+def test_dockerfile_names_no_registry(path: Path) -> None:
     named = re.findall(r"https?://(?!127\.0\.0\.1|\$\{)\S+", path.read_text())
     assert named == []
 
 
 @pytest.mark.parametrize("image", SERVICES)
-def test_a_service_has_a_health_check(image: str) -> None:
+def test_dockerfile_has_health_check(image: str) -> None:
     assert [line for line in final_stage(image) if line.startswith("HEALTHCHECK --interval")]
 
 
-def test_a_service_runs_as_the_user_that_its_files_belong_to() -> None:
+def test_dockerfile_user_owns_its_files() -> None:
     text = "\n".join(final_stage("notebook"))
     assert f"useradd --uid {notebook.USER} --user-group --create-home --shell /bin/bash notebook" in text
     assert "USER notebook" in text
     assert f"USER {proxy.USER}:{proxy.USER}" in final_stage("proxy")
 
 
-def test_a_host_has_the_packages_and_masks_that_components_ask_for() -> None:
+def test_dockerfile_of_host_has_packages_and_masks() -> None:
     declared = {name: import_module(f"components.{name}.component") for name in COMPONENTS}
     packages = {package for module in declared.values() for package in getattr(module, "PACKAGES", ())}
     masks = {unit for module in declared.values() for unit in getattr(module, "MASKED_UNITS", ())}
@@ -80,7 +80,7 @@ def test_a_host_has_the_packages_and_masks_that_components_ask_for() -> None:
     assert {unit for unit in masks if unit not in masked} == set()
 
 
-def test_the_ssh_server_takes_keys_only_and_no_root() -> None:
+def test_sshd_config_keys_only_no_root() -> None:
     settings = (IMAGES / "sshbox" / "sshd_config").read_text().splitlines()
     for setting in ("PermitRootLogin no", "PasswordAuthentication no", "AllowUsers admin"):
         assert setting in settings
@@ -88,7 +88,7 @@ def test_the_ssh_server_takes_keys_only_and_no_root() -> None:
 
 
 @pytest.mark.parametrize("image", ["notebook", "proxy"])
-def test_python_packages_are_locked_by_hash(image: str) -> None:
+def test_python_packages_locked_by_hash(image: str) -> None:
     lock = (IMAGES / image / "requirements.lock").read_text()
     requirements = re.split(r"\n(?=[a-z])", lock)
     assert requirements
@@ -97,7 +97,7 @@ def test_python_packages_are_locked_by_hash(image: str) -> None:
     assert "--require-hashes" in (IMAGES / image / "Dockerfile").read_text()
 
 
-def test_node_packages_are_locked_by_hash() -> None:
+def test_node_packages_locked_by_hash() -> None:
     packages = json.loads((IMAGES / "proxy" / "package-lock.json").read_text())["packages"]
     dependencies = {name: package for name, package in packages.items() if name}
     assert dependencies["node_modules/configurable-http-proxy"]["version"] == "5.3.0"

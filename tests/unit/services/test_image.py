@@ -189,7 +189,7 @@ def test_image_that_cannot_be_saved_is_not_loaded(engines: Engines) -> None:
     assert "No such image" in done.stderr
 
 
-def test_an_image_is_removed_and_one_that_is_gone_is_no_error(engines: Engines) -> None:
+def test_remove_image(engines: Engines) -> None:
     engines.hold("a1", IMAGE_ID)
     assert engines.run("remove-image.sh").returncode == 0
     assert not (engines.folder / "a1").exists()
@@ -209,7 +209,7 @@ def test_an_image_is_removed_and_one_that_is_gone_is_no_error(engines: Engines) 
         ("ARG BASE=x\nARG HOME\n", {"BASE": "y", "HOME": "/root"}, {}),
     ],
 )
-def test_a_build_gets_proxies_and_the_registries_that_it_declares(
+def test_build_arguments_proxies_and_registries(
     dockerfile: str, environment: dict[str, str], arguments: dict[str, str]
 ) -> None:
     assert build_arguments(dockerfile, environment) == arguments
