@@ -1,8 +1,8 @@
 """Previews by the real engine, as data, through Pulumi's Automation API.
 
-Tests type `pulumi up` and `pulumi destroy` as a person types them; the Automation API adds three calls of the
-CLI to each of these, and would read secrets. A preview is asked for its operations, which the CLI prints for
-people: so it comes from here.
+Tests run `pulumi up` and `pulumi destroy` by the CLI; the Automation API adds three calls of the CLI to each,
+and would read secrets. The operations of a preview come from here, because the CLI prints them for people
+only.
 """
 
 from collections.abc import Mapping

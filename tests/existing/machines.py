@@ -1,7 +1,7 @@
-"""Machines that the lab has not made: bare systemd containers with Debian, sshd and a sudoer.
+"""Hosts that exist already: bare systemd containers with Debian, sshd and a sudoer.
 
-They are made by Docker alone, so that nothing of the lab's own way of making machines is in them; and of the
-release that the lab's hosts do not run.
+`docker run` starts them, so that nothing of the lab's host containers is in them; they run the Debian release
+that the lab's hosts do not run.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""`provider: existing`: hosts leave the lab or change their addresses, and each machine is given back."""
+"""`provider: existing`: hosts leave the lab or change their addresses, and each is restored."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`provider: existing`: a machine with nothing but SSH becomes a one-host lab, and is given back."""
+"""`provider: existing`: a host with nothing but SSH becomes a lab of one host; destroy restores it."""
 
 from collections.abc import Iterator
 from dataclasses import replace

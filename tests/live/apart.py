@@ -1,4 +1,4 @@
-"""The program with a stack, a state and a config that nothing else has: a lab beside the lab."""
+"""The program with a stack, a state and a config of its own, beside the lab of the checkout."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What Calico's datastore has, as `calicoctl` on a host tells it."""
+"""Calico's datastore, through `calicoctl` on the first host."""
 
 from typing import Any
 

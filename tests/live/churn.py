@@ -1,7 +1,6 @@
-"""Containers that come and go at random on all hosts, while what carries them is killed.
+"""The plan of the churn test: containers started and removed at random on all hosts, and services killed.
 
-Everything random comes from one seed: what each worker does in which order, and who is killed when. What
-meets what is the machine's business.
+One seed decides what each worker does and what is killed when; the timing of the machine is not repeatable.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""The live tests ask a lab that is up: `pulumi up --stack lab` comes before them.
+"""The live tests need a running lab: `pulumi up --stack lab` comes before them.
 
-The modules run in the order of their names: what only looks comes first, what breaks and mends later, and
-what takes the lab down last.
+The modules run in the order of their names: tests that only read come first, tests that change the lab and
+restore it later, and `pulumi destroy` last.
 """
 
 import os
@@ -17,7 +17,7 @@ from workspace import outputs as stack
 from workspace.outputs import Outputs
 
 __all__ = ["git_status_stays"]
-# No single question takes longer; the module that brings the lab up again says so itself.
+# No single test takes longer; one that runs `pulumi up` has a timeout of its own.
 TEST_SECONDS = 120
 
 
@@ -37,7 +37,7 @@ def program() -> Program:
 
 @pytest.fixture(scope="session")
 def outputs(program: Program) -> Outputs:
-    """The outputs of the running lab; without one there is nothing to test, and that is a failure."""
+    """The outputs of the running lab; without a lab the session fails."""
     try:
         return stack.read(program.stack)
     except stack.StackError as error:

@@ -1,4 +1,4 @@
-"""TCP connections between guests that carry a number every tenth of a second, for as long as they last."""
+"""TCP connections between guests that send a number every 0.1 s until they break."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A crowd: nine containers on the network, one of each team on each host, and who reaches whom."""
+"""Nine containers on the network, one of each team on each host, and which of them reach which."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

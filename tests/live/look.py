@@ -1,4 +1,4 @@
-"""A look at the whole lab."""
+"""Scripts on all hosts at once, and the health of the whole lab."""
 
 from components.hosts import remote
 from diagnosis import status

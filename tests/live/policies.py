@@ -1,4 +1,4 @@
-"""Network policies for the crowd, and what they say of who reaches whom."""
+"""Network policies for the nine containers, and the flows that they allow."""
 
 from typing import Any
 

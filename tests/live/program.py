@@ -1,4 +1,4 @@
-"""The Pulumi program as a person runs it, with changes of its config that leave the tracked file alone."""
+"""The Pulumi program as an operator runs it, with changed copies of the tracked config."""
 
 import json
 import subprocess
@@ -64,7 +64,7 @@ class Program:
         return previews.preview(self.stack, config).changes
 
     def changed_config(self, folder: Path, changes: Mapping[str, Any]) -> Path:
-        """Copy the tracked config into a folder and set some of its values there.
+        """Write a copy of the tracked config with some values changed.
 
         Args:
             folder: Where the copy lies.
@@ -74,7 +74,7 @@ class Program:
         return self._copy(folder, {**document, "config": with_values(document["config"], changes)})
 
     def edited_config(self, folder: Path, section: str, edit: Callable[[dict[str, Any]], object]) -> Path:
-        """Copy the tracked config into a folder and edit one of its sections there.
+        """Write a copy of the tracked config with one section edited.
 
         Args:
             folder: Where the copy lies.

@@ -1,6 +1,6 @@
-"""Where the firewall is tried: one host, three senders, and what each of them gets through to it.
+"""The firewall tests' setup: one target host, three senders, and the outcome of each flow between them.
 
-`exercises.json` has what each policy does to which flow; every flow that it does not name stays open.
+`exercises.json` has the outcome of flows by policy; every flow that it does not name stays open.
 """
 
 import json

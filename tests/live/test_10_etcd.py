@@ -1,4 +1,4 @@
-"""etcd: healthy, with mutual TLS and nothing else, and one cluster whichever member is asked."""
+"""etcd: all members are healthy, serve mutual TLS only, and share their data."""
 
 import http.client
 import ssl
@@ -49,7 +49,7 @@ def health(endpoint: str, context: ssl.SSLContext | None) -> int:
         connection.close()
 
 
-def test_every_member_is_healthy_over_tls(outputs: Outputs) -> None:
+def test_etcd_members_healthy_over_tls(outputs: Outputs) -> None:
     script = "set -a; . /etc/calico-lab/etcd/etcdctl.env; etcdctl endpoint health 2>&1"
     for host in outputs.hosts:
         answer = remote.run(outputs.ssh[host], script)
@@ -59,21 +59,21 @@ def test_every_member_is_healthy_over_tls(outputs: Outputs) -> None:
             assert f"{endpoint} is healthy" in answer.text
 
 
-def test_a_client_with_a_certificate_is_served(outputs: Outputs, credentials: Credentials) -> None:
+def test_etcd_client_with_certificate(outputs: Outputs, credentials: Credentials) -> None:
     context = ssl.create_default_context(cafile=str(credentials.authority))
     context.load_cert_chain(credentials.certificate, credentials.key)
     for endpoint in outputs.etcd_endpoints:
         assert health(endpoint, context) == 200
 
 
-def test_a_client_without_a_certificate_is_refused(outputs: Outputs, credentials: Credentials) -> None:
+def test_etcd_client_without_certificate(outputs: Outputs, credentials: Credentials) -> None:
     context = ssl.create_default_context(cafile=str(credentials.authority))
     for endpoint in outputs.etcd_endpoints:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             health(endpoint, context)
 
 
-def test_a_client_without_tls_is_refused(outputs: Outputs) -> None:
+def test_etcd_client_without_tls(outputs: Outputs) -> None:
     for endpoint in outputs.etcd_endpoints:
         try:
             status = health(endpoint, None)
@@ -82,14 +82,14 @@ def test_a_client_without_tls_is_refused(outputs: Outputs) -> None:
         assert status == 400, f"{endpoint} answers plain HTTP"
 
 
-def test_peers_want_a_certificate_too(outputs: Outputs, credentials: Credentials) -> None:
+def test_etcd_peer_without_certificate(outputs: Outputs, credentials: Credentials) -> None:
     context = ssl.create_default_context(cafile=str(credentials.authority))
     for endpoint in outputs.etcd_endpoints:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             health(f"https://{urlsplit(endpoint).hostname}:2380", context)
 
 
-def test_what_one_member_is_told_every_other_knows(outputs: Outputs, credentials: Credentials) -> None:
+def test_etcd_members_share_data(outputs: Outputs, credentials: Credentials) -> None:
     writer, *readers = outputs.etcd_endpoints
     etcd_client.put(writer, credentials, KEY, "written at one")
     try:

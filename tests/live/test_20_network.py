@@ -1,4 +1,4 @@
-"""The containers' network: routed by BGP between all hosts, and not encapsulated."""
+"""The container network: routed by BGP between all hosts, without encapsulation."""
 
 import itertools
 import re
@@ -11,20 +11,20 @@ from tests.live.wire import on_the_wire
 from workspace.outputs import Outputs
 
 
-def test_bgp_is_established_on_all_pairs(outputs: Outputs, program: Program) -> None:
+def test_bgp_established_between_all_hosts(outputs: Outputs, program: Program) -> None:
     seen = status.look(outputs, program.stack)
     sessions = {(host, peer): session for host, peer, session in seen.sessions()}
     assert set(sessions) == set(itertools.permutations(outputs.hosts, 2))
     assert {pair: session.state for pair, session in sessions.items() if not session.established} == {}
 
 
-def test_guests_have_addresses_of_the_network(outputs: Outputs, guest: dict[str, Guest]) -> None:
+def test_containers_have_pool_addresses(outputs: Outputs, guest: dict[str, Guest]) -> None:
     addresses = {one.address for one in guest.values()}
     assert len(addresses) == len(outputs.hosts)
     assert all(address.startswith("192.168.") for address in addresses)
 
 
-def test_every_guest_reaches_every_other(guest: dict[str, Guest]) -> None:
+def test_ping_between_all_containers(guest: dict[str, Guest]) -> None:
     for one, other in itertools.permutations(guest.values(), 2):
         assert "2 received" in one.run(f"ping -c 2 -i 0.2 -W 2 {other.address}")
 
@@ -36,7 +36,7 @@ def test_tcp_between_hosts(guest: dict[str, Guest]) -> None:
         first.run(f"for _ in $(seq 50); do nc -z -w 2 {server.address} 5000 && exit; sleep 0.1; done; exit 1")
 
 
-def test_hosts_know_each_others_blocks_from_bird(outputs: Outputs, guest: dict[str, Guest]) -> None:
+def test_routes_to_blocks_come_from_bird(outputs: Outputs, guest: dict[str, Guest]) -> None:
     for host, other in itertools.permutations(outputs.hosts, 2):
         answer = remote.run(outputs.ssh[host], f"ip route get {guest[other].address}")
         assert f"via {outputs.hosts[other]} " in answer.text
@@ -44,13 +44,13 @@ def test_hosts_know_each_others_blocks_from_bird(outputs: Outputs, guest: dict[s
         assert routes.text.strip(), f"{host} has no route from BIRD by way of {other}"
 
 
-def test_no_packet_meets_tables_of_the_other_iptables(outputs: Outputs) -> None:
+def test_no_legacy_iptables_tables(outputs: Outputs) -> None:
     for host, ssh in outputs.ssh.items():
         answer = remote.run(ssh, "cat /proc/net/ip_tables_names /proc/net/ip6_tables_names 2>/dev/null")
         assert answer.text == "", f"{host} has legacy tables"
 
 
-def test_the_wire_carries_the_containers_own_packets(outputs: Outputs, guest: dict[str, Guest]) -> None:
+def test_wire_has_no_encapsulation(outputs: Outputs, guest: dict[str, Guest]) -> None:
     hosts = list(guest)
     for here, there in ((hosts[0], hosts[1]), (hosts[0], hosts[2])):
         one, other = guest[here], guest[there]

@@ -1,4 +1,4 @@
-"""Who reaches whom: everybody, and with policies exactly those who may, and then everybody again."""
+"""Network policies: which containers reach which, before policies, with them, and after their removal."""
 
 import re
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def kernel_rules(outputs: Outputs) -> dict[str, set[str]]:
 
 
 @pytest.mark.timeout(240)
-def test_policies_hold_exactly_while_they_are_switched_on(
+def test_network_policies_enabled_and_removed(
     people: Crowd, outputs: Outputs, program: Program, tmp_path: Path
 ) -> None:
     eventually(lambda: reaches(people, people.everything), seconds=20)

@@ -1,7 +1,7 @@
-"""`dataplane: ebpf`: the lab with Felix' programs in the kernel, and back.
+"""`dataplane: ebpf`: the lab with Felix' BPF programs, and back to iptables.
 
-Who reaches whom is the same; packets between containers meet no rule, connections outlive Felix, nobody is
-locked out, and of the programs nothing is left afterwards.
+Network policies decide the same; packets of known connections bypass netfilter, connections outlive Felix,
+SSH stays open, and no program, pin or setting is left afterwards.
 """
 
 import re
@@ -62,7 +62,7 @@ def config(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(
     outputs: Outputs, program: Program, config: Path, before: dict[str, tuple[str, str]]
 ) -> Iterator[Outputs]:
-    """The lab in this mode; the tracked config again, whatever becomes of the tests."""
+    """The lab with this dataplane; afterwards the tracked config again, also when a test fails."""
     told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
     assert "the dataplane changes from iptables to ebpf: containers keep running" in told
     try:
@@ -86,16 +86,16 @@ def people(lab: Outputs) -> Iterator[Crowd]:
         yield running
 
 
-def test_containers_keep_running(lab: Outputs, before: dict[str, tuple[str, str]]) -> None:
+def test_ebpf_containers_keep_running(lab: Outputs, before: dict[str, tuple[str, str]]) -> None:
     assert lab.dataplane == "ebpf"
     assert everywhere(lab, CONTAINERS) == {host: running for host, (running, _) in before.items()}
 
 
-def test_everybody_reaches_everybody(people: Crowd) -> None:
+def test_ebpf_all_reach_all(people: Crowd) -> None:
     eventually(lambda: reaches(people, people.everything), seconds=20)
 
 
-def test_policies_hold_exactly_while_they_are_switched_on(
+def test_ebpf_network_policies_enabled_and_removed(
     lab: Outputs, people: Crowd, program: Program, config: Path, tmp_path: Path
 ) -> None:
     program.up(program.changed_config(tmp_path, {**EBPF, **SWITCHED}))
@@ -121,7 +121,7 @@ def test_policies_hold_exactly_while_they_are_switched_on(
     eventually(lambda: reaches(people, people.everything), seconds=20)
 
 
-def test_packets_of_a_known_connection_meet_no_rule(lab: Outputs, guest: dict[str, Guest]) -> None:
+def test_ebpf_known_connection_bypasses_netfilter(lab: Outputs, guest: dict[str, Guest]) -> None:
     one, other = list(guest.values())[:2]
     other.run(f"setsid timeout 60 nc -l -k {other.address} 5000 >/dev/null 2>&1 &")
     one.run(f"for _ in $(seq 50); do nc -z -w 2 {other.address} 5000 && exit; sleep 0.1; done; exit 1")
@@ -136,7 +136,7 @@ def test_packets_of_a_known_connection_meet_no_rule(lab: Outputs, guest: dict[st
         assert "cali_tc_preambl" in hung.text
 
 
-def test_a_published_port_and_the_way_out(lab: Outputs, guest: dict[str, Guest]) -> None:
+def test_ebpf_published_port_and_outgoing(lab: Outputs, guest: dict[str, Guest]) -> None:
     host, name = "a1", "lab-test-published"
     server = (
         f"docker run --detach --init --name {name} --network {lab.network} --publish {PUBLISHED}:{PUBLISHED}"
@@ -160,7 +160,7 @@ def test_a_published_port_and_the_way_out(lab: Outputs, guest: dict[str, Guest])
     assert "2 received" in guest["a0"].run("ping -c 2 -i 0.2 -W 2 172.16.6.66")
 
 
-def test_connections_outlive_felix_and_what_else_may_die(lab: Outputs, guest: dict[str, Guest]) -> None:
+def test_ebpf_connections_outlive_killed_services(lab: Outputs, guest: dict[str, Guest]) -> None:
     connections.connect(lab, guest)
     for damage in (
         "systemctl kill --kill-who=main --signal=KILL calico-lab-felix",
@@ -172,7 +172,7 @@ def test_connections_outlive_felix_and_what_else_may_die(lab: Outputs, guest: di
         connections.were_kept(guest)
 
 
-def test_a_host_whose_programs_have_lost_their_maps_is_reached_again(lab: Outputs, program: Program) -> None:
+def test_ebpf_host_recovers_lost_maps(lab: Outputs, program: Program) -> None:
     """Such programs drop every packet, and Felix needs packets to replace them."""
     host = next(iter(lab.hosts))
     done = remote.run(lab.ssh[host], WITHOUT_FILE_SYSTEM, seconds=60)
@@ -184,13 +184,13 @@ def test_a_host_whose_programs_have_lost_their_maps_is_reached_again(lab: Output
     eventually(well, seconds=60, pause=1)
 
 
-def test_what_felix_says_of_kubernetes_it_says_to_its_host_alone(lab: Outputs) -> None:
+def test_ebpf_felix_health_port_is_local(lab: Outputs) -> None:
     for host, listeners in everywhere(lab, "ss -Htln | awk '{ print $4 }'").items():
         assert "127.0.0.1:10256" in listeners.split(), host
         assert not [one for one in listeners.split() if one.endswith(":10256") and "127.0.0.1" not in one]
 
 
-def test_a_trace_sees_what_no_rule_meets(lab: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_ebpf_trace_across_hosts(lab: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     one, other = list(guest.values())[:2]
     told = lab_trace(program, name(one), name(other), "tcp/5001")
     assert way(told) == [
@@ -219,7 +219,9 @@ def test_a_trace_sees_what_no_rule_meets(lab: Outputs, program: Program, guest: 
     }
 
 
-def test_a_trace_sees_both_sides_of_a_host(lab: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_ebpf_trace_on_one_host_and_to_outside(
+    lab: Outputs, program: Program, guest: dict[str, Guest]
+) -> None:
     """Between two containers of one, to itself, and out of the lab: past netfilter, and through it."""
     host = next(iter(lab.hosts))
     sender = name(guest[host])
@@ -236,24 +238,24 @@ def test_a_trace_sees_both_sides_of_a_host(lab: Outputs, program: Program, guest
 
 
 @pytest.mark.parametrize(("direction", "place"), [("Ingress", 1), ("Egress", 0)], ids=["there", "here"])
-def test_a_trace_finds_the_policy_that_drops(
+def test_ebpf_trace_dropped_by_policy(
     direction: str, place: int, lab: Outputs, program: Program, guest: dict[str, Guest]
 ) -> None:
     ends = [guest[host] for host in list(lab.hosts)[:2]]
     finds_the_policy_that_drops(lab, program, ends, direction, at=ends[place])
 
 
-def test_a_trace_leaves_nothing_on_the_hosts(lab: Outputs) -> None:
+def test_ebpf_trace_leaves_nothing(lab: Outputs) -> None:
     left = "pgrep -l tcpdump; ls -d /run/calico-lab-trace.taps; nft list tables | grep calico-lab-trace; true"
     assert set(everywhere(lab, f"({left}) 2>/dev/null").values()) == {""}
 
 
-def test_the_chapter_is_true(lab: Outputs, program: Program) -> None:
+def test_ebpf_chapter_commands(lab: Outputs, program: Program) -> None:
     [chapter] = [one for one in chapters.CHAPTERS if one.stem == "ebpf"]
     chapters.run(chapter, program)
 
 
-def test_vxlan_in_this_mode(lab: Outputs, program: Program, tmp_path: Path) -> None:
+def test_ebpf_vxlan(lab: Outputs, program: Program, tmp_path: Path) -> None:
     program.up(program.changed_config(tmp_path, {**EBPF, "network.encapsulation": "vxlan"}))
     healthy(program)
     with guests(lab, list(lab.hosts), name="tunnel") as guest:
@@ -274,7 +276,7 @@ def test_vxlan_in_this_mode(lab: Outputs, program: Program, tmp_path: Path) -> N
         assert other.run("sleep 0.5; cat /tmp/size").strip() == "4000000"
 
 
-def test_nothing_is_left_of_it(
+def test_ebpf_back_to_iptables(
     lab: Outputs, program: Program, before: dict[str, tuple[str, str]], people: Crowd
 ) -> None:
     with guests(lab, list(lab.hosts), name="back") as guest:

@@ -1,6 +1,6 @@
-"""What an operator tells Calico of BGP reaches BIRD: a router outside the lab, filters, another port.
+"""BGP resources that an operator writes reach BIRD: an external peer, filters, another port.
 
-The visitor is that router. Calico's templates say all this to a BIRD of Calico's own; the lab rewrites them.
+The visitor is the external router. Calico's templates are for Calico's own BIRD; the lab rewrites them.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,8 +40,8 @@ _OWN = "birdc -s /run/calico/bird.ctl"
 
 
 @pytest.fixture
-def whole(program: Program) -> Callable[[], None]:
-    """What finds something wrong with the lab while there is."""
+def lab_is_healthy(program: Program) -> Callable[[], None]:
+    """A check that fails while `lab status` has findings."""
 
     def look() -> None:
         healthy(program)
@@ -99,7 +99,7 @@ def peer(address: str) -> dict[str, object]:
     }
 
 
-def test_a_router_outside_the_lab(outputs: Outputs, guest: dict[str, Guest], router: str) -> None:
+def test_bgp_external_router(outputs: Outputs, guest: dict[str, Guest], router: str) -> None:
     def told() -> None:
         seen = remote.run(router, f"{_ASK} show protocols").text
         assert seen.count("Established") == len(outputs.hosts), seen
@@ -141,18 +141,18 @@ def listens(outputs: Outputs, host: str) -> str:
     return remote.run(outputs.ssh[host], "ss -Hltnp | grep bird | awk '{print $4}'").text.strip()
 
 
-def test_another_port_and_address_to_listen_at(
-    outputs: Outputs, other_port: str, whole: Callable[[], None]
+def test_bgp_listen_port_and_address(
+    outputs: Outputs, other_port: str, lab_is_healthy: Callable[[], None]
 ) -> None:
     def moved() -> None:
         for host, address in outputs.hosts.items():
             assert listens(outputs, host) == f"{address}:{PORT if host == other_port else 179}"
 
     eventually(moved, seconds=30)
-    eventually(whole, seconds=30)
+    eventually(lab_is_healthy, seconds=30)
 
 
-def test_all_is_as_it_was(outputs: Outputs, whole: Callable[[], None]) -> None:
+def test_bgp_restored(outputs: Outputs, lab_is_healthy: Callable[[], None]) -> None:
     def back() -> None:
         for host in outputs.hosts:
             assert listens(outputs, host) in ("0.0.0.0:179", "*:179"), host
@@ -161,4 +161,4 @@ def test_all_is_as_it_was(outputs: Outputs, whole: Callable[[], None]) -> None:
             assert "10.99.1.0" not in shown
 
     eventually(back, seconds=30)
-    eventually(whole, seconds=30)
+    eventually(lab_is_healthy, seconds=30)

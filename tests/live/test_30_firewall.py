@@ -1,4 +1,4 @@
-"""The four exercises on a0 with real packets, before, during and after; and what is left of them: nothing."""
+"""The four exercises on a0 with real packets: before, while applied, and after, when no rule is left."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def changed(told: str) -> int:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("policy", EXERCISES)
-def test_exercise(policy: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_firewall_exercise(policy: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
     all_open(outputs)
     before = kernel_rules(outputs)
     config = program.changed_config(tmp_path, {f"firewall.policies.{policy}.enabled": True})
@@ -48,9 +48,7 @@ def test_exercise(policy: str, outputs: Outputs, program: Program, tmp_path: Pat
 
 
 @pytest.mark.timeout(180)
-def test_a_change_of_one_rule_is_a_change_of_one_resource(
-    outputs: Outputs, program: Program, tmp_path: Path
-) -> None:
+def test_firewall_change_of_one_rule(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     ping = "firewall.policies.reject-ping"
     before = kernel_rules(outputs)
     enabled = program.changed_config(tmp_path, {f"{ping}.enabled": True})

@@ -1,8 +1,8 @@
-"""Policies that lock the operator out, let through by `allowLockout`: the host itself lets them in again.
+"""Policies with `allowLockout` that cut SSH off: the host rolls them back by itself.
 
-Within the undo timer and five seconds, whatever becomes of the controller meanwhile; its packet filters are
-then what they were, to the letter, and the next `up` has nothing left to change. What happens on the host
-while nobody can log in is watched through its container.
+It does so within the rollback timer and five seconds, whatever happens to the controller. Its packet filters
+are then exactly those before, and the next `up` changes nothing. While SSH is cut off, the tests look at the
+host by `docker exec`.
 """
 
 import json
@@ -153,7 +153,7 @@ def settled(outputs: Outputs) -> list[str]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("trial", LOCKOUTS)
-def test_a_lockout_ends_by_itself(trial: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_lockout_rolled_back(trial: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
     text = json.dumps(LOCKOUTS[trial]).replace("MAC", operators_mac())
     up = Up(program, config(program, tmp_path, json.loads(text)))
     wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
@@ -168,9 +168,7 @@ def test_a_lockout_ends_by_itself(trial: str, outputs: Outputs, program: Program
 
 
 @pytest.mark.timeout(180)
-def test_the_controller_is_killed_before_it_confirms(
-    outputs: Outputs, program: Program, tmp_path: Path
-) -> None:
+def test_lockout_controller_killed(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     up = Up(program, config(program, tmp_path, LOCKOUTS["everything is dropped"]))
     wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
     loaded = time.monotonic()
@@ -182,7 +180,7 @@ def test_the_controller_is_killed_before_it_confirms(
 
 
 @pytest.mark.timeout(180)
-def test_the_sessions_are_cut(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_lockout_ssh_sessions_killed(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """Killed on the host, from the moment when the timer is armed: each SSH session, and the script in it."""
     armed = f"systemctl is-active --quiet {UNDO_TIMER}"
     # OpenSSH 9.8 and later have each session in a program of its own, sshd-session.
@@ -197,7 +195,7 @@ def test_the_sessions_are_cut(outputs: Outputs, program: Program, tmp_path: Path
 
 
 @pytest.mark.timeout(240)
-def test_the_power_fails_before_it_is_confirmed(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_lockout_host_reset(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """The timer goes with the power, so that it is the boot that undoes: long before the timer would."""
     up = Up(program, config(program, tmp_path, LOCKOUTS["port 22 is dropped"], seconds=120))
     wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)

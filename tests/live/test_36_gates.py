@@ -1,6 +1,6 @@
-"""A host that its peers do not reach: the gates of etcd and of the network name the rule left behind there.
+"""A host that its peers do not reach: the gates of etcd and of the network name the rule that stops them.
 
-The rule is one that nobody's config has, typed by hand: the course's exercise, on the wrong host.
+The rule is in no config: it was typed by hand, as the exercise of the course, on the wrong host.
 """
 
 import re
@@ -83,7 +83,7 @@ def waits_in_vain(inputs: dict[str, Any]) -> str:
 
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("gate", GATES)
-def test_the_gate_names_the_rule(outputs: Outputs, said: dict[str, str], gate: str) -> None:
+def test_gate_names_a_foreign_rule(outputs: Outputs, said: dict[str, str], gate: str) -> None:
     port, says = GATES[gate]
     assert "Traceback" not in said[gate]
     assert f"{HOST}: {says}" in said[gate]

@@ -1,6 +1,6 @@
-"""Certificates that are about to end: the hosts say so, one update renews all, and nothing is cut off.
+"""Certificates near their end: `lab status` warns, one `up` renews all, and no connection is lost.
 
-The same keys are signed with another end, in the stack's state and on the hosts.
+The test signs the same keys again with an earlier end, in the stack's state and on the hosts.
 """
 
 import datetime as dt
@@ -125,7 +125,7 @@ def down(outputs: Outputs) -> list[tuple[int, int]]:
 
 
 @pytest.mark.timeout(2 * SECONDS + 120)
-def test_one_update_renews_all_certificates(
+def test_certificates_renewed_by_one_up(
     outputs: Outputs, program: Program, guest: dict[str, Guest], about_to_end: str
 ) -> None:
     connections.connect(outputs, guest)

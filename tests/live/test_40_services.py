@@ -1,4 +1,4 @@
-"""The notebook, the proxy in front of it, and the SSH box: what they answer, and to whom."""
+"""The notebook, the proxy and the SSH box: what they serve, and which clients they refuse."""
 
 import subprocess
 from pathlib import Path
@@ -22,19 +22,19 @@ def notebook(outputs: Outputs) -> str:
     return outputs.proxy_url.rstrip("/")
 
 
-def test_a_cell_runs_through_the_proxy(notebook: str, token: str) -> None:
+def test_notebook_runs_a_cell_through_the_proxy(notebook: str, token: str) -> None:
     assert kernel.run_cell(notebook, token, "print(6*7)") == "42\n"
 
 
 @pytest.mark.parametrize("parameters", [{}, {"token": "0" * 64}])
-def test_without_the_token_there_is_nothing(notebook: str, parameters: dict[str, str]) -> None:
+def test_notebook_without_token(notebook: str, parameters: dict[str, str]) -> None:
     for path in ("kernels", "contents", "terminals"):
         answer = requests.get(f"{notebook}/api/{path}", params=parameters, timeout=10)
         assert answer.status_code == 403, path
     assert requests.post(f"{notebook}/api/kernels", params=parameters, timeout=10).status_code == 403
 
 
-def test_the_notebook_is_on_the_network(guest: dict[str, Guest]) -> None:
+def test_notebook_reached_from_every_host(guest: dict[str, Guest]) -> None:
     for one in guest.values():
         assert "succeeded" in one.run("nc -v -z -w 5 192.168.0.100 8888 2>&1")
 
@@ -63,7 +63,7 @@ def ssh_to_box(options: list[str], outputs: Outputs, address: str) -> subprocess
     )
 
 
-def test_the_ssh_box_lets_admin_in_by_key(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_ssh_box_login_by_key(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     box = program.resource("SshBox")
     key = tmp_path / "key"
     key.touch(mode=0o600)
@@ -83,7 +83,7 @@ def test_the_ssh_box_lets_admin_in_by_key(outputs: Outputs, program: Program, tm
     assert "Permission denied (publickey)" in stranger.stderr
 
 
-def test_the_proxys_api_is_for_its_own_host_alone(outputs: Outputs) -> None:
+def test_proxy_api_is_local(outputs: Outputs) -> None:
     proxy = urlsplit(outputs.proxy_url)
     host = next(host for host, address in outputs.hosts.items() if address == proxy.hostname)
     ports = {"TARGET": outputs.hosts[host], "SOURCE": "", "PORTS": f"{proxy.port} {API_PORT}"}
@@ -94,7 +94,7 @@ def test_the_proxys_api_is_for_its_own_host_alone(outputs: Outputs) -> None:
     assert [where for where in listening if where.endswith(f":{API_PORT}")] in ([], [f"127.0.0.1:{API_PORT}"])
 
 
-def test_the_proxys_api_is_not_behind_its_own_port(outputs: Outputs) -> None:
+def test_proxy_api_is_not_published(outputs: Outputs) -> None:
     answer = requests.get(f"{outputs.proxy_url.rstrip('/')}/api/routes", timeout=10)
     assert answer.status_code in (403, 404)
     assert "target" not in answer.text

@@ -1,4 +1,4 @@
-"""The lab's secrets are nowhere in the clear but in the files on the hosts that hold them for root."""
+"""No secret is in the clear anywhere, except in the files on the hosts that root alone may read."""
 
 import base64
 from collections.abc import Iterator
@@ -64,30 +64,30 @@ def given_away(text: str, secrets: TellTales) -> set[str]:
     return {urn for tale, urn in secrets.items() if tale in text}
 
 
-def test_the_search_finds_what_is_there(program: Program, secrets: TellTales, token: str) -> None:
+def test_secrets_search_finds_a_secret(program: Program, secrets: TellTales, token: str) -> None:
     assert given_away(f"... {token} ...", secrets)
     assert given_away((PROJECT / ".state" / "ssh" / program.stack / "identity").read_text(), secrets)
 
 
-def test_state(program: Program, secrets: TellTales) -> None:
+def test_secrets_not_in_state(program: Program, secrets: TellTales) -> None:
     files = [file for file in (PROJECT / ".state" / ".pulumi").rglob("*") if file.is_file()]
     assert any(file.name == f"{program.stack}.json" for file in files)
     for file in files:
         assert given_away(file.read_text(errors="replace"), secrets) == set(), file
 
 
-def test_preview(program: Program, secrets: TellTales) -> None:
+def test_secrets_not_in_preview(program: Program, secrets: TellTales) -> None:
     told = program.pulumi("preview", "--diff", "--show-sames", "--non-interactive")
     assert given_away(told, secrets) == set()
     assert given_away(program.pulumi("preview", "--json", "--non-interactive"), secrets) == set()
 
 
-def test_outputs(program: Program, secrets: TellTales) -> None:
+def test_secrets_not_in_outputs(program: Program, secrets: TellTales) -> None:
     assert given_away(program.pulumi("stack", "output", "--json"), secrets) == set()
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_on_the_hosts(outputs: Outputs, secrets: TellTales, place: str) -> None:
+def test_secrets_not_on_hosts(outputs: Outputs, secrets: TellTales, place: str) -> None:
     for machine, answer in remote.ask(outputs.ssh, PLACES[place], {}, seconds=60).items():
         if machine in outputs.hosts:
             assert answer.status == 0, f"{machine}: {place}: {answer.error}"

@@ -1,4 +1,4 @@
-"""Root on a host container finds the known ways to the controller closed, and nothing of its there."""
+"""Root in a host container: known escapes to the controller fail, and nothing of the controller is there."""
 
 import subprocess
 from pathlib import Path
@@ -26,7 +26,7 @@ def controller() -> dict[str, str]:
     return {**found, "mounts": "\n".join(line.partition(" - ")[2] for line in mounts if "cgroup" in line)}
 
 
-def test_known_ways_out_are_closed(outputs: Outputs) -> None:
+def test_boundary_known_escapes_fail(outputs: Outputs) -> None:
     before = controller()
     host = next(iter(outputs.hosts))
     answer = remote.run(outputs.ssh[host], WAYS_OUT.read_text(), {}, seconds=60)
@@ -34,7 +34,7 @@ def test_known_ways_out_are_closed(outputs: Outputs) -> None:
     assert controller() == before
 
 
-def test_settings_of_the_hosts_own_network_are_its_own(outputs: Outputs) -> None:
+def test_boundary_network_sysctls_are_per_host(outputs: Outputs) -> None:
     own = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
     before = own.read_text()
     script = f"echo 40000 >{own}; cat {own}; echo >{own}"
@@ -42,12 +42,12 @@ def test_settings_of_the_hosts_own_network_are_its_own(outputs: Outputs) -> None
     assert own.read_text() == before
 
 
-def test_no_disk_of_the_controllers_is_mounted(outputs: Outputs) -> None:
+def test_boundary_no_mounts_of_the_controller(outputs: Outputs) -> None:
     for host, text in everywhere(outputs, DISKS).items():
         assert {line for line in text.split() if not line.startswith("/var/lib/docker/")} <= GIVEN, host
 
 
-def test_no_key_of_the_operators_is_there(outputs: Outputs, program: Program) -> None:
+def test_boundary_no_private_key_on_hosts(outputs: Outputs, program: Program) -> None:
     identity = (PROJECT / ".state" / "ssh" / program.stack / "identity").read_text().splitlines()
     # The first line of a key is the same in all of its kind.
     line = [text for text in identity if len(text) == len(identity[1])][-1]
@@ -58,7 +58,7 @@ def test_no_key_of_the_operators_is_there(outputs: Outputs, program: Program) ->
         assert (answer.status, answer.text) == (0, ""), host
 
 
-def test_the_controllers_engine_has_the_limits(outputs: Outputs) -> None:
+def test_boundary_container_limits(outputs: Outputs) -> None:
     for host in outputs.hosts:
         rules = "{{range .HostConfig.DeviceCgroupRules}}{{println .}}{{end}}{{.HostConfig.Privileged}}"
         done = subprocess.run(

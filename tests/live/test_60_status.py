@@ -1,4 +1,4 @@
-"""`lab status` on the real lab: healthy while it is, and not when a member is missing."""
+"""`lab status`, `lab graph` and `lab doctor` on the running lab, healthy and with a stopped etcd member."""
 
 import json
 import subprocess
@@ -33,14 +33,14 @@ def lab(*arguments: str, stack: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_healthy_lab(outputs: Outputs, program: Program) -> None:
+def test_status_healthy(outputs: Outputs, program: Program) -> None:
     code, text = lab_status(stack=program.stack)
     assert code == 0, text
     for part in (*outputs.hosts, *outputs.hosts.values(), *outputs.etcd_endpoints, outputs.notebook_url):
         assert part in text
 
 
-def test_json(outputs: Outputs, program: Program, token: str) -> None:
+def test_status_json(outputs: Outputs, program: Program, token: str) -> None:
     code, text = lab_status("--json", stack=program.stack)
     told: dict[str, Any] = json.loads(text)
     assert code == 0, told["findings"]
@@ -57,7 +57,7 @@ def test_json(outputs: Outputs, program: Program, token: str) -> None:
     assert token not in text
 
 
-def test_the_lab_is_drawn(outputs: Outputs, program: Program) -> None:
+def test_graph(outputs: Outputs, program: Program) -> None:
     code, text = lab("graph", stack=program.stack)
     assert code == 0
     for host, address in outputs.hosts.items():
@@ -71,12 +71,12 @@ def test_the_lab_is_drawn(outputs: Outputs, program: Program) -> None:
     assert ["a2/calico-lab-proxy", "a1/calico-lab-notebook"] in [edge["ends"] for edge in told["edges"]]
 
 
-def test_the_doctor_has_nothing_against_this_machine(program: Program) -> None:
+def test_doctor_healthy(program: Program) -> None:
     code, text = lab("doctor", stack=program.stack)
     assert code == 0, text
 
 
-def test_a_member_that_is_missing_is_named(outputs: Outputs, program: Program) -> None:
+def test_status_names_a_stopped_member(outputs: Outputs, program: Program) -> None:
     host = list(outputs.hosts)[1]
     ssh = outputs.ssh[host]
     assert remote.run(ssh, f"systemctl stop {ETCD}").status == 0

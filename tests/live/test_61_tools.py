@@ -1,4 +1,4 @@
-"""The field's tools work on a host as typed, however the operator comes to a shell there."""
+"""`calicoctl`, `etcdctl` and `birdc` work on a host as typed, in every kind of shell."""
 
 import shlex
 import subprocess
@@ -42,7 +42,7 @@ def typed(ssh: str, command: str, *options: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("command", TOOLS)
-def test_a_tool_works(outputs: Outputs, command: str, shell: str) -> None:
+def test_tool_works(outputs: Outputs, command: str, shell: str) -> None:
     quoted = command if shell == "as typed" else shlex.quote(command)
     with ThreadPoolExecutor() as pool:
         tried = pool.map(lambda host: typed(outputs.ssh[host], SHELLS[shell].format(quoted)), outputs.hosts)
@@ -51,7 +51,7 @@ def test_a_tool_works(outputs: Outputs, command: str, shell: str) -> None:
         assert TOOLS[command] in done.stdout + done.stderr, host
 
 
-def test_a_tool_without_a_member_on_its_host(outputs: Outputs) -> None:
+def test_etcdctl_without_member(outputs: Outputs) -> None:
     # As on a host of the network that is no member.
     away = "mv /etc/calico-lab/etcd/etcdctl.env /etc/calico-lab/etcd/etcdctl.away"
     back = "mv /etc/calico-lab/etcd/etcdctl.away /etc/calico-lab/etcd/etcdctl.env"
@@ -60,12 +60,12 @@ def test_a_tool_without_a_member_on_its_host(outputs: Outputs) -> None:
     assert (done.returncode, "is healthy" in done.stdout + done.stderr) == (0, True), done.stderr
 
 
-def test_the_credentials_are_roots(outputs: Outputs) -> None:
+def test_credentials_are_for_root(outputs: Outputs) -> None:
     for host, text in everywhere(outputs, "stat -c '%a %U' /etc/calico-lab/pki/*.key").items():
         assert {line.split()[0] for line in text.splitlines()} == {"600"}, host
 
 
-def test_a_login_is_greeted_with_one_line(outputs: Outputs) -> None:
+def test_login_greeting(outputs: Outputs) -> None:
     for host in outputs.hosts:
         done = typed(outputs.ssh[host], "", "-tt")
         (line,) = [line for line in done.stdout.splitlines() if line.startswith("Calico Lab: ")]

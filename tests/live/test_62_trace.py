@@ -1,4 +1,4 @@
-"""`lab trace` on the real lab: what it tells of ways that are open, and where it finds those that are cut."""
+"""`lab trace` on the running lab: the hops of open paths, and the place where a packet is lost."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def _nothing_is_left_on_the_hosts(outputs: Outputs) -> Iterator[None]:
         assert "calico-lab-trace" not in answer.text, host
 
 
-def test_across_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_across_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     a0, a1 = (guest[host] for host in list(outputs.hosts)[:2])
     told = lab_trace(program, name(a0), a1.address)
     assert way(told) == [
@@ -54,7 +54,7 @@ def test_across_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest
     assert facts(told, "wire")["encapsulation"].startswith("none")
 
 
-def test_a_connection(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_tcp(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     sender, server = (guest[host] for host in list(outputs.hosts)[:2])
     told = lab_trace(program, name(sender), name(server), "tcp/5001")
     assert told["outcome"] == "Connection refused", "nothing listens there: that is an answer, and no loss"
@@ -64,7 +64,7 @@ def test_a_connection(outputs: Outputs, program: Program, guest: dict[str, Guest
     assert "SYN ACK" in facts(told, "answer")[server.host]
 
 
-def test_on_one_host(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_on_one_host(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     one = guest[next(iter(outputs.hosts))]
     told = lab_trace(program, name(one), "sshbox", "tcp/22")
     sshbox = f"{one.host}/calico-lab-sshbox"
@@ -81,7 +81,7 @@ def test_on_one_host(outputs: Outputs, program: Program, guest: dict[str, Guest]
     assert told["outcome"] == "connected"
 
 
-def test_to_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_to_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     own, other = list(outputs.hosts)[:2]
     told = lab_trace(program, name(guest[own]), own, "tcp/22")
     assert way(told)[-2:] == [("host", own), ("answer", own)]
@@ -90,7 +90,7 @@ def test_to_hosts(outputs: Outputs, program: Program, guest: dict[str, Guest]) -
     assert facts(told, "wire")["source"].startswith(f"{outputs.hosts[own]} in the place of ")
 
 
-def test_to_an_address_that_nobody_has(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_to_an_unused_address(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     one = guest[next(iter(outputs.hosts))]
     told = lab_trace(program, name(one), "192.168.255.254")
     assert way(told)[-1] == ("route", one.host)
@@ -98,14 +98,14 @@ def test_to_an_address_that_nobody_has(outputs: Outputs, program: Program, guest
 
 
 @pytest.mark.parametrize(("direction", "place"), [("Ingress", 1), ("Egress", 0)], ids=["there", "here"])
-def test_a_policy_that_drops(
+def test_trace_dropped_by_policy(
     direction: str, place: int, outputs: Outputs, program: Program, guest: dict[str, Guest]
 ) -> None:
     ends = [guest[host] for host in list(outputs.hosts)[:2]]
     finds_the_policy_that_drops(outputs, program, ends, direction, at=ends[place])
 
 
-def test_a_session_that_is_down(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_bgp_session_down(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     here, there = list(outputs.hosts)[:2]
     mesh = f"Mesh_{outputs.hosts[there].replace('.', '_')}"
     assert remote.run(outputs.ssh[here], f"{BIRDC} disable {mesh}").status == 0
@@ -123,7 +123,7 @@ def test_a_session_that_is_down(outputs: Outputs, program: Program, guest: dict[
     eventually(open_, seconds=30)
 
 
-def test_a_packet_that_the_wire_loses(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_lost_on_the_wire(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     here, there = list(outputs.hosts)[:2]
     chain = "chain in { type filter hook ingress device eth0 priority 0; ip protocol icmp drop; };"
     assert remote.run(outputs.ssh[there], f"nft 'table netdev lab-test {{ {chain} }}'").status == 0
@@ -135,7 +135,7 @@ def test_a_packet_that_the_wire_loses(outputs: Outputs, program: Program, guest:
     assert told["finding"]["what"].startswith(f"the packet left {here} by eth0, and never arrived at {there}")
 
 
-def test_a_container_without_the_network(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
+def test_trace_container_without_network(outputs: Outputs, program: Program, guest: dict[str, Guest]) -> None:
     host = next(iter(outputs.hosts))
     run = "docker run --detach --init --name lab-test-lone --network none --volume /usr:/usr:ro"
     started = remote.run(outputs.ssh[host], f"{run} calico-lab-guest sleep infinity")

@@ -1,4 +1,4 @@
-"""Every command that the chapters on the network show with its output runs in the lab as it stands there."""
+"""Every command that the chapters on the network show with its output runs in the lab."""
 
 from pathlib import Path
 
@@ -15,5 +15,5 @@ HERE = [chapter for chapter in CHAPTERS if chapter.stem != "ebpf"]
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chapter", HERE, ids=lambda chapter: chapter.stem)
-def test_commands_run(chapter: Path, outputs: Outputs, program: Program) -> None:
+def test_docs_commands(chapter: Path, outputs: Outputs, program: Program) -> None:
     chapters.run(chapter, program)

@@ -1,4 +1,4 @@
-"""The program on a lab that is up: a preview tells what `up` would do, for each single change."""
+"""The program on a running lab: what a preview shows for each single change of the config."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,12 +17,12 @@ CASES: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("prev
 EXPECTED = ("refused", "operations")
 
 
-def test_nothing_changes(program: Program) -> None:
+def test_preview_without_changes(program: Program) -> None:
     told = program.pulumi("preview", "--expect-no-changes", "--diff", "--non-interactive")
     assert "unchanged" in told
 
 
-def test_what_is_typed_without_a_stack_is_about_the_lab(outputs: Outputs) -> None:
+def test_selected_stack_is_the_lab(outputs: Outputs) -> None:
     # As the README has it; setup has selected the stack.
     assert here.run("pulumi", "stack", "output", "notebookUrl").strip() == outputs.notebook_url
 

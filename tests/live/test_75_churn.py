@@ -1,7 +1,7 @@
-"""Containers come and go on all hosts while the driver, Docker and etcd are killed; nothing leaks or breaks.
+"""Containers are started and removed on all hosts while the driver, Docker and etcd are killed.
 
-What is random comes from `CALICO_LAB_CHURN_SEED`; a failure prints the seed that it ran with. How many
-containers come and go on each host is `CALICO_LAB_CHURN_CONTAINERS`.
+No address, endpoint or interface leaks. Everything random comes from `CALICO_LAB_CHURN_SEED`; a failure
+prints its seed. `CALICO_LAB_CHURN_CONTAINERS` is the number of containers on each host.
 """
 
 import os
@@ -197,7 +197,7 @@ def settled(outputs: Outputs) -> dict[str, HostFacts]:
     return agreement.look(outputs)[1]
 
 
-def test_everything_was_killed_while_containers_came_and_went(outputs: Outputs, ran: Churn) -> None:
+def test_churn_killed_every_kind(outputs: Outputs, ran: Churn) -> None:
     assert sum(one.verb in ("run", "once") for one in ran.done) == CONTAINERS * len(outputs.hosts)
     assert {trouble.kind for trouble in ran.troubles} == {
         "driver",
@@ -208,24 +208,24 @@ def test_everything_was_killed_while_containers_came_and_went(outputs: Outputs, 
     }
 
 
-def test_errors_are_of_a_known_kind(ran: Churn) -> None:
+def test_churn_errors_are_known(ran: Churn) -> None:
     failed = [one for one in ran.done if one.status]
     assert [one for one in failed if one.kind is None] == []
     assert len(failed) < len(ran.done) / 4, _summary(ran)
 
 
-def test_every_address_was_unique_at_all_times(ran: Churn) -> None:
+def test_churn_addresses_unique(ran: Churn) -> None:
     assert ran.history.stored > CONTAINERS
     assert ran.history.faults == []
     assert ran.samples > 10
     assert ran.shared == []
 
 
-def test_connections_were_kept(ran: Churn, connected: dict[str, Guest]) -> None:
+def test_churn_connections_kept(ran: Churn, connected: dict[str, Guest]) -> None:
     connections.were_kept(connected)
 
 
-def test_containers_with_a_restart_policy_are_back_with_their_addresses(
+def test_churn_restarted_containers_keep_addresses(
     outputs: Outputs, ran: Churn, connected: dict[str, Guest]
 ) -> None:
     for number, host in enumerate(outputs.hosts):
@@ -234,7 +234,7 @@ def test_containers_with_a_restart_policy_are_back_with_their_addresses(
             assert "1 received" in guest.run(f"ping -c 1 -W 2 {STEADY_ADDRESSES[number]}")
 
 
-def test_docker_and_calico_and_the_kernels_agree(outputs: Outputs, ran: Churn) -> None:
+def test_churn_docker_calico_and_kernels_agree(outputs: Outputs, ran: Churn) -> None:
     facts = settled(outputs)
     for host, seen in facts.items():
         states = {name: state for name, state in seen.containers.items() if name.startswith("churn-")}
@@ -244,7 +244,7 @@ def test_docker_and_calico_and_the_kernels_agree(outputs: Outputs, ran: Churn) -
         assert {name for name, state in states.items() if state == "dead"} <= broken_off, host
 
 
-def test_labels_are_on_the_endpoints(outputs: Outputs, ran: Churn) -> None:
+def test_churn_labels_on_endpoints(outputs: Outputs, ran: Churn) -> None:
     datastore, _ = agreement.look(outputs)
     labels = {
         address: endpoint.labels.get("churn")
@@ -254,7 +254,7 @@ def test_labels_are_on_the_endpoints(outputs: Outputs, ran: Churn) -> None:
     assert {labels.get(address) for address in STEADY_ADDRESSES.values()} == {"steady"}
 
 
-def test_every_container_can_be_removed(outputs: Outputs, ran: Churn) -> None:
+def test_churn_containers_removable(outputs: Outputs, ran: Churn) -> None:
     for host in outputs.hosts:
         shell(outputs, host, REMOVE)
     facts = settled(outputs)
@@ -262,7 +262,7 @@ def test_every_container_can_be_removed(outputs: Outputs, ran: Churn) -> None:
         assert [name for name in seen.containers if name.startswith("churn-")] == [], host
 
 
-def test_the_lab_is_healthy(outputs: Outputs, program: Program, ran: Churn) -> None:
+def test_churn_lab_healthy(outputs: Outputs, program: Program, ran: Churn) -> None:
     def healthy() -> None:
         assert status.findings(status.look(outputs, program.stack)) == []
 

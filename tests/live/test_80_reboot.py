@@ -1,4 +1,4 @@
-"""A host that is rebooted comes back with everything that it had, its containers with their labels."""
+"""A rebooted host has all its services and containers again, the endpoints with their labels."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ STEADY = Path(__file__).with_name("steady.sh").read_text()
 
 
 @pytest.mark.timeout(300)
-def test_a_rebooted_host_comes_back(outputs: Outputs, program: Program) -> None:
+def test_reboot_of_a_host(outputs: Outputs, program: Program) -> None:
     host = list(outputs.hosts)[1]
     name = f"calico-lab-steady-{host}"
     variables = {"NAME": name, "NETWORK": outputs.network, "ADDRESS": ADDRESS}

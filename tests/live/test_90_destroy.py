@@ -1,4 +1,4 @@
-"""`pulumi destroy` leaves nothing of the lab on the controller, and `up` works again after it."""
+"""`pulumi destroy` leaves nothing of the lab on the controller, and `up` works again afterwards."""
 
 import json
 
@@ -34,7 +34,7 @@ def left_in_docker(stack_name: str) -> dict[str, str]:
 
 
 @pytest.mark.timeout(420)
-def test_destroy_leaves_nothing_and_up_works_again(outputs: Outputs, program: Program) -> None:
+def test_destroy_and_up_again(outputs: Outputs, program: Program) -> None:
     with_lab = lab_rules()
     assert any(BRIDGE in rule for rule in with_lab)
     assert all(left_in_docker(program.stack).values())

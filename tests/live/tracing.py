@@ -1,4 +1,4 @@
-"""`lab trace` as tests ask it, and what they ask of it with either dataplane."""
+"""`lab trace` with parsed output, and a check that both dataplanes share."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Waits that have a condition, a bound, and a message when the bound is reached."""
+"""Waits with a condition and a bound."""
 
 import time
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What containers cannot show of `provider: existing`: other kernels, their modules, and real reboots.
 
-Two virtual machines with Debian's kernel become a lab with WireGuard, change to eBPF, are rebooted, and are
-given back. Where the processor is emulated, all of it takes a quarter of an hour.
+Two virtual machines with Debian's kernel become a lab with WireGuard, change to eBPF, reboot, and are
+restored. Where the processor is emulated, all of it takes a quarter of an hour.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is made anew under a name that stays: a service on another host, and a machine of the lab itself."""
+"""Replaced under the same name: a service that moves to another host, and a host container."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +37,7 @@ def in_the_notebook(outputs: Outputs, host: str, command: str) -> remote.Answer:
 
 
 @pytest.mark.timeout(300)
-def test_a_service_that_moves_leaves_nothing_behind(
-    outputs: Outputs, program: Program, tmp_path: Path, back: None
-) -> None:
+def test_moved_service_leaves_nothing(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
     config = program.changed_config(tmp_path, {"notebook.host": "a2"})
     assert f"{NOTEBOOK} moves from a1 to a2" in preview(program, config)
     before = everywhere(outputs, CONTAINERS)
@@ -53,9 +51,7 @@ def test_a_service_that_moves_leaves_nothing_behind(
 
 
 @pytest.mark.timeout(400)
-def test_a_machine_that_is_made_anew_gets_all_that_was_on_it(
-    outputs: Outputs, program: Program, tmp_path: Path, back: None
-) -> None:
+def test_replaced_host_restored(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
     assert in_the_notebook(outputs, "a1", f"touch {SAVED}").status == 0
     before = everywhere(outputs, CONTAINERS)
     config = program.changed_config(tmp_path, {"hosts.members.a1.mac": MACHINES["a1"]})
@@ -64,13 +60,13 @@ def test_a_machine_that_is_made_anew_gets_all_that_was_on_it(
     healthy(program)
     after = everywhere(outputs, CONTAINERS)
     assert {host for host in before if before[host] != after[host]} == {"a1"}
-    # Its own Docker is made anew with it; what its containers have saved is kept.
+    # Its Docker engine is replaced with it; the volumes of its containers are kept.
     assert in_the_notebook(outputs, "a1", f"rm {SAVED}").status == 0
     eventually(lambda: agreement.check(outputs), seconds=30, pause=1)
-    # `back` makes it anew once more, with a member that is not one of those the cluster began with.
+    # `back` replaces it once more, with a member that is not one of those the cluster began with.
 
 
-def test_no_more_members_at_a_time_than_the_quorum_can_spare(program: Program, tmp_path: Path) -> None:
+def test_replaced_hosts_keep_a_quorum(program: Program, tmp_path: Path) -> None:
     changes = {f"hosts.members.{host}.mac": mac for host, mac in MACHINES.items()}
     config = program.changed_config(tmp_path, changes)
     with pytest.raises(ProgramError, match="of 3 members a quorum has to stay: change at most 1 of them"):

@@ -1,6 +1,6 @@
-"""Docker restarted, Calico restarted, the host rebooted, in each order, with every policy on: same decisions.
+"""Docker and Calico restarted and the host rebooted, in each order: every policy decides as before.
 
-Nor is anything let through meanwhile: all the time another host tries a port that is not open to it.
+Meanwhile another host tries a closed port all the time, and never gets through.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ from workspace.outputs import Outputs
 PUBLISHED = 8081
 POLICY = "published"
 CONTAINER = "lab-test-published"
-# The shortest sequence that has each order of three things in it.
+# The shortest sequence that contains each order of the three.
 SEQUENCE = ["docker", "calico", "reboot", "docker", "calico", "docker", "reboot", "calico", "docker"]
 RESTARTS = {
     "docker": "systemctl restart docker",
@@ -111,7 +111,7 @@ def healthy(outputs: Outputs, program: Program) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_decisions_stay(every_policy: Outputs, program: Program) -> None:
+def test_firewall_decisions_after_restarts(every_policy: Outputs, program: Program) -> None:
     outputs = every_policy
     same(outputs, DECISIONS)
     trying = [*outputs.ssh[OTHER].split(), TRY_ALL_THE_TIME.format(target=outputs.hosts[TARGET])]

@@ -38,7 +38,7 @@ def all_reach_all(guest: dict[str, Guest]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_vxlan(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_settings_vxlan(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     before = everywhere(outputs, CONTAINERS)
     changes = {"network.encapsulation": "vxlan", "network.policies.notebook-from-proxy.enabled": True}
     config = program.changed_config(tmp_path, changes)
@@ -67,7 +67,7 @@ def as_it_is(outputs: Outputs, one: Guest, other: Guest) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_vxlan_between_subnets_only(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_settings_vxlan_cross_subnet(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """The hosts are on one segment. Calico takes the subnet from a node's address, which startup writes."""
     program.up(program.changed_config(tmp_path, {"network.encapsulation": "vxlan-cross-subnet"}))
     healthy(program)
@@ -97,7 +97,7 @@ def sessions(outputs: Outputs, program: Program) -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.timeout(300)
-def test_a_route_reflector_and_back(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_settings_route_reflector(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     before = everywhere(outputs, CONTAINERS)
     reflector, *clients = outputs.hosts
     program.up(program.changed_config(tmp_path, {"network.routeReflectors": [reflector]}))
@@ -124,9 +124,7 @@ def test_a_route_reflector_and_back(outputs: Outputs, program: Program, tmp_path
 
 
 @pytest.mark.timeout(180)
-def test_another_host_comes_first_and_takes_over_what_all_have(
-    outputs: Outputs, program: Program, tmp_path: Path
-) -> None:
+def test_settings_another_first_host(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     def pool() -> list[str]:
         return [one["metadata"]["uid"] for one in calico.resources(outputs, "ippools")]
 
@@ -154,9 +152,7 @@ def kernel_has_wireguard(outputs: Outputs) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_wireguard_encrypts_where_the_kernel_has_it_and_is_refused_elsewhere(
-    outputs: Outputs, program: Program, tmp_path: Path
-) -> None:
+def test_settings_wireguard(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     changes = {"network.wireguard": True}
     if not kernel_has_wireguard(outputs):
         refused(outputs, program, tmp_path, changes, "makes no wireguard interface")
@@ -171,9 +167,7 @@ def test_wireguard_encrypts_where_the_kernel_has_it_and_is_refused_elsewhere(
         eventually(lambda: encrypted(outputs, one, other), seconds=60)
 
 
-def test_an_mtu_that_a_host_has_no_room_for_is_refused(
-    outputs: Outputs, program: Program, tmp_path: Path
-) -> None:
+def test_settings_mtu_refused(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     changes = {"network.encapsulation": "vxlan", "network.mtu": 1451}
     refused(outputs, program, tmp_path, changes, "leaves 1450 bytes")
 
@@ -183,7 +177,7 @@ def everybody(people: Crowd) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_another_pool(outputs: Outputs, program: Program, tmp_path: Path) -> None:
+def test_settings_another_pool(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     changes = {
         "network.cidr": "10.98.0.0/16",
         "network.blockSize": 31,
