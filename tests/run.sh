@@ -1,5 +1,5 @@
 #!/bin/bash
-# All tests. What has networks and containers of its own runs beside the rest; whatever happens, nothing is left running.
+# All tests. Those that need no lab run beside those that do; whatever happens, nothing is left running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=env.sh
@@ -8,13 +8,13 @@ cd "$(dirname "$0")/.."
 finish() {
     status=$?
     trap - EXIT INT TERM
-    if [ -n "${beside-}" ]; then
+    for job in "${!jobs[@]}"; do
         # pytest removes its containers when it is interrupted.
-        kill -INT -- "-$beside" 2>/dev/null || true
-        wait "$beside" 2>/dev/null || true
-        cat "$log"
-    fi
-    rm -f "${log-}"
+        kill -INT -- "-${jobs[$job]}" 2>/dev/null || true
+        wait "${jobs[$job]}" 2>/dev/null || true
+        cat "$logs/$job"
+    done
+    rm -rf "$logs"
     docker ps --all --quiet --filter label=calico-lab.test | xargs -r docker rm --force --volumes >/dev/null || true
     docker network prune --force --filter label=calico-lab.test >/dev/null || true
     pulumi destroy --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true >/dev/null 2>&1 ||
@@ -22,25 +22,41 @@ finish() {
     python3 -m workspace stop-engine
     exit "$status"
 }
+declare -A jobs=()
+logs=$(mktemp -d)
 trap finish EXIT INT TERM
+
+# Run the command $2... in the background as the job $1. Under monitor mode it has a process group of its own, and
+# SIGINT is not ignored in it.
+start() {
+    local name=$1
+    shift
+    set -m
+    "$@" >"$logs/$name" 2>&1 &
+    jobs[$name]=$!
+    set +m
+}
+
+# Wait for the job $1, and fail where it has failed.
+finished() {
+    local pid=${jobs[$1]} status=0
+    wait "$pid" || status=$?
+    unset "jobs[$1]"
+    cat "$logs/$1"
+    return "$status"
+}
 
 tests/prerequisites.sh
 # The first time it takes minutes, which no test is given.
 python3 -m workspace ebpf
-# Under monitor mode a job has a process group of its own, and SIGINT is not ignored in it.
-set -m
-log=$(mktemp)
-tests/beside.sh >"$log" 2>&1 &
-beside=$!
-set +m
+start beside tests/beside.sh
 tests/check.sh
-pytest tests/unit tests/preview tests/engine
+start unit pytest tests/unit tests/preview tests/engine
 # As README has them, and as a newcomer types them.
 pulumi preview --stack lab
 pulumi up --stack lab --yes
 pulumi preview --stack lab --expect-no-changes
+finished unit
 pytest tests/live
 pulumi destroy --stack lab --yes
-wait "$beside"
-cat "$log"
-beside=
+finished beside
