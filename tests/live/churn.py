@@ -97,7 +97,7 @@ def troubles(random: Random, hosts: Sequence[str]) -> Iterator[Trouble]:
             deck += [("driver", (host,)), ("etcd", (host,)), (engine, (host,))]
         random.shuffle(deck)
         for kind, victims in deck:
-            yield Trouble(random.uniform(2, 8), kind, victims)
+            yield Trouble(random.uniform(1, 5), kind, victims)
 
 
 def read_done(host: str, text: str) -> list[Done]:

@@ -25,10 +25,10 @@ from tests.live.program import Program
 from tests.live.waiting import eventually
 from workspace.outputs import Outputs
 
-CONTAINERS = int(os.environ.get("CALICO_LAB_CHURN_CONTAINERS") or 100)
+CONTAINERS = int(os.environ.get("CALICO_LAB_CHURN_CONTAINERS") or 60)
 """On each host."""
 CHURN_SECONDS = 900
-"""When a container hangs for good. Two processors that do nothing else need a fifth of it."""
+"""When a container hangs for good. Two processors that do nothing else need an eighth of it."""
 KILL = Path(__file__).with_name("kill.sh").read_text()
 START_STEADY = Path(__file__).with_name("steady.sh").read_text()
 REMOVE = "docker ps --all --quiet --filter label=calico-lab.churn | xargs -r docker rm --force >/dev/null"
