@@ -24,7 +24,7 @@ from tests.live.waiting import eventually
 from workspace import outputs as stack
 from workspace.outputs import PROJECT, Outputs
 
-MACHINE = f"calico-lab-{TARGET}"
+CONTAINER = f"calico-lab-{TARGET}"
 BRIDGE = "br-calico-lab"
 POLICY = "locks-out"
 UNDO_SECONDS = 10
@@ -61,9 +61,9 @@ def operators_mac() -> str:
     return str(json.loads(told.stdout)[0]["address"])
 
 
-def on_machine(script: str, seconds: float = 30) -> bool:
+def on_host(script: str, seconds: float = 30) -> bool:
     """Run a script on the target without SSH; whether it succeeded."""
-    command = ["docker", "exec", MACHINE, "sh", "-c", script]
+    command = ["docker", "exec", CONTAINER, "sh", "-c", script]
     return not subprocess.run(command, capture_output=True, check=False, timeout=seconds).returncode
 
 
@@ -117,7 +117,7 @@ class Up:
 
 @pytest.fixture(autouse=True)
 def _rules_are_put_back(outputs: Outputs) -> Iterator[None]:
-    """The host's packet filters after a trial are those before it."""
+    """The host's packet filters after a case are those before it."""
     before = settled(outputs)
     yield
 
@@ -152,11 +152,11 @@ def settled(outputs: Outputs) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("trial", LOCKOUTS)
-def test_lockout_rolled_back(trial: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
-    text = json.dumps(LOCKOUTS[trial]).replace("MAC", operators_mac())
+@pytest.mark.parametrize("case", LOCKOUTS)
+def test_lockout_rolled_back(case: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
+    text = json.dumps(LOCKOUTS[case]).replace("MAC", operators_mac())
     up = Up(program, config(program, tmp_path, json.loads(text)))
-    wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 60)
     loaded = time.monotonic()
     wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
     wait_for(lambda: opens(outputs), "SSH", loaded + UNDO_SECONDS + GRACE_SECONDS - time.monotonic())
@@ -170,7 +170,7 @@ def test_lockout_rolled_back(trial: str, outputs: Outputs, program: Program, tmp
 @pytest.mark.timeout(180)
 def test_lockout_controller_killed(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     up = Up(program, config(program, tmp_path, LOCKOUTS["everything is dropped"]))
-    wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 60)
     loaded = time.monotonic()
     up.kill()
     # A killed run leaves its lock.
@@ -186,10 +186,10 @@ def test_lockout_ssh_sessions_killed(outputs: Outputs, program: Program, tmp_pat
     # OpenSSH 9.8 and later have each session in a program of its own, sshd-session.
     kill = "pkill -KILL -f '[s]shd(-session)?: root|[f]irewall.sh apply'"
     cut = f"until {armed}; do sleep 0.02; done; while {armed}; do {kill}; sleep 0.02; done"
-    with subprocess.Popen(["docker", "exec", MACHINE, "sh", "-c", cut]) as cutter:
+    with subprocess.Popen(["docker", "exec", CONTAINER, "sh", "-c", cut]) as cutter:
         up = Up(program, config(program, tmp_path, HARMLESS))
         cutter.wait(timeout=60)
-    wait_for(lambda: on_machine(f"! test -d {PREVIOUS}"), "the undo", GRACE_SECONDS)
+    wait_for(lambda: on_host(f"! test -d {PREVIOUS}"), "the undo", GRACE_SECONDS)
     assert opens(outputs)
     assert f"{TARGET}: firewall: " in up.fails()
 
@@ -198,10 +198,10 @@ def test_lockout_ssh_sessions_killed(outputs: Outputs, program: Program, tmp_pat
 def test_lockout_host_reset(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """The timer goes with the power, so that it is the boot that undoes: long before the timer would."""
     up = Up(program, config(program, tmp_path, LOCKOUTS["port 22 is dropped"], seconds=120))
-    wait_for(lambda: on_machine(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 60)
     wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
     for verb in ("kill", "start"):
-        subprocess.run(["docker", verb, MACHINE], capture_output=True, check=True, timeout=60)
+        subprocess.run(["docker", verb, CONTAINER], capture_output=True, check=True, timeout=60)
     wait_for(lambda: opens(outputs), "SSH", 60)
-    assert on_machine(f"! test -d {PREVIOUS}")
+    assert on_host(f"! test -d {PREVIOUS}")
     assert "no new SSH connection confirmed them" in up.fails()

@@ -26,17 +26,17 @@ PLACES = {
 }
 
 
-class TellTales(dict[str, str]):
-    """What gives secrets away, with the resource that each belongs to; a failing test does not print it."""
+class Fragments(dict[str, str]):
+    """Fragments of secrets, with the resource that each belongs to; a failing test does not print them."""
 
     def __repr__(self) -> str:
-        return f"{len(self)} tell-tales"
+        return f"{len(self)} fragments of secrets"
 
 
-def tell_tales(value: str) -> Iterator[str]:
-    """What gives a secret away: the secret itself, and its end in base64.
+def fragments(value: str) -> Iterator[str]:
+    """The fragments of a secret that are searched for: its last whole line, and its end in base64.
 
-    Of a key it is the last whole line: the first ones are the same in all keys of a kind.
+    The first lines are the same in all keys of a type.
     """
     lines = value.splitlines()
     yield [line for line in lines if len(line) == max(map(len, lines))][-1]
@@ -45,50 +45,51 @@ def tell_tales(value: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def secrets(program: Program) -> TellTales:
-    """Every tell-tale of the stack's secrets."""
-    found = TellTales()
+def secrets(program: Program) -> Fragments:
+    """The fragments of all secrets of the stack."""
+    found = Fragments()
     for resource in program.state()["deployment"]["resources"]:
         kind = resource["type"].rpartition(":")[2]
         if kind in SECRETS:
             outputs = resource["outputs"]
             value = outputs[SECRETS[kind]]
             assert PLAINTEXT in value, f"{resource['urn']}: {SECRETS[kind]} is not kept as a secret"
-            for tale in tell_tales(program.plaintext(value)):
-                found[tale] = resource["urn"]
+            for fragment in fragments(program.plaintext(value)):
+                found[fragment] = resource["urn"]
     assert len(found) > 10
     return found
 
 
-def given_away(text: str, secrets: TellTales) -> set[str]:
-    return {urn for tale, urn in secrets.items() if tale in text}
+def leaked(text: str, secrets: Fragments) -> set[str]:
+    """The resources whose secrets are in a text."""
+    return {urn for fragment, urn in secrets.items() if fragment in text}
 
 
-def test_secrets_search_finds_a_secret(program: Program, secrets: TellTales, token: str) -> None:
-    assert given_away(f"... {token} ...", secrets)
-    assert given_away((PROJECT / ".state" / "ssh" / program.stack / "identity").read_text(), secrets)
+def test_secrets_search_finds_a_secret(program: Program, secrets: Fragments, token: str) -> None:
+    assert leaked(f"... {token} ...", secrets)
+    assert leaked((PROJECT / ".state" / "ssh" / program.stack / "identity").read_text(), secrets)
 
 
-def test_secrets_not_in_state(program: Program, secrets: TellTales) -> None:
+def test_secrets_not_in_state(program: Program, secrets: Fragments) -> None:
     files = [file for file in (PROJECT / ".state" / ".pulumi").rglob("*") if file.is_file()]
     assert any(file.name == f"{program.stack}.json" for file in files)
     for file in files:
-        assert given_away(file.read_text(errors="replace"), secrets) == set(), file
+        assert leaked(file.read_text(errors="replace"), secrets) == set(), file
 
 
-def test_secrets_not_in_preview(program: Program, secrets: TellTales) -> None:
+def test_secrets_not_in_preview(program: Program, secrets: Fragments) -> None:
     told = program.pulumi("preview", "--diff", "--show-sames", "--non-interactive")
-    assert given_away(told, secrets) == set()
-    assert given_away(program.pulumi("preview", "--json", "--non-interactive"), secrets) == set()
+    assert leaked(told, secrets) == set()
+    assert leaked(program.pulumi("preview", "--json", "--non-interactive"), secrets) == set()
 
 
-def test_secrets_not_in_outputs(program: Program, secrets: TellTales) -> None:
-    assert given_away(program.pulumi("stack", "output", "--json"), secrets) == set()
+def test_secrets_not_in_outputs(program: Program, secrets: Fragments) -> None:
+    assert leaked(program.pulumi("stack", "output", "--json"), secrets) == set()
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_secrets_not_on_hosts(outputs: Outputs, secrets: TellTales, place: str) -> None:
+def test_secrets_not_on_hosts(outputs: Outputs, secrets: Fragments, place: str) -> None:
     for machine, answer in remote.ask(outputs.ssh, PLACES[place], {}, seconds=60).items():
         if machine in outputs.hosts:
             assert answer.status == 0, f"{machine}: {place}: {answer.error}"
-        assert given_away(answer.text, secrets) == set(), f"{machine}: {place}"
+        assert leaked(answer.text, secrets) == set(), f"{machine}: {place}"
