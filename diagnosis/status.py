@@ -14,7 +14,7 @@ from typing import Any
 
 from components.calico.flows import peers_of
 from components.hosts import remote
-from components.shared.secrets import RENEW_DAYS
+from components.shared.validity import RENEW_DAYS
 from diagnosis import facts, web
 from diagnosis.facts import Certificate, Container, FileSystem, HostFacts, Session
 from workspace.outputs import Outputs

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from components.shared.secrets import RENEW_DAYS
+from components.shared.validity import RENEW_DAYS
 from diagnosis.facts import HostFacts
 from diagnosis.status import DISK_LEFT, MEMORY_LEFT, Finding, Status, ready, size
 from lab.doctor import Checkup

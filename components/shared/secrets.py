@@ -26,9 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pulumi import Input, Output, ResourceOptions, dynamic
 
-AUTHORITY_DAYS = 3650
-CERTIFICATE_DAYS = 825
-RENEW_DAYS = 60
+from components.shared.validity import AUTHORITY_DAYS, CERTIFICATE_DAYS, RENEW_DAYS
+
 USAGES = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
 

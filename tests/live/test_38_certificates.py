@@ -23,7 +23,7 @@ from bench.guests import Guest
 from components.calico import rendering as calico
 from components.etcd import rendering as etcd
 from components.hosts import remote
-from components.shared.secrets import AUTHORITY_DAYS, CERTIFICATE_DAYS
+from components.shared.validity import AUTHORITY_DAYS, CERTIFICATE_DAYS
 from diagnosis import status
 from tests.live import connections
 from tests.live.program import Program

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from components.shared.secrets import CERTIFICATE_DAYS, RENEW_DAYS
+from components.shared.validity import CERTIFICATE_DAYS, RENEW_DAYS
 from diagnosis.status import document, findings, warnings
 from lab.tables import tables
 from tests.unit.lab.lab_cases import CASES, status

@@ -12,15 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.shared import secrets
-from components.shared.secrets import (
-    AUTHORITY_DAYS,
-    CERTIFICATE_DAYS,
-    RENEW_DAYS,
-    days_left,
-    issue_certificate,
-    make_authority,
-    renew_authority,
-)
+from components.shared.secrets import days_left, issue_certificate, make_authority, renew_authority
+from components.shared.validity import AUTHORITY_DAYS, CERTIFICATE_DAYS, RENEW_DAYS
 
 ENDED = -5 / (24 * 60)
 """Days; less than the ten minutes by which a certificate is valid before it is made."""
