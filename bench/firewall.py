@@ -29,7 +29,7 @@ from components.firewall.rules.resolve import resolve
 from components.hosts import remote
 from config.model import flows
 from diagnosis.reachability import Probes, probes_of
-from lab.why import read_config
+from lab.config import read_config
 from workspace.outputs import Outputs
 
 ROUNDS = 5

@@ -1,1 +1,5 @@
-"""What explains a running lab, for readiness gates and for `lab`: facts, findings, traces of packets."""
+"""Explains a running lab: facts of hosts, findings, and traces of packets.
+
+Readiness gates and the command `lab` use it. It imports neither `lab` nor Pulumi, so that `lab` starts
+quickly.
+"""

@@ -1,4 +1,4 @@
-"""What hosts say of themselves: the lines of `status.sh` as typed facts. Pure; it judges nothing."""
+"""Facts of one host: parses the output of `status.sh`. Pure."""
 
 import base64
 import json
@@ -13,7 +13,8 @@ from cryptography import x509
 
 from components.hosts.remote import Answer
 
-# confd names BIRD's protocols after the peer's address (confd/etc/calico/confd/templates/bird.cfg.template).
+# confd names a BIRD protocol after the address of its peer
+# (confd/etc/calico/confd/templates/bird.cfg.template).
 _PEER = re.compile(r"(?:Mesh|Node|Global)_(\d+)_(\d+)_(\d+)_(\d+)$")
 
 
@@ -26,21 +27,21 @@ class Member:
     version: str = ""
     leader: bool = False
     size: int = 0
-    """Bytes of its database."""
+    """Size of its database, in bytes."""
     members: tuple[str, ...] = ()
-    """The names of the cluster's members in its eyes."""
+    """Names in its member list."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A BGP session, in BIRD's words."""
+    """A BGP session, as BIRD prints it."""
 
     state: str
     since: str = ""
 
     @property
     def established(self) -> bool:
-        """Whether routes are exchanged."""
+        """Whether the peers exchange routes."""
         return self.state == "Established"
 
 
@@ -53,16 +54,22 @@ class Container:
     state: str
     health: str | None
     address: str | None
-    """Its address on the lab's network; None where it is not on it."""
-    as_host: bool
-    """Whether it has no network but its host's."""
+    """Its address on the lab's network; None without one."""
+    host_network: bool
+    """Whether it runs with `--network host`."""
     stack: str | None
-    """The stack that made it; None for the operator's own containers."""
+    """The Pulumi stack that created it; None for a container of the operator."""
 
     @property
     def condition(self) -> str:
-        """How it is: its health where it runs and has a health check, and else its state."""
+        """Its health if it runs and has a health check, else its state."""
         return self.health or self.state if self.state == "running" else self.state
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it runs without a failed health check."""
+        # Docker reports "starting" until the first health check has passed or failed.
+        return self.condition in ("running", "healthy", "starting")
 
 
 @dataclass(frozen=True)
@@ -70,70 +77,82 @@ class Certificate:
     """A certificate in a file on a host."""
 
     file: str
-    """Its path there."""
+    """Its path on the host."""
     ends: datetime
-    """The last moment of its validity, UTC."""
+    """End of its validity, UTC."""
     days: int
-    """Whole days until then by the host's own clock; negative when it has ended."""
+    """Whole days until it expires, by the host's clock; negative if it has expired."""
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A file system on which the lab writes."""
+    """A file system that the lab writes to."""
 
     path: str
-    """Where it is mounted."""
+    """Its mount point."""
     free: int
-    """Bytes that programs can have."""
+    """Bytes available to programs."""
     size: int
     """Bytes."""
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What one host said."""
+    """The facts from one host."""
 
     reached: bool
+    """Whether it answered over SSH."""
     error: str = ""
     complete: bool = False
+    """Whether `status.sh` ran to its end."""
     release: str = ""
     uptime: int = 0
-    """Seconds since its first process started."""
+    """Seconds since process 1 started."""
     kernel: str = ""
-    """Identity of the running kernel: containers of one machine have the same."""
+    """Boot ID of its kernel; host containers on one machine have the same."""
     memory: int | None = None
-    """Bytes that programs can have; None where the host does not say it."""
+    """Bytes available to programs; None if unknown."""
     disks: Sequence[FileSystem] = ()
-    """Those with the lab's and Docker's data."""
+    """Those with the data of the lab and of Docker."""
     certificates: Sequence[Certificate] = ()
-    """Those with which its programs prove who they are, and those of the authorities that they trust."""
+    """Certificates of its programs, and of the authorities that they trust."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """State of each enabled unit of the lab, and of Docker."""
+    """State by systemd unit: the enabled units of the lab, and Docker."""
     member: Member | None = None
     felix: str | None = None
-    """The status line of Felix's readiness; None without an answer."""
+    """HTTP status line of Felix's readiness; None without an answer."""
     driver: str | None = None
-    """The status line of the Docker driver's readiness; None without an answer."""
+    """HTTP status line of the Docker driver's readiness; None without an answer."""
     sessions: Mapping[str, Session] = field(default_factory=dict)
-    """BGP session by the peer's address."""
+    """BGP session by peer address."""
     network: str | None = None
-    """The driver of the lab's Docker network; None where there is no such network."""
+    """Driver of the lab's Docker network; None if there is no such network."""
     containers: Sequence[Container] = ()
     rules: Mapping[str, int] = field(default_factory=dict)
-    """Number of rules by chain of the firewall's own (`iptables CALICO-LAB-INPUT`)."""
+    """Number of rules in the kernel, by program and chain of the lab (`iptables CALICO-LAB-INPUT`)."""
     loaded: Mapping[str, int] = field(default_factory=dict)
-    """How many of them were loaded there, likewise."""
+    """Number of rules that were loaded, by program and chain."""
     pending: bool = False
-    """Whether a change of the firewall waits for its confirmation."""
+    """Whether a firewall change is not confirmed yet."""
 
     @property
     def on_network(self) -> bool:
-        """Whether Calico is installed there."""
+        """Whether Calico is installed."""
         return "calico-lab-bird.service" in self.units
+
+    @property
+    def felix_ready(self) -> bool:
+        """Whether Felix reports that it is ready."""
+        return _is_ok(self.felix)
+
+    @property
+    def driver_ready(self) -> bool:
+        """Whether the Docker driver reports that it is ready."""
+        return _is_ok(self.driver)
 
 
 def parse(answer: Answer, network: str) -> HostFacts:
-    """Read a host's answer to `status.sh`; an answer that broke off gives the facts up to there."""
+    """Parse a host's answer to `status.sh`. An incomplete answer gives the facts that it has."""
     if not answer.reached:
         return HostFacts(reached=False, error=answer.error)
     try:
@@ -142,8 +161,8 @@ def parse(answer: Answer, network: str) -> HostFacts:
         return HostFacts(reached=True, error=str(error))
 
 
-def by_name(text: str) -> dict[str, list[str]]:
-    """The facts of a probe, one a line with its name in front; a name that does not occur has none."""
+def values_by_name(text: str) -> dict[str, list[str]]:
+    """Parse lines of `<name> <value>`. A name without a line has no values."""
     lines: dict[str, list[str]] = defaultdict(list)
     for line in text.splitlines():
         name, _, value = line.partition(" ")
@@ -152,7 +171,7 @@ def by_name(text: str) -> dict[str, list[str]]:
 
 
 def _facts(answer: Answer, network: str) -> HostFacts:
-    lines = by_name(answer.text)
+    lines = values_by_name(answer.text)
     uptime = _first(lines["uptime"])
     chains = [_chain(line) for line in lines["chain"]]
     return HostFacts(
@@ -172,10 +191,14 @@ def _facts(answer: Answer, network: str) -> HostFacts:
         sessions=dict(session for line in lines["bgp"] if (session := _session(line))),
         network=_first(lines["network"]),
         containers=[_container(json.loads(line), network) for line in lines["container"]],
-        rules={chain: there for chain, there, _ in chains},
+        rules={chain: present for chain, present, _ in chains},
         loaded={chain: loaded for chain, _, loaded in chains},
         pending="firewall" in lines,
     )
+
+
+def _is_ok(status_line: str | None) -> bool:
+    return status_line is not None and " 200 " in f"{status_line} "
 
 
 def _first(lines: Sequence[str]) -> str | None:
@@ -199,8 +222,8 @@ def _certificate(line: str, clock: int) -> Certificate:
 
 
 def _chain(line: str) -> tuple[str, int, int]:
-    chain, there, loaded = line.rsplit(maxsplit=2)
-    return chain, int(there), int(loaded)
+    chain, present, loaded = line.rsplit(maxsplit=2)
+    return chain, int(present), int(loaded)
 
 
 def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
@@ -213,7 +236,7 @@ def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
         status = json.loads(lines["etcd-status"][0])[0]["Status"]
         members = json.loads(lines["etcd-members"][0])["members"]
     except (ValueError, LookupError):
-        # The time that it has for an answer was over, or its files or programs are not what they were.
+        # etcdctl timed out, or a program or file of the lab is missing.
         return Member(healthy=False, error="etcdctl has no answer there")
     return Member(
         healthy=True,
@@ -225,13 +248,13 @@ def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
 
 
 def peer_of(protocol: str) -> str | None:
-    """The address of the peer that one of BIRD's protocols is with; None for those of another kind."""
+    """Return the peer address in the name of a BIRD protocol; None if it is not a BGP session of Calico."""
     peer = _PEER.match(protocol)
     return ".".join(peer.groups()) if peer else None
 
 
 def _session(line: str) -> tuple[str, Session] | None:
-    """Read a line of `show protocols`: name, protocol, table, state, since, and the session's own words."""
+    """Parse a line of `show protocols`: name, protocol, table, state, since, and the BGP state."""
     words = line.split()
     peer = peer_of(words[0])
     if not peer:
@@ -247,6 +270,6 @@ def _container(document: Mapping[str, Any], network: str) -> Container:
         state=document["state"],
         health=document["health"],
         address=(attached["IPAddress"] or None) if attached else None,
-        as_host="host" in document["networks"],
+        host_network="host" in document["networks"],
         stack=(document["labels"] or {}).get("calico-lab.stack"),
     )

@@ -1,8 +1,8 @@
-"""What keeps one host from a TCP port of another: the kernels at both ends name the rule, whosever it is.
+"""Finds what blocks a TCP connection from one host to another: traces on both hosts name the rule.
 
-A connection fails where its first packet is stopped, and as well where only the answers to it are. So the way
-there is traced on the target and the way back on the source, while the source tries. What somebody typed by
-hand is found like what a policy says.
+A connection fails if its first packet is dropped, or if only the answers are. So the target traces the packet
+and the source traces the answers, while the source connects. A rule that somebody typed by hand is found like
+the rule of a policy.
 """
 
 import threading
@@ -12,91 +12,98 @@ from ipaddress import ip_address
 
 from components.firewall.rules.evaluate import Packet
 from components.hosts.remote import Answer, run
-from diagnosis import packet_trace as trace
-from diagnosis.explanation import Step, end_of, read_step, read_trace, trace_lines
+from diagnosis import packet_scripts as scripts
+from diagnosis.tcp_probe import PROBE_SCRIPT, parse_probes, probe_variables
+from diagnosis.xtables import Step, dropping_step, parse_step, parse_trace, split_lines
 
-ANSWER_SECONDS = trace.SECONDS + 20
-# Several hosts may miss the same one at the same moment, and a host takes one trace at a time.
+PROBE_SECONDS = 3
+# A host runs one trace at a time, and several hosts may miss the same host at the same moment.
 _tracing = threading.Lock()
 
 
 @dataclass(frozen=True)
-class End:
-    """One end of a connection."""
+class SshHost:
+    """A host, its address, and the ssh command that reaches it."""
 
     host: str
     address: str
     ssh: str
-    """The ssh command that reaches it."""
 
 
-def obstacle(source: End, target: End, port: int) -> str | None:
-    """Say what keeps the source from a TCP port of the target, and what to do next.
+def obstacle(source: SshHost, target: SshHost, port: int) -> str | None:
+    """Say what blocks connections from the source to a TCP port of the target, and what to do next.
 
     Returns:
-        A sentence; None where the port opens.
+        A sentence; None if the port is open.
     """
-    where = {"DESTINATION": target.address, "PORT": str(port)}
-    tried = run(source.ssh, trace.TRY.read_text(), where)
-    outcome = tried.text.strip()
-    if tried.status == 0 and outcome == "open":
-        return None
+    variables = probe_variables([f"{target.address}:{port}"], PROBE_SECONDS, until="answered")
+    answer = run(source.ssh, PROBE_SCRIPT.read_text(), variables)
     what = f"{source.host} cannot open tcp/{port} on {target.host} ({target.address})"
-    if tried.status:
-        return f"{what}: {source.host} could not be asked: {tried.error}"
+    if answer.status:
+        return f"{what}: {source.host} could not be asked: {answer.error}"
+    [probe] = parse_probes(answer)
+    if probe.reply == "open":
+        return None
     packet = Packet(ip_address(source.address), ip_address(target.address), "tcp", port)
     with _tracing:
-        there, back = _traces(source, target, packet)
-    return f"{what}: {outcome}; {judge(source.host, target.host, port, there, back)}"
+        request, reply = _traces(source, target, packet)
+    failure = "silent" if probe.reply == "silent" else "refused"
+    return f"{what}: {failure}; {judge(source.host, target.host, port, request, reply)}"
 
 
-def _traces(source: End, target: End, packet: Packet) -> tuple[Answer, Answer]:
-    script = trace.TRACE.read_text()
-    sent = trace.send_variables(packet)
+def _traces(source: SshHost, target: SshHost, packet: Packet) -> tuple[Answer, Answer]:
+    script, timeout = scripts.TRACE_SCRIPT.read_text(), scripts.TIMEOUT_SECONDS
     with ThreadPoolExecutor(max_workers=3) as pool:
-        there = pool.submit(run, target.ssh, script, trace.trace_variables(packet), ANSWER_SECONDS)
-        back = pool.submit(run, source.ssh, script, trace.answer_variables(packet), ANSWER_SECONDS)
-        pool.submit(run, source.ssh, trace.SEND.read_text(), sent, ANSWER_SECONDS)
-        return there.result(), back.result()
+        request = pool.submit(run, target.ssh, script, scripts.trace_variables(packet), timeout)
+        reply = pool.submit(run, source.ssh, script, scripts.answer_variables(packet), timeout)
+        pool.submit(run, source.ssh, scripts.SEND_SCRIPT.read_text(), scripts.send_variables(packet), timeout)
+        return request.result(), reply.result()
 
 
-def judge(source: str, target: str, port: int, there: Answer, back: Answer) -> str:
-    """Say where a connection is stopped, by the traces of its first packet and of the answers to it."""
-    for host, traced in ((target, there), (source, back)):
+def judge(source: str, target: str, port: int, request: Answer, reply: Answer) -> str:
+    """Say where a connection is blocked.
+
+    Args:
+        source: The host that connects.
+        target: The host that it connects to.
+        port: The TCP port.
+        request: The trace of the first packet, from the target.
+        reply: The trace of the answers, from the source.
+    """
+    for host, traced in ((target, request), (source, reply)):
         if traced.status:
             return (
                 f"{host} cannot say why: {traced.error}; next: iptables -S INPUT on {source} and on {target}"
             )
-    way, way_back = read_trace(there.text), read_trace(back.text)
-    if stop := end_of(way):
-        return f"{target} stops it: {_advice(target, stop)}"
-    if stop := end_of(way_back):
-        return f"it gets to {target}, and {source} stops the answer: {_advice(source, stop)}"
-    if not _came(there.text):
+    if step := dropping_step(parse_trace(request.text)):
+        return f"{target} stops it: {_advice(target, step)}"
+    if step := dropping_step(parse_trace(reply.text)):
+        return f"it gets to {target}, and {source} stops the answer: {_advice(source, step)}"
+    if not _arrived(request.text):
         return (
             f"nothing of it arrives on {target}; next: iptables -S OUTPUT on {source}, and what lies between"
         )
-    if not _came(back.text):
+    if not _arrived(reply.text):
         return f"{target} lets it in, and no answer comes; next: iptables -S OUTPUT on {target}"
     return f"no rule stops it; next: on {target}: ss -ltnp sport = :{port}"
 
 
-def _came(traced: str) -> bool:
-    """Whether a packet came at all; on a host without any rule it meets none but the trace's own."""
-    return any(read_step(line) for line in trace_lines(traced))
+def _arrived(traced: str) -> bool:
+    """Whether a packet was traced. On a host without rules it meets only those of the trace itself."""
+    return any(parse_step(line) for line in split_lines(traced))
 
 
-def _advice(host: str, stop: Step) -> str:
-    if stop.path:
-        return f"{stop.path} says so ({stop.rule}); next: change that policy in the config"
-    if not stop.rule:
+def _advice(host: str, step: Step) -> str:
+    if step.path:
+        return f"{step.path} says so ({step.rule}); next: change that policy in the config"
+    if not step.rule:
         return (
-            f"the policy of chain {stop.chain} (table {stop.table}) is {stop.verdict}; "
-            f"next: on {host}: iptables -t {stop.table} -S {stop.chain}"
+            f"the policy of chain {step.chain} (table {step.table}) is {step.verdict}; "
+            f"next: on {host}: iptables -t {step.table} -S {step.chain}"
         )
-    # xtables-monitor(8) puts the family in front of the rule.
-    rule = stop.rule.removeprefix("-4 ").removeprefix("-6 ")
-    program = "ip6tables" if stop.rule.startswith("-6 ") else "iptables"
-    if f" -A {stop.chain} " in f" {rule}" and stop.chain.isupper():
+    # The family is before the rule (xtables.parse_step).
+    rule = step.rule.removeprefix("-4 ").removeprefix("-6 ")
+    program = "ip6tables" if step.rule.startswith("-6 ") else "iptables"
+    if f" -A {step.chain} " in f" {rule}" and step.chain.isupper():
         return f"rule {rule}; next: on {host}: {program} {rule.replace('-A ', '-D ', 1)}"
-    return f"rule {rule}; next: on {host}: {program} -t {stop.table} -S {stop.chain}"
+    return f"rule {rule}; next: on {host}: {program} -t {step.table} -S {step.chain}"

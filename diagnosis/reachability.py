@@ -1,38 +1,37 @@
-"""Which of the lab's own flows come about: asked of the hosts that open them, over new connections.
+"""Tries the flows between hosts that the lab needs, on the hosts that open them.
 
-The guard judges what the config says of hosts. A host with several addresses may send from another one than
-its peers know, and a rule may match what nobody thought of: so the flows are tried before a change and after.
+The guard judges policies by the addresses in the config. A host with several addresses may send from another
+one, and a rule may match more than was intended. So the flows are tried before and after a firewall change.
 """
 
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 from components.firewall.rules.guard import RequiredFlow
 from components.firewall.rules.lab_hosts import LabHosts
 from components.firewall.rules.resolve import OPERATOR
 from components.hosts.remote import Answer, run
+from diagnosis.tcp_probe import PROBE_SCRIPT, parse_probes, probe_variables
 
-REACH = Path(__file__).with_name("scripts") / "reach.sh"
-# What a host may take to be reached by SSH, beside the time that its probes wait.
 SSH_SECONDS = 10
-# How many hosts are asked at the same time.
-AT_ONCE = 32
-# How long a look waits for what does not answer, in quarters of a second.
-QUARTERS = 4
+"""How long SSH may take, in addition to the time that probes wait."""
+MAX_PARALLEL = 32
+"""How many hosts are asked at the same time."""
+PROBE_SECONDS = 1
+"""How long a single try waits for an answer."""
 
 Probes = dict[str, dict[str, str]]
-"""What a flow is for, by its origin and its target, `<host>:<port>`."""
+"""Purpose of a flow, by origin and target (`<host>:<port>`)."""
 Key = tuple[str, str]
-"""A flow's origin and its target."""
+"""Origin and target of a flow."""
 
 
 def probes_of(host: str, lab: LabHosts, flows: Sequence[RequiredFlow]) -> Probes:
-    """List what can be tried of the flows to and from a host: those over TCP.
+    """List the TCP flows from and to a host.
 
-    The operator's SSH is left out, because the confirmation itself is such a connection.
+    The operator's SSH is left out, because the confirmation of a firewall change is such a connection.
     """
     found: Probes = {}
     for flow in flows:
@@ -49,18 +48,16 @@ def reach(
     *,
     patience: float = 0,
 ) -> dict[Key, str]:
-    """Try flows from the hosts that open them, all at the same time.
+    """Try flows from the hosts that open them, in parallel.
 
     Args:
-        ssh: The ssh commands by host.
-        addresses: The hosts' addresses.
-        probes: What to try.
-        patience: For how many seconds a flow is tried again until it comes about; 0 for a look, which takes a
-            second at most where something does not answer.
+        ssh: The ssh command by host.
+        addresses: The address by host.
+        probes: The flows to try.
+        patience: How many seconds to retry a flow until its target is open; 0 to try once.
 
     Returns:
-        The flows that come about, with the address that their packets come from. A host that does not answer
-        has none.
+        The source address by flow, for the flows whose target is open. A host that does not answer has none.
     """
 
     def ask(origin: str) -> dict[Key, str]:
@@ -69,16 +66,15 @@ def reach(
         }
         if origin == OPERATOR:
             return {(origin, targets[target]): "" for target in targets if _opens(target, patience or 1)}
-        answer = _run(ssh[origin], list(targets), patience)
-        lines = [line.split() for line in answer.text.splitlines()] if not answer.status else []
-        return {(origin, targets[target]): source for _, target, source in lines}
+        found = parse_probes(_run(ssh[origin], list(targets), patience))
+        return {(origin, targets[probe.target]): probe.source for probe in found if probe.reply == "open"}
 
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+    with ThreadPoolExecutor(max_workers=MAX_PARALLEL) as pool:
         return {key: source for found in pool.map(ask, probes) for key, source in found.items()}
 
 
 def only(probes: Probes, keys: Sequence[Key]) -> Probes:
-    """Some of the probes."""
+    """Return the probes of some flows."""
     some: Probes = {}
     for origin, target in keys:
         some.setdefault(origin, {})[target] = probes[origin][target]
@@ -91,14 +87,11 @@ def _split(target: str) -> tuple[str, str]:
 
 
 def _run(ssh: str, targets: Sequence[str], patience: float) -> Answer:
-    variables = {
-        "TARGETS": " ".join(targets),
-        "QUARTERS": str(max(QUARTERS, int(patience * 4))),
-        "UNTIL": "open" if patience else "answered",
-    }
-    answer = run(ssh, REACH.read_text(), variables, SSH_SECONDS + patience)
-    # sshd turns down some of the connections that come at once (MaxStartups, sshd_config(5)).
-    return answer if answer.reached else run(ssh, REACH.read_text(), variables, SSH_SECONDS + patience)
+    seconds = max(PROBE_SECONDS, patience)
+    variables = probe_variables(targets, seconds, until="open" if patience else "answered")
+    answer = run(ssh, PROBE_SCRIPT.read_text(), variables, SSH_SECONDS + seconds)
+    # sshd refuses some of many simultaneous connections (MaxStartups, sshd_config(5)).
+    return answer if answer.reached else run(ssh, PROBE_SCRIPT.read_text(), variables, SSH_SECONDS + seconds)
 
 
 def _opens(target: str, seconds: float) -> bool:

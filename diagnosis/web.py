@@ -1,4 +1,4 @@
-"""Asks URLs of the lab, from where the operator is."""
+"""HTTP requests to the lab's URLs, from the controller."""
 
 import http.client
 import urllib.error
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WebAnswer:
-    """What a URL answered: a status, or an error where there was no answer."""
+    """The answer of a URL: an HTTP status, or an error if there was no answer."""
 
     status: int | None
     error: str = ""
@@ -18,7 +18,12 @@ class WebAnswer:
 
 
 def get(url: str, seconds: float = 5) -> WebAnswer:
-    """Ask a URL of the lab, never by way of a proxy that the environment names."""
+    """Send a GET request, without any proxy that the environment names.
+
+    Args:
+        url: The URL.
+        seconds: Timeout.
+    """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=seconds) as response:

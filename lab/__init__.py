@@ -1,1 +1,1 @@
-"""The operator's command: looks at a running lab and says what it sees. It never changes a machine."""
+"""The operator's command `lab`: reads the stack's outputs, asks the hosts, reports. It changes no host."""

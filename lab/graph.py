@@ -1,7 +1,7 @@
-"""The lab as a drawing: its machines, what is on them, and who speaks to whom. Pure: from facts to text.
+"""`lab graph`: draws the lab: hosts, what runs on them, and the connections between that.
 
-Mermaid is what GitHub, GitLab and JupyterLab draw where it stands in a document; DOT is Graphviz' language.
-What is not as it has to be is drawn in red, a session that is not there dashed.
+GitHub, GitLab and JupyterLab render Mermaid inside Markdown; DOT is the language of Graphviz. What is wrong
+is red, and a missing connection is dashed.
 """
 
 import re
@@ -10,15 +10,44 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from diagnosis.status import Status, container_is_well, ready
+import click
+
+from diagnosis import status as lab_status
+from diagnosis.status import Status
+from lab.verb import json_option, print_json, read_outputs
 
 RED = "#c0392b"
 PROXY, NOTEBOOK = "calico-lab-proxy", "calico-lab-notebook"
 
 
+@click.command("graph")
+@click.option(
+    "--format",
+    "language",
+    type=click.Choice(["mermaid", "dot"]),
+    default="mermaid",
+    show_default=True,
+    help="The drawing's language: Mermaid, for Markdown and notebooks, or Graphviz' DOT.",
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, *, language: str, as_json: bool) -> None:
+    """Draw the lab as it is now: hosts, what runs on them, and the connections between that.
+
+    The drawing is text. GitHub, GitLab and JupyterLab render it in a Markdown file between ```mermaid and
+    ```; `lab graph --format dot | dot -Tsvg` makes a picture if Graphviz is installed. What is wrong is red;
+    `lab status` says why.
+    """
+    drawn = graph(lab_status.look(read_outputs(context.obj), context.obj))
+    if as_json:
+        print_json(document(drawn))
+    else:
+        click.echo(mermaid(drawn) if language == "mermaid" else dot(drawn))
+
+
 @dataclass(frozen=True)
 class Group:
-    """A machine, with what is on it."""
+    """A host, with what runs on it."""
 
     name: str
     label: Sequence[str]
@@ -28,7 +57,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Node:
-    """Something on a machine."""
+    """A program or container on a host."""
 
     name: str
     """Unique in the graph."""
@@ -40,7 +69,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """Two that speak to each other; the first opens the connection where `directed`."""
+    """A connection between two nodes; if `directed`, the first one opens it."""
 
     ends: tuple[str, str]
     """Names of nodes."""
@@ -51,31 +80,33 @@ class Edge:
 
 @dataclass(frozen=True)
 class Graph:
-    """All that is drawn."""
+    """Everything that is drawn."""
 
     groups: Sequence[Group]
     nodes: Sequence[Node]
     edges: Sequence[Edge]
 
     def on(self, group: Group) -> Iterator[Node]:
-        """What is on a machine."""
+        """Return the nodes on a host."""
         return (node for node in self.nodes if node.group == group.name)
 
 
 def graph(status: Status) -> Graph:
-    """Draw what was seen."""
+    """Make the graph of a lab."""
     nodes = [*_members(status), *_routers(status), *_containers(status)]
     edges = [*_peers(status), *_sessions(status), *_attached(status), *_proxied(status, nodes)]
-    return Graph(list(_machines(status)), nodes, edges)
+    return Graph(list(_hosts(status)), nodes, edges)
 
 
-def _machines(status: Status) -> Iterator[Group]:
-    for host, seen in status.hosts.items():
+def _hosts(status: Status) -> Iterator[Group]:
+    for host, facts in status.hosts.items():
         address = status.outputs.hosts.get(host, "outside the lab")
         policies = ", ".join(status.outputs.firewall.get(host, ()))
-        lines = [f"{host} {address}", seen.release, f"firewall: {policies}" if policies else ""]
+        lines = [f"{host} {address}", facts.release, f"firewall: {policies}" if policies else ""]
         yield Group(
-            host, [line for line in lines if line] if seen.reached else [lines[0], "no answer"], seen.reached
+            host,
+            [line for line in lines if line] if facts.reached else [lines[0], "no answer"],
+            facts.reached,
         )
 
 
@@ -91,19 +122,21 @@ def _members(status: Status) -> Iterator[Node]:
 
 def _routers(status: Status) -> Iterator[Node]:
     for host in status.networked:
-        well = ready(status.hosts[host].felix) and ready(status.hosts[host].driver)
+        well = status.hosts[host].felix_ready and status.hosts[host].driver_ready
         reflects = ["route reflector"] if host in status.outputs.route_reflectors else []
         yield Node(f"{host}/calico", host, ["Calico", *reflects], well)
 
 
 def _containers(status: Status) -> Iterator[Node]:
-    for host, seen in status.hosts.items():
-        for container in seen.containers:
+    for host, facts in status.hosts.items():
+        for container in facts.containers:
             if container.address or container.stack:
                 lines = [container.name, container.address or "host's own address"]
-                well = container_is_well(container)
                 yield Node(
-                    f"{host}/{container.name}", host, lines if well else [*lines, container.condition], well
+                    f"{host}/{container.name}",
+                    host,
+                    lines if container.healthy else [*lines, container.condition],
+                    container.healthy,
                 )
 
 
@@ -116,7 +149,7 @@ def _peers(status: Status) -> Iterator[Edge]:
 def _sessions(status: Status) -> Iterator[Edge]:
     states: dict[frozenset[str], list[str]] = {}
     for host, peer, session in status.sessions():
-        # Nothing of a peer that does not answer is drawn.
+        # A peer that does not answer has no node.
         if peer in status.networked:
             states.setdefault(frozenset((host, peer)), []).append(
                 "" if session.established else session.state
@@ -144,7 +177,7 @@ def _proxied(status: Status, nodes: Sequence[Node]) -> Iterator[Edge]:
 
 
 def mermaid(drawn: Graph) -> str:
-    """The graph as a flowchart of Mermaid (https://mermaid.js.org/syntax/flowchart.html)."""
+    """Format the graph as a Mermaid flowchart (https://mermaid.js.org/syntax/flowchart.html)."""
     names = _short(drawn)
     lines = ["flowchart LR"]
     for group in drawn.groups:
@@ -170,13 +203,13 @@ def mermaid(drawn: Graph) -> str:
 
 
 def dot(drawn: Graph) -> str:
-    """The graph in the language of Graphviz (https://graphviz.org/doc/info/lang.html)."""
+    """Format the graph in the DOT language (https://graphviz.org/doc/info/lang.html)."""
     names = _short(drawn)
     lines = ["graph lab {", "  rankdir=LR", "  node [shape=box]"]
     for group in drawn.groups:
         lines.append(f"  subgraph cluster_{names[group.name]} {{")
         lines.append(f"    graph [label={_dot(group.label)}{_red(group.well)}]")
-        # Graphviz draws no machine without something on it.
+        # Graphviz does not draw an empty cluster.
         lines.append(f"    {names[group.name]} [style=invis shape=point]")
         lines += [
             f"    {names[node.name]} [label={_dot(node.label)}{_red(node.well)}]" for node in drawn.on(group)
@@ -191,18 +224,18 @@ def dot(drawn: Graph) -> str:
 
 
 def document(drawn: Graph) -> dict[str, Any]:
-    """The graph for machines."""
+    """Return the graph for programs."""
     return asdict(drawn)
 
 
 def _short(drawn: Graph) -> Mapping[str, str]:
-    """Names that every language takes."""
+    """Short names that are valid identifiers in both languages."""
     groups = {group.name: f"m{number}" for number, group in enumerate(drawn.groups, 1)}
     return groups | {node.name: f"n{number}" for number, node in enumerate(drawn.nodes, 1)}
 
 
 def _mermaid(lines: Sequence[str]) -> str:
-    # A semicolon ends an entity code, and these stand for what ends a label or begins markup.
+    # Characters that end a label or begin markup are written as entity codes: # code ;.
     escaped = [re.sub(r"[^\w .,:/()\[\]-]", lambda match: f"#{ord(match[0])};", line) for line in lines]
     return '"' + "<br>".join(escaped) + '"'
 

@@ -1,8 +1,4 @@
-"""The outputs of the lab's stack: where the hosts are and how they are reached.
-
-They are all that the command knows of the lab before it asks the hosts. Secrets stay hidden: nothing here
-asks Pulumi to show one.
-"""
+"""Reads the outputs of the lab's stack from Pulumi, without secrets."""
 
 import json
 import subprocess
@@ -13,58 +9,58 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PROJECT = Path(__file__).resolve().parents[1]
-"""The project's folder, from which the paths in the outputs are meant."""
+"""The project's folder. Paths in the outputs are relative to it."""
 
 
 class StackError(Exception):
-    """There is no lab to ask; the message says what to do."""
+    """A stack cannot be read; the message says why and what to do next."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the stack says of the lab."""
+    """The stack's outputs."""
 
     hosts: Mapping[str, str]
     """Address by host."""
     ssh: Mapping[str, str]
-    """A ready ssh command by machine; the visitor is among them where there is one."""
+    """ssh command by host, the visitor included if there is one."""
     etcd_endpoints: tuple[str, ...]
-    """Client URL of each member."""
+    """Client URL of each etcd member."""
     network: str
-    """Name of the containers' network."""
+    """Name of the container network."""
     cidr: str
-    """Its addresses."""
+    """Addresses of the container network."""
     dataplane: str
-    """What Calico decides on packets with: `iptables` or `ebpf`."""
+    """Calico's dataplane: `iptables` or `ebpf`."""
     route_reflectors: tuple[str, ...]
-    """The hosts with which alone the others have BGP sessions; none where each has one with every other."""
+    """Hosts that are route reflectors; none with a full mesh."""
     notebook_url: str
-    """The notebook through the proxy, without its token."""
+    """URL of the notebook through the proxy, without its token."""
     proxy_url: str
-    """The proxy."""
+    """URL of the proxy."""
     firewall: Mapping[str, tuple[str, ...]]
     """Active policies by host."""
 
     @property
-    def by_programs(self) -> bool:
-        """Whether programs in the kernel hand packets on, and no rules of netfilter."""
+    def bpf(self) -> bool:
+        """Whether BPF programs forward packets, and not iptables rules."""
         return self.dataplane == "ebpf"
 
     @property
     def notebook_api(self) -> str:
-        """The notebook's REST API, through the proxy."""
+        """URL of the notebook's REST API, through the proxy."""
         return f"{self.proxy_url.rstrip('/')}/api"
 
     def etcd_endpoint(self, host: str) -> str | None:
-        """The client URL of a host's member, if it is one."""
+        """Return the client URL of a host's etcd member; None if it has none."""
         return next((url for url in self.etcd_endpoints if urlsplit(url).hostname == self.hosts[host]), None)
 
 
 def parse(document: Mapping[str, Any], stack: str) -> Outputs:
-    """Read the outputs as `pulumi stack output --json` prints them.
+    """Parse what `pulumi stack output --json` prints.
 
     Raises:
-        StackError: An output is missing, as in a stack whose `up` has not finished.
+        StackError: An output is missing, for example because `up` has not finished.
     """
     try:
         return Outputs(
@@ -73,9 +69,8 @@ def parse(document: Mapping[str, Any], stack: str) -> Outputs:
             etcd_endpoints=tuple(document["etcdEndpoints"]),
             network=document["network"]["name"],
             cidr=document["network"]["cidr"],
-            # A lab of an earlier version has neither.
-            dataplane=document["network"].get("dataplane", "iptables"),
-            route_reflectors=tuple(document["network"].get("routeReflectors", ())),
+            dataplane=document["network"]["dataplane"],
+            route_reflectors=tuple(document["network"]["routeReflectors"]),
             notebook_url=document["notebookUrl"],
             proxy_url=document["proxyUrl"],
             firewall={host: tuple(policies) for host, policies in document["firewall"].items()},
@@ -91,26 +86,26 @@ def read(stack: str) -> Outputs:
     """Read the outputs of a stack.
 
     Raises:
-        StackError: There is no such stack, or no Pulumi to ask.
+        StackError: There is no such stack, or Pulumi cannot be run.
     """
     return parse(_pulumi(stack, "outputs", "stack", "output", "--json"), stack)
 
 
 def resources(stack: str, kind: str) -> list[Mapping[str, Any]]:
-    """Read the outputs of a stack's resources of one kind, as the last update left them.
+    """Read the outputs of a stack's resources of one type from its state.
 
     Args:
         stack: The stack.
-        kind: The last part of the resources' type.
+        kind: The last part of the type.
 
     Raises:
-        StackError: There is no such stack, or no Pulumi to ask.
+        StackError: There is no such stack, or Pulumi cannot be run.
     """
     state = _pulumi(stack, "state", "stack", "export")["deployment"].get("resources", [])
     return [
         resource["outputs"]
         for resource in state
-        # What a replacement has left to be deleted is no part of the stack any more.
+        # A replaced resource that is still to be deleted is not part of the stack.
         if resource["type"].rpartition(":")[2] == kind and not resource.get("delete")
     ]
 

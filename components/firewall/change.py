@@ -19,7 +19,7 @@ from components.firewall.rules.compile import restore_document
 from components.firewall.rules.resolve import OPERATOR
 from components.firewall.session import STEP_SECONDS, HostSession, new_connection
 from components.hosts.remote import HostError
-from diagnosis.obstacle import End, obstacle
+from diagnosis.obstacle import SshHost, obstacle
 from diagnosis.reachability import Key, Probes, only, reach
 
 # A part of the host's answer to a confirmation that comes too late.
@@ -119,8 +119,8 @@ def _roll_back(host: HostSession, props: Mapping[str, Any], blocked: Mapping[Key
         (origin, target), address = between_hosts
         name, _, port = target.rpartition(":")
         found = obstacle(
-            End(origin, address, _ssh(props, origin)),
-            End(name, props["addresses"][name], _ssh(props, name)),
+            SshHost(origin, address, _ssh(props, origin)),
+            SshHost(name, props["addresses"][name], _ssh(props, name)),
             int(port),
         )
         cause = f"{found}. " if found else ""

@@ -16,7 +16,7 @@ from pulumi import Input, Output, ResourceOptions, dynamic
 from components.hosts.host import Host
 from components.hosts.remote import HostError, messages_without_traceback, run
 from components.shared.provider import differ
-from diagnosis.obstacle import End, obstacle
+from diagnosis.obstacle import SshHost, obstacle
 
 # How long a script may print after its own time is over.
 GRACE_SECONDS = 60
@@ -34,7 +34,7 @@ class Check:
     """The hosts that it needs, and that need it."""
 
 
-def obstacles(host: End, peers: Sequence[End], port: int) -> list[str]:
+def obstacles(host: SshHost, peers: Sequence[SshHost], port: int) -> list[str]:
     """What stops the TCP connections between a host and its peers, in either direction; a sentence each."""
     pairs = [pair for peer in peers for pair in ((host, peer), (peer, host))]
     with ThreadPoolExecutor(max_workers=max(1, len(pairs))) as pool:
@@ -44,12 +44,12 @@ def obstacles(host: End, peers: Sequence[End], port: int) -> list[str]:
 
 def _failure(check: Mapping[str, Any], props: Mapping[str, Any]) -> str | None:
     """Run the script on one host; return what it and the kernels say if the condition does not hold."""
-    host = End(check["host"], check["address"], props["ssh"][check["host"]])
+    host = SshHost(check["host"], check["address"], props["ssh"][check["host"]])
     variables = {**check["variables"], "HOST": host.host, "SECONDS_ALLOWED": str(int(props["seconds"]))}
     answer = run(host.ssh, props["script"], variables, int(props["seconds"]) + GRACE_SECONDS)
     if not answer.status:
         return None
-    peers = [End(name, address, props["ssh"][name]) for name, address in check["peers"].items()]
+    peers = [SshHost(name, address, props["ssh"][name]) for name, address in check["peers"].items()]
     said = answer.error if answer.reached else f"{host.host}: {answer.error}"
     return "\n".join([said, *obstacles(host, peers, int(props["port"]))])
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print the rules of our chains with their counters, a line each: `iptables [packets:bytes] -A CHAIN …`.
+# Print each rule in the lab's chains with its counters: `<program> [packets:bytes] -A <chain> ...`.
 set -eu
 
 echo "[counters]"

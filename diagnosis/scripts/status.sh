@@ -1,15 +1,15 @@
 #!/bin/bash
-# What `lab status` asks of one host: facts, one a line, its name in front. It only reads. What cannot be found
-# out is left out, and no question takes longer than a few seconds: the reader decides what an absence means.
-#   $ENDPOINT  the client URL of this host's etcd member, or nothing
-#   $NETWORK   the name of the containers' network
+# Print the facts of one host for `lab status`: `<name> <value>`, a line each. It changes nothing. A fact that cannot be
+# found out is left out. Each command has a timeout of 5 seconds.
+#   $ENDPOINT  client URL of this host's etcd member; empty without one
+#   $NETWORK   name of the container network
 set -u
 export LC_ALL=C
 
 ask() { timeout 5 "$@" </dev/null 2>/dev/null; }
 fact() { sed "s/^/$1 /"; }
 
-# The first line that answers GET http://127.0.0.1:$1/$2.
+# Print the status line of the answer to GET http://127.0.0.1:$1/$2.
 http_status() {
     # shellcheck disable=SC2016 # the inner shell expands its own arguments
     ask bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && printf "GET /%s HTTP/1.0\r\n\r\n" "$1" >&3 && read -r line <&3 &&
@@ -18,15 +18,15 @@ http_status() {
 
 # shellcheck source=/dev/null
 (. /etc/os-release && echo "$PRETTY_NAME") | fact release
-# The age of the first process: in a container, /proc/uptime is that of the machine around it.
+# The age of process 1, because in a host container /proc/uptime is the uptime of the controller.
 ask ps -o etimes= -p 1 | fact uptime
 date +%s | fact clock
-# Those that share a kernel, as containers do, share its memory too.
+# Host containers share a kernel and its memory.
 fact kernel </proc/sys/kernel/random/boot_id
 awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo | fact memory
 engine=$(ask docker info --format '{{.DockerRootDir}}')
 ask df -k --output=size,avail,target / /var/lib/calico-lab "${engine:-/var/lib/docker}" | sed 1d | sort -u -k 3 | fact disk
-# A file may hold several certificates; each is a line.
+# A file may hold several certificates. Each gets a line.
 awk '/-BEGIN CERTIFICATE-/ { der = ""; next } /-END CERTIFICATE-/ { print FILENAME, der; next } { der = der $0 }' \
     /etc/calico-lab/pki/*.crt 2>/dev/null | fact certificate
 
@@ -61,11 +61,12 @@ ids=$(ask docker ps --all --quiet --no-trunc)
 # shellcheck disable=SC2086 # one word per container is meant
 [ -z "$ids" ] || ask docker inspect --format "$container" $ids | fact container
 
-# How many rules each chain of the firewall has, and how many were loaded into it.
+# For each chain of the lab: the number of rules in the kernel, and the number that was loaded.
 for document in iptables:rules.v4 ip6tables:rules.v6; do
     for chain in CALICO-LAB-INPUT CALICO-LAB-PUBLISHED; do
         rules=$(ask "${document%:*}" -w 2 -S "$chain" | grep -c '^-A')
-        loaded=$(cat "/etc/calico-lab/firewall/current/${document#*:}" 2>/dev/null | grep -c "^-A $chain ")
+        loaded=$(grep -cs "^-A $chain " "/etc/calico-lab/firewall/current/${document#*:}")
+        loaded=${loaded:-0}
         [ "$rules$loaded" = 00 ] || echo "${document%:*} $chain $rules $loaded" | fact chain
     done
 done

@@ -1,9 +1,12 @@
 #!/bin/sh
-# Print each rule that the next packets of a flow meet on this host, whoever's rule it is, for some seconds.
+# Print each rule that packets of a flow meet on this host, the rules of other programs included.
+#   $FAMILY                ip or ip6
+#   $SOURCE, $DESTINATION  addresses
+#   $MATCH                 the rest of the match, as an nft expression
+#   $DURATION              seconds
 #
-# From the environment: FAMILY (ip or ip6), SOURCE, DESTINATION, MATCH (an nft expression), DURATION. A table of our
-# own marks the packets, two a second, before any other; it decides nothing, and goes when this ends. What a run
-# that was killed has left goes with the next.
+# The table calico-lab-trace marks two packets a second before any other table. It has no verdict. It is deleted at the
+# end; a table that a killed run has left is deleted by the next run.
 set -eu
 
 trace() {
@@ -15,7 +18,7 @@ trace() {
     done
     exec 9>/run/calico-lab-trace.lock
     flock -n 9 || {
-        echo "trace: somebody else traces on this host; try again in some seconds" >&2
+        echo "trace: another trace runs on this host; try again in some seconds" >&2
         exit 1
     }
     trap 'nft delete table inet calico-lab-trace 2>/dev/null || true' EXIT
@@ -33,5 +36,5 @@ TABLE
     timeout "$DURATION" xtables-monitor --trace </dev/null || [ $? -eq 124 ]
 }
 
-# In a shell of its own, so that the table is gone before whatever comes after this.
+# In a subshell, so that the table is deleted before a script that follows.
 (trace)

@@ -1,7 +1,7 @@
-"""`lab trace`: the real way of a packet from a container of the lab, with the facts at each hop.
+"""Traces a packet from a container of the lab along its path, hop by hop, for `lab trace`.
 
-A packet is sent, and the kernels of the hosts at both ends say what became of it; Docker, Calico, BIRD and
-the routing tables say why. `ends` finds who is meant, and `walk` sends and listens. `side` reads what a host
-says: `packets` and `felix` of packets that rules meet, `taps` and `programs` of those that programs in the
-kernel hand on. `hops` tells the way, `loss` judges it, and `told` prints it.
+`location` finds source and target, `observation` sends the packet while the hosts at both ends watch it, and
+`path_facts` parses what they print: `packet_trace` and `felix` about packets that meet iptables rules,
+`capture` and `bpf` about packets that BPF programs forward past them. `hops` lists the hops, and `loss` finds
+where and why a packet was lost.
 """

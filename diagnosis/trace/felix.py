@@ -1,8 +1,9 @@
-"""What Felix decided on a packet, from the rules that it met. Pure.
+"""Felix's verdict on a packet, from the iptables rules that the packet met. Pure.
 
-Felix has two chains for each container, with the name of its interface: `cali-fw-` for what it sends and
-`cali-tw-` for what it gets. They call one chain for each policy that selects the container (`cali-po-`,
-`cali-pi-`), and where none does, one for each of its profiles (`cali-pro-`, `cali-pri-`).
+Felix has two chains for each workload endpoint, named after its interface: `cali-fw-` for packets from the
+container and `cali-tw-` for packets to it. These call a chain for each policy that selects the endpoint
+(`cali-po-` outbound, `cali-pi-` inbound). If no policy selects it, they call a chain for each of its profiles
+(`cali-pro-`, `cali-pri-`).
 """
 
 import re
@@ -10,67 +11,80 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from diagnosis.explanation import ENDS, Step
+from diagnosis.xtables import DROPPED, Step
 
 Direction = Literal["egress", "ingress"]
+"""`egress` for packets from a container, `ingress` for packets to it."""
 
-_OWN = {"egress": "cali-fw-", "ingress": "cali-tw-"}
-_OF_POLICIES = {"egress": ("cali-po-", "cali-pro-"), "ingress": ("cali-pi-", "cali-pri-")}
-_DISPATCH = {"egress": "cali-from-wl-dispatch", "ingress": "cali-to-wl-dispatch"}
-# What Felix wants to find again, and what every rule has in common.
+_ENDPOINT_CHAINS = {"egress": "cali-fw-", "ingress": "cali-tw-"}
+_POLICY_CHAINS = {"egress": ("cali-po-", "cali-pro-"), "ingress": ("cali-pi-", "cali-pri-")}
+_DISPATCH_CHAINS = {"egress": "cali-from-wl-dispatch", "ingress": "cali-to-wl-dispatch"}
+# The hash by which Felix recognizes its rules, and the options that every rule has.
 _NOISE = re.compile(r'^-4 -t \S+ | -m comment --comment "?cali:[^" ]+"?')
-_CALLS = re.compile(r"-[jg] (cali-\S+)$")
+_CALL = re.compile(r"-[jg] (cali-\S+)$")
 _COMMENT = re.compile(r'--comment "([^"]+)"')
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What Felix decided for one container in one direction."""
+class FelixVerdict:
+    """The verdict for one container in one direction."""
 
     passes: bool
     by: str
-    """The policy or profile that decided, or why none did."""
+    """The deciding policy or profile, or the reason if none decided."""
     rule: str
-    """The rule, as iptables lists it."""
+    """The deciding rule, as iptables or Felix lists it."""
     chains: tuple[str, ...]
-    """The chains that the packet went through, the first one first."""
+    """The chains or programs that the packet went through, in order."""
 
 
-def plain(rule: str) -> str:
-    """A rule without the marks that Felix puts on its rules, and without what xtables-monitor adds."""
+def without_noise(rule: str) -> str:
+    """Return a rule without Felix's hash and without what xtables-monitor adds."""
     return _NOISE.sub("", rule)
 
 
-def decision(steps: Sequence[Step], direction: Direction, names: Mapping[str, str]) -> Decision | None:
-    """Find what Felix decided; None where it was not asked.
+def verdict_by_rules(
+    steps: Sequence[Step], direction: Direction, names: Mapping[str, str]
+) -> FelixVerdict | None:
+    """Return the verdict of Felix's chains; None if the packet met none of them.
 
     Args:
         steps: The rules that the packet met on the host.
-        direction: `egress` for what a container sends, `ingress` for what it gets.
-        names: The policy or profile that each chain is of.
+        direction: Of the packet.
+        names: The policy or profile by chain.
     """
-    own, of_policies = _OWN[direction], _OF_POLICIES[direction]
-    met = [step for step in steps if step.chain.startswith((own, *of_policies, _DISPATCH[direction]))]
+    policy_chains = _POLICY_CHAINS[direction]
+    prefixes = (_ENDPOINT_CHAINS[direction], *policy_chains, _DISPATCH_CHAINS[direction])
+    met = [step for step in steps if step.chain.startswith(prefixes)]
     if not met:
         return None
-    # A policy without a rule for the packet is called all the same.
-    ways = (chain for step in met for chain in (step.chain, *_CALLS.findall(step.rule)))
-    chains = tuple(dict.fromkeys(ways))
-    asked = [chain for chain in chains if chain.startswith(of_policies)]
-    called = [names.get(chain, chain) for chain in asked]
+    # A call shows a policy's chain even if no rule in it matches.
+    visited = (chain for step in met for chain in (step.chain, *_CALL.findall(step.rule)))
+    chains = tuple(dict.fromkeys(visited))
+    called = [chain for chain in chains if chain.startswith(policy_chains)]
     last = met[-1]
-    passes = last.verdict not in ENDS
-    decisive = [step for step in met if step.chain == (asked[-1] if passes and asked else last.chain)]
-    if last.chain in asked or (passes and asked):
-        by = names.get(decisive[-1].chain, decisive[-1].chain) if decisive else called[-1]
-        # Felix marks what a policy denies, and drops what is marked.
-        rule = "; then ".join(plain(step.rule) for step in (decisive if passes else decisive[-2:]))
-        return Decision(passes, by, rule, chains)
-    rule = plain(last.rule)
-    if passes:
-        by = "a connection that it knows"
-    elif called:
-        by = f"no rule of {', '.join(called)} lets it pass"
-    else:
-        by = (_COMMENT.search(rule) or [rule, rule])[1]
-    return Decision(passes, by, rule, chains)
+    if last.verdict in DROPPED:
+        by, rule = _drop(met, called, names)
+        return FelixVerdict(False, by, rule, chains)
+    if not called:
+        return FelixVerdict(True, "a connection that it knows", without_noise(last.rule), chains)
+    return FelixVerdict(True, names.get(called[-1], called[-1]), _rules(met, called[-1]), chains)
+
+
+def _drop(met: Sequence[Step], called: Sequence[str], names: Mapping[str, str]) -> tuple[str, str]:
+    """Return what dropped the packet, and the rule."""
+    last = met[-1]
+    rule = without_noise(last.rule)
+    if last.chain in called:
+        # One rule of Felix marks a packet that a policy denies, and the next one drops it.
+        return names.get(last.chain, last.chain), _rules(met, last.chain, newest=2)
+    if called:
+        return f"no rule of {', '.join(names.get(chain, chain) for chain in called)} lets it pass", rule
+    comment = _COMMENT.search(rule)
+    return comment[1] if comment else rule, rule
+
+
+def _rules(met: Sequence[Step], chain: str, newest: int = 0) -> str:
+    """Join the rules of a chain that the packet met: all, or the newest ones."""
+    rules = [without_noise(step.rule) for step in met if step.chain == chain]
+    return "; then ".join(rules[-newest:])

@@ -68,7 +68,7 @@ def checked(described: dict[str, object]) -> list[tuple[str, str]]:
     """What `lab doctor` has against the machine."""
     return [
         (finding.where, finding.what)
-        for finding in doctor.findings(doctor.look(load(described, "Pulumi.vms.yaml")))
+        for finding in findings.findings(checkup.look(load(described, "Pulumi.vms.yaml")))
     ]
 
 
@@ -120,7 +120,7 @@ def test_network_with_operator_address_refused(machine: Machine, tmp_path: Path)
     # Nobody asks beforehand: the route takes the way to the controller from the machine, until it undoes it.
     hosts = load(holds, "Pulumi.vms.yaml").hosts
     assert isinstance(hosts, ExistingHosts)
-    ssh = doctor._access(hosts, tmp_path)["vm"]
+    ssh = checkup.ssh_commands(hosts, tmp_path)["vm"]
     refusal = mode.try_route("vm", str(ssh), "172.30.97.0/29")
     assert refusal
     assert "the host has removed the route again (seen)" in str(refusal)

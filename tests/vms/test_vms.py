@@ -12,8 +12,10 @@ import pytest
 
 from bench.guests import guests
 from diagnosis import status
-from diagnosis.trace import hops, walk
+from diagnosis.trace.flow import parse_flow
+from diagnosis.trace.hops import hops
 from diagnosis.trace.loss import loss
+from diagnosis.trace.observation import observe
 from tests.live import connections
 from tests.live.apart import Apart
 from tests.live.look import everywhere
@@ -94,10 +96,10 @@ def healthy(lab: Apart) -> Outputs:
 
 def facts_of_the_way(lab: Apart, outputs: Outputs) -> dict[str, dict[str, str]]:
     """The facts of a trace from the SSH box to the notebook, by kind of hop; the last of a kind counts."""
-    walked = walk.look(outputs, lab.stack, "sshbox", "notebook", walk.flow("tcp/8888"))
-    told = hops.hops(walked)
-    assert loss(walked, told) is None
-    return {hop.kind: dict(hop.facts) for hop in told}
+    observation = observe(outputs, lab.stack, "sshbox", "notebook", parse_flow("tcp/8888"))
+    path = hops(observation)
+    assert loss(observation, path) is None
+    return {hop.kind: dict(hop.facts) for hop in path}
 
 
 def test_vms_wireguard(lab: Apart, bare: list[Machine], folder: Path) -> None:

@@ -15,7 +15,7 @@ from components.firewall.host_firewall import HostFirewallProvider
 from components.firewall.payload import program_digest, restore_sets
 from components.firewall.rules.compile import ipset_name
 from components.hosts.remote import Answer, HostError
-from diagnosis.obstacle import End
+from diagnosis.obstacle import SshHost
 
 RULE = '-s 172.16.6.66/32 -m comment --comment "p/1" -j DROP'
 LISTING = f"-A INPUT -j CALICO-LAB-INPUT\n-N CALICO-LAB-INPUT\n-A CALICO-LAB-INPUT {RULE}"
@@ -162,7 +162,7 @@ def test_update_rolls_back_when_a_flow_is_blocked(
     flows.closed = [set(), {("a1", "a0:179"), ("a1", "a0:2380")}]
     looked: list[tuple[str, str, str, int]] = []
 
-    def obstacle(source: End, target: End, port: int) -> str:
+    def obstacle(source: SshHost, target: SshHost, port: int) -> str:
         looked.append((source.host, source.address, target.host, port))
         assert "undo" not in host.verbs(), "the rule is looked for while it is loaded"
         return "a1 cannot open tcp/2380 on a0 (172.16.6.44): silent; a0 stops it: firewall.policies.p.default"

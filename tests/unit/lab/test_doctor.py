@@ -1,4 +1,4 @@
-"""`lab doctor`: from what machines say to what stands in a lab's way; the answers are in the table."""
+"""`lab doctor`: from facts of hosts to findings; `doctor.json` has the cases."""
 
 import json
 import subprocess
@@ -10,15 +10,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.calico import settings as mode
+from components.calico import settings
 from components.hosts import config as hosts_config
 from components.hosts import remote
 from config.loading import load
 from config.model import LabConfig
 from diagnosis import status
+from diagnosis.tcp_probe import PROBE_SCRIPT
 from lab import __main__ as command
-from lab import doctor, why
-from tests.unit.lab import lab_cases
+from lab import config as lab_config
+from lab.doctor import candidate, checkup, controller, findings
+from tests.unit.diagnosis import lab_cases
 from workspace import outputs as stack
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "doctor.json").read_text())
@@ -31,7 +33,7 @@ NOW = 1000000.0
 
 @pytest.fixture(autouse=True)
 def any_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here logs in."""
+    """No test logs in to a host."""
     monkeypatch.setattr(hosts_config, "unusable_key", lambda _: None)
 
 
@@ -42,7 +44,7 @@ def config(
     notebook: dict[str, Any] | None = None,
     **hosts: Any,  # noqa: ANN401 - of any key
 ) -> LabConfig:
-    """Three machines that exist."""
+    """A config with three existing hosts."""
     members = {name: {"address": address, "hostKey": HOST_KEY} for name, address in MEMBERS.items()}
     existing = {
         "provider": "existing",
@@ -65,9 +67,8 @@ def config(
     )
 
 
-def well(name: str, asked: str) -> remote.Answer:
-    """What a machine says that has nothing against a lab, to the connections that it was told to try."""
-    others = sorted({line.split()[0] for line in asked.splitlines()})
+def healthy(name: str, addresses: str) -> remote.Answer:
+    """The facts of a host that can carry a lab."""
     lines = [
         "release Debian GNU/Linux 12 (bookworm)",
         "cpus 2",
@@ -77,33 +78,39 @@ def well(name: str, asked: str) -> remote.Answer:
         f"clock {NOW}",
         'listener LISTEN 0      128       0.0.0.0:22    0.0.0.0:* users:(("sshd",pid=392,fd=3))',
         "listener LISTEN 0      4096   127.0.0.11:40103 0.0.0.0:*",
-        *(f"flow {line} Connection refused" for line in asked.splitlines()),
-        *(rf"way {other} dev eth0 src {MEMBERS[name]} uid 0 \    cache" for other in others),
+        *(rf"route {other} dev eth0 src {MEMBERS[name]} uid 0 \    cache" for other in addresses.split()),
         "complete yes",
     ]
     return remote.Answer(0, "\n".join(lines), "")
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any]) -> None:
-    """Have machines answer as a case says."""
+    """Lets hosts answer as a case says."""
 
     def run(ssh: str, script: str, variables: dict[str, str], *_: object, **__: object) -> remote.Answer:
         name = ssh.rsplit(maxsplit=1)[-1]
         changes = case.get("machines", {}).get(name, {})
-        if script == doctor.PREPARE.read_text():
+        if script == checkup.PREPARE_SCRIPT.read_text():
             assert variables["CHECK_ONLY"]
             return remote.Answer(changes.get("status", 0), "", changes.get("error", ""))
-        if script == doctor.PROBE.read_text():
-            return lab_cases.edited(well(name, variables["FLOWS"]), changes)
+        if script == PROBE_SCRIPT.read_text():
+            refused = dict.fromkeys(variables["TARGETS"].split(), "refused")
+            changed = changes.get("replies", refused)
+            # No replies: nothing was probed.
+            replies = {**refused, **changed} if changed else {}
+            lines = [f"{reply} {target} {MEMBERS[name]}" for target, reply in replies.items()]
+            return remote.Answer(0, "\n".join(lines), "")
+        if script == candidate.FACTS_SCRIPT.read_text():
+            return lab_cases.edited(healthy(name, variables["ADDRESSES"]), changes)
         refusal = case.get("refusals", {}).get(name, "")
         return remote.Answer(3 if refusal else 0, "", refusal)
 
-    monkeypatch.setattr(doctor, "_ENGINE", ["echo", "/nowhere"])
+    monkeypatch.setattr(controller, "_ENGINE", ["echo", "/nowhere"])
     monkeypatch.setattr(remote, "run", run)
-    monkeypatch.setattr(mode, "run", run)
-    monkeypatch.setattr("lab.doctor.time.time", lambda: NOW)
+    monkeypatch.setattr(settings, "run", run)
+    monkeypatch.setattr("lab.doctor.checkup.time.time", lambda: NOW)
     monkeypatch.setattr(
-        why, "read_config", lambda name: config(**{key: case[key] for key in SECTIONS if key in case})
+        lab_config, "read_config", lambda name: config(**{key: case[key] for key in SECTIONS if key in case})
     )
     monkeypatch.setattr(stack, "read", no_lab)
 
@@ -118,13 +125,13 @@ def no_lab(name: str) -> stack.Outputs:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_findings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_findings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     pretend(monkeypatch, case)
     told = CliRunner().invoke(command.main, ["doctor", "--json"])
     document = json.loads(told.output)
     assert [[finding["where"], finding["what"]] for finding in document["findings"]] == case["findings"]
-    assert all(finding["next"] for finding in document["findings"]), "each finding says what to do next"
+    assert all(finding["next"] for finding in document["findings"]), "each finding has a next step"
     assert document["fit"] == (not case["findings"])
     assert [machine["name"] for machine in document["machines"]] == list(MEMBERS)
     shown = CliRunner().invoke(command.main, ["doctor"])
@@ -143,14 +150,14 @@ def test_findings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("certificates-ended", "ended", "a1: certificates have ended: "),
     ],
 )
-def test_certificates_of_a_lab_that_is_up(
+def test_doctor_certificates(
     provider: str, case: str, shown: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, {})
-    monkeypatch.setattr(doctor, "interface_in", lambda network, routes: None)
+    monkeypatch.setattr(controller, "interface_in", lambda network, routes: None)
     if provider == "docker":
-        monkeypatch.setattr(why, "read_config", lambda name: load(CONFIG, "Pulumi.lab.yaml"))
-    path = Path(__file__).parent / "cases" / f"{case}.json"
+        monkeypatch.setattr(lab_config, "read_config", lambda name: load(CONFIG, "Pulumi.lab.yaml"))
+    path = lab_cases.FOLDER / "cases" / f"{case}.json"
     said = lab_cases.status(json.loads(path.read_text()))
     monkeypatch.setattr(stack, "read", lambda name: said.outputs)
     monkeypatch.setattr(status, "ask", lambda outputs: said.hosts)
@@ -166,32 +173,33 @@ def test_certificates_of_a_lab_that_is_up(
     assert [len(host["certificates"]) for host in told["lab"]] == [4, 4, 4, 0]
 
 
-def test_every_flow_between_hosts_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_tries_flows_between_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, {})
-    seen = doctor.look(config())
-    assert set(seen.machines["d0"].connections) == {
+    seen = checkup.look(config())
+    assert set(seen.candidates["d0"].connections) == {
         (address, port) for address in (MEMBERS["d1"], MEMBERS["d2"]) for port in (179, 2379, 2380)
     }
 
 
 @given(st.data())
-def test_an_answer_that_broke_off_is_never_taken_for_a_whole_one(data: st.DataObject) -> None:
-    whole = well("d0", "172.30.96.11 179").text
+def test_parse_incomplete_answer(data: st.DataObject) -> None:
+    whole = healthy("d0", "172.30.96.11").text
     part = whole[: data.draw(st.integers(0, len(whole) - len(" yes") - 1))]
-    machine = doctor.parse(remote.Answer(255, part, "Connection reset"), MEMBERS["d0"], (NOW, NOW))
-    assert machine.error == "Connection reset"
+    facts = remote.Answer(255, part, "Connection reset")
+    parsed = candidate.parse(facts, remote.Answer(0, "", ""), MEMBERS["d0"], (NOW, NOW))
+    assert parsed.error == "Connection reset"
 
 
-def test_a_host_key_that_nobody_has_pinned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_findings_unknown_host_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     known.write_text(f"{MEMBERS['d0']} {HOST_KEY}\n{MEMBERS['d2']} {HOST_KEY}\n")
     pretend(monkeypatch, {})
     members = {name: {"address": address} for name, address in MEMBERS.items()}
-    seen = doctor.look(config(members=members, knownHosts=str(known)))
-    [finding] = doctor.findings(seen)
-    assert finding.where == "d1"
-    assert finding.what == f"the host key of 172.30.96.11 is not in {known}"
-    assert finding.next.startswith("log in once with ssh and compare the fingerprint")
+    seen = checkup.look(config(members=members, knownHosts=str(known)))
+    [found] = findings.findings(seen)
+    assert found.where == "d1"
+    assert found.what == f"the host key of 172.30.96.11 is not in {known}"
+    assert found.next.startswith("log in once with ssh and compare the fingerprint")
 
 
 @pytest.mark.parametrize(
@@ -202,43 +210,41 @@ def test_a_host_key_that_nobody_has_pinned(monkeypatch: pytest.MonkeyPatch, tmp_
         (subprocess.CalledProcessError(1, "docker", "", "Cannot connect to the daemon\n"), "Cannot connect"),
     ],
 )
-def test_no_engine_to_make_machines_or_images_on(
-    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_findings_no_engine(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     pretend(monkeypatch, {})
     monkeypatch.setattr("subprocess.run", fail)
-    [finding] = doctor.findings(doctor.look(config()))
-    assert finding.where == "this machine"
-    assert finding.what.startswith("Docker does not answer: ")
-    assert said in finding.what
+    [found] = findings.findings(checkup.look(config()))
+    assert found.where == "this machine"
+    assert found.what.startswith("Docker does not answer: ")
+    assert said in found.what
 
 
-def test_machines_that_up_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "interface_in", lambda network, routes: "wg0 (172.16.0.0/12)")
+def test_findings_hosts_that_up_creates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "interface_in", lambda network, routes: "wg0 (172.16.0.0/12)")
     monkeypatch.setattr(
         "subprocess.run", lambda *_, **__: subprocess.CompletedProcess("docker", 0, "/nowhere\n", "")
     )
-    seen = doctor.look(load(CONFIG, "Pulumi.lab.yaml"))
-    assert seen.machines == {}
-    [finding] = doctor.findings(seen)
-    assert finding.what == "hosts.network 172.16.6.0/24 is in use by wg0 (172.16.0.0/12)"
+    seen = checkup.look(load(CONFIG, "Pulumi.lab.yaml"))
+    assert seen.candidates == {}
+    [found] = findings.findings(seen)
+    assert found.what == "hosts.network 172.16.6.0/24 is in use by wg0 (172.16.0.0/12)"
 
 
-def test_no_room_for_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "interface_in", lambda network, routes: None)
+def test_findings_disk_of_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(controller, "interface_in", lambda network, routes: None)
     monkeypatch.setattr(
         "subprocess.run",
         lambda *_, **__: subprocess.CompletedProcess("docker", 0, f"{tmp_path}\n", ""),
     )
-    monkeypatch.setattr(doctor, "DISK", 1 << 60)
-    [finding] = doctor.findings(doctor.look(load(CONFIG, "Pulumi.lab.yaml")))
-    assert f"are free in {tmp_path}, and the lab needs" in finding.what
+    monkeypatch.setattr(controller, "NEEDED_DISK", 1 << 60)
+    [found] = findings.findings(checkup.look(load(CONFIG, "Pulumi.lab.yaml")))
+    assert f"are free in {tmp_path}, and the lab needs" in found.what
 
 
-def test_no_config(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_without_config(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(command.main, ["--stack", "nowhere", "doctor"])
     assert result.exit_code == 2
     assert "Pulumi.nowhere.yaml is not in" in result.output

@@ -1,4 +1,4 @@
-"""`lab drift`: from what hosts print to what is said; the answers are in the table."""
+"""`lab drift`: its output for answers of hosts; `drift.json` has the cases."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from components.hosts import remote
 from lab import __main__ as command
-from tests.unit.lab import lab_cases
+from tests.unit.diagnosis import lab_cases
 from workspace import outputs as stack
 
 CASES: dict[str, Any] = json.loads((Path(__file__).parent / "drift.json").read_text())
@@ -29,8 +29,10 @@ NOTHING = {"text": ["[change]", "[iptables]", "[ip6tables]", "[sets]", "[counter
 def run(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], *arguments: str) -> tuple[int, str]:
     def answer(ssh: str, script: str, *_: object) -> remote.Answer:
         assert script.startswith("set -- show\n")
-        said = case.get(ssh.rsplit(maxsplit=1)[-1], NOTHING)
-        return remote.Answer(said.get("status", 0), "\n".join(said["text"]), said.get("error", ""))
+        recorded = case.get(ssh.rsplit(maxsplit=1)[-1], NOTHING)
+        return remote.Answer(
+            recorded.get("status", 0), "\n".join(recorded["text"]), recorded.get("error", "")
+        )
 
     monkeypatch.setattr(stack, "read", lambda name: lab_cases.outputs())
     monkeypatch.setattr(stack, "resources", lambda name, kind: [APPLIED])
@@ -40,30 +42,30 @@ def run(monkeypatch: pytest.MonkeyPatch, case: dict[str, Any], *arguments: str) 
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_what_is_said(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_output(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     code, text = run(monkeypatch, case)
     assert text.splitlines() == case["lines"]
     assert code == case["exit"]
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_json_tells_the_same(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_json_has_what_text_has(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     code, text = run(monkeypatch, case, "--json")
     assert code == case["exit"]
-    told = json.loads(text)
-    assert [host["name"] for host in told["hosts"]] == ["a0", "a1", "a2"]
+    document = json.loads(text)
+    assert [host["name"] for host in document["hosts"]] == ["a0", "a1", "a2"]
     lines = "\n".join(case["lines"])
-    for host in told["hosts"]:
+    for host in document["hosts"]:
         for drift in host["drift"]:
             assert drift["line"] in lines
             assert (drift["path"] or "") in lines
         for counter in host["counters"]:
             assert f"{counter['packets']:>10} {counter['bytes']:>14}  iptables {counter['rule']}" in lines
         assert (host["error"] or "") in lines
-    assert told["drift"] == ("differs" in lines)
+    assert document["drift"] == ("differs" in lines)
 
 
-def test_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_without_state(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str, kind: str) -> None:
         raise stack.StackError(f"stack {name} cannot be read")
 

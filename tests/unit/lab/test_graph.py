@@ -1,4 +1,4 @@
-"""`lab graph`: what is drawn of the cases of `lab status`; Mermaid and Graphviz have read these files."""
+"""`lab graph`: drawings for the cases of `lab status`. Mermaid and Graphviz accept the files in `graph/`."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import graph
-from tests.unit.lab import lab_cases
-from tests.unit.lab.lab_cases import CASES, HERE
+from tests.unit.diagnosis import lab_cases
+from tests.unit.diagnosis.lab_cases import CASES, FOLDER
 
-DRAWN = sorted((HERE / "graph").iterdir())
+DRAWN = sorted((Path(__file__).parent / "graph").iterdir())
 
 
 def drawn(case: Path) -> graph.Graph:
@@ -19,13 +19,13 @@ def drawn(case: Path) -> graph.Graph:
 
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
-def test_the_drawing(path: Path) -> None:
+def test_graph_drawing(path: Path) -> None:
     language = {".mmd": graph.mermaid, ".dot": graph.dot}[path.suffix]
-    assert language(drawn(HERE / "cases" / f"{path.stem}.json")) == path.read_text().rstrip("\n")
+    assert language(drawn(FOLDER / "cases" / f"{path.stem}.json")) == path.read_text().rstrip("\n")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
-def test_what_an_edge_names_is_there(case: Path) -> None:
+def test_graph_edges_have_nodes(case: Path) -> None:
     seen = drawn(case)
     nodes = [node.name for node in seen.nodes]
     assert len(set(nodes)) == len(nodes)
@@ -35,7 +35,7 @@ def test_what_an_edge_names_is_there(case: Path) -> None:
 
 
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp"))))
-def test_no_text_ends_a_label(text: str) -> None:
+def test_graph_labels_are_escaped(text: str) -> None:
     def one(text: str) -> graph.Graph:
         nodes = [graph.Node("a/1", "a", [text], well=True), graph.Node("a/2", "a", ["2"], well=False)]
         return graph.Graph(
@@ -43,8 +43,8 @@ def test_no_text_ends_a_label(text: str) -> None:
         )
 
     for language, backslash in ((graph.mermaid, ""), (graph.dot, "\\")):
-        plain, told = language(one("x")), language(one(text))
-        assert len(told.split("\n")) == len(plain.split("\n"))
+        plain, text_of = language(one("x")), language(one(text))
+        assert len(text_of.split("\n")) == len(plain.split("\n"))
         # Without what is escaped, each label has its two quotes and no more.
-        bare = told.replace("\\\\", "").replace('\\"', "") if backslash else told
+        bare = text_of.replace("\\\\", "").replace('\\"', "") if backslash else text_of
         assert bare.count('"') == plain.count('"')

@@ -1,4 +1,4 @@
-"""`lab why`: what is asked of whom, and what is said; the hosts' answers are in the table."""
+"""`lab why`: what hosts are asked, and the output; `why.json` has the cases."""
 
 import json
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ import pytest
 from click.testing import CliRunner
 
 from components.hosts import remote
-from diagnosis import packet_trace as trace
+from diagnosis import packet_scripts as scripts
 from lab import __main__ as command
-from lab import why
-from tests.unit.lab import lab_cases
+from lab import config
+from tests.unit.diagnosis import lab_cases
 from workspace import outputs as stack
 
 HERE = Path(__file__).parent
 CASES: dict[str, Any] = json.loads((HERE / "why.json").read_text())
 
 
-class Machines:
-    """Stands for the lab's machines, and keeps what they were asked."""
+class Hosts:
+    """Takes the place of the lab's hosts, and records what they are asked."""
 
     def __init__(self, host: Mapping[str, Any]) -> None:
         self.host = host
@@ -28,14 +28,14 @@ class Machines:
         self.sent: dict[str, Mapping[str, str]] = {}
 
     def run(self, ssh: str, script: str, variables: Mapping[str, str], seconds: float) -> remote.Answer:
-        """Take the place of `remote.run`."""
+        """Takes the place of `remote.run`."""
         assert seconds > int(variables["DURATION"])
-        machine = ssh.rsplit(maxsplit=1)[-1] if ssh.startswith("ssh ") else "here"
-        if script == trace.SEND.read_text():
-            self.sent[machine] = variables
+        host = ssh.rsplit(maxsplit=1)[-1] if ssh.startswith("ssh ") else "controller"
+        if script == scripts.SEND_SCRIPT.read_text():
+            self.sent[host] = variables
             unsent = self.host.get("unsent", "")
             return remote.Answer(1 if unsent else 0, "", unsent)
-        assert machine == "a0"
+        assert host == "a0"
         self.traced = variables
         text = "\n".join(self.host["text"])
         return remote.Answer(self.host.get("status", 0), text, self.host.get("error", ""))
@@ -45,35 +45,35 @@ class Machines:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # JSON is YAML.
     (tmp_path / "Pulumi.lab.yaml").write_text((HERE / "config.json").read_text())
-    monkeypatch.setattr(why, "read_config", lambda name, read=why.read_config: read(name, tmp_path))
+    monkeypatch.setattr(config, "read_config", lambda name, read=config.read_config: read(name, tmp_path))
     monkeypatch.setattr(stack, "read", lambda name: lab_cases.outputs())
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_answers(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    machines = Machines(case.get("host", {}))
-    monkeypatch.setattr(remote, "run", machines.run)
+def test_why_output(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = Hosts(case.get("host", {}))
+    monkeypatch.setattr(remote, "run", hosts.run)
     result = CliRunner().invoke(command.main, ["why", *case["ask"]])
     assert result.output.splitlines() == case["lines"]
     assert result.exit_code == case["exit"]
-    assert machines.traced == case.get("traced")
-    assert machines.sent == case.get("sent", {})
+    assert hosts.traced == case.get("traced")
+    assert hosts.sent == case.get("sent", {})
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_json_tells_the_same(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "run", Machines(case.get("host", {})).run)
+def test_why_json_has_what_text_has(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "run", Hosts(case.get("host", {})).run)
     result = CliRunner().invoke(command.main, ["why", "--json", *case["ask"]])
     assert result.exit_code == case["exit"]
-    told = json.loads(result.output)
+    document = json.loads(result.output)
     text = "\n".join(case["lines"])
-    for part in (told["reason"], told["path"], *told["rule"]):
+    for part in (document["reason"], document["path"], *document["rule"]):
         assert part is None or part in text
-    assert ("live" in told) == ("--live" in case["ask"])
-    if "live" in told:
-        assert bool(told["live"]["finding"]) == bool(case["exit"])
-        assert told["live"]["finding"] in (None, case["lines"][-1])
-        assert told["live"]["verdict"] == {"stops": "drop", "lets": "accept"}.get(
+    assert ("live" in document) == ("--live" in case["ask"])
+    if "live" in document:
+        assert bool(document["live"]["finding"]) == bool(case["exit"])
+        assert document["live"]["finding"] in (None, case["lines"][-1])
+        assert document["live"]["verdict"] == {"stops": "drop", "lets": "accept"}.get(
             text.partition("the kernel ")[2].split(" ")[0] if "On a0" in text else ""
         )
 
@@ -91,7 +91,7 @@ def test_json_tells_the_same(case: dict[str, Any], monkeypatch: pytest.MonkeyPat
         (["--", "a1", "a0"], "Missing argument 'PROTO/PORT'"),
     ],
 )
-def test_wrong_usage(ask: list[str], said: str) -> None:
+def test_why_wrong_usage(ask: list[str], said: str) -> None:
     result = CliRunner().invoke(command.main, ["why", *ask])
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
@@ -106,7 +106,7 @@ def test_wrong_usage(ask: list[str], said: str) -> None:
         ("lab", "", "etcd: this key is required"),
     ],
 )
-def test_no_config(tmp_path: Path, name: str, text: str | None, said: str) -> None:
+def test_why_without_config(tmp_path: Path, name: str, text: str | None, said: str) -> None:
     if text is not None:
         (tmp_path / f"Pulumi.{name}.yaml").write_text(text)
     result = CliRunner().invoke(
@@ -116,14 +116,14 @@ def test_no_config(tmp_path: Path, name: str, text: str | None, said: str) -> No
     assert said in result.output
 
 
-def test_a_host_that_is_not_up_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_live_host_not_in_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "read", lambda name: lab_cases.outputs(ssh={}))
     result = CliRunner().invoke(command.main, ["why", "a1", "a0", "tcp/80", "--live"])
     assert result.exit_code == 2
     assert "a0 is in the config, but not in the stack; next: pulumi up" in result.output
 
 
-def test_help_says_what_live_does_to_a_host() -> None:
+def test_why_help_names_table() -> None:
     # Lines are broken at hyphens too.
     text = "".join(CliRunner().invoke(command.main, ["why", "--help"]).output.split())
     assert "hasatablecalico-lab-trace" in text

@@ -1,0 +1,55 @@
+"""Shell completion of hosts and containers. It reads the stack's config file, without Pulumi, to be quick."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from click.shell_completion import CompletionItem
+
+from workspace.outputs import PROJECT
+
+SERVICES = ("notebook", "sshbox")
+"""The lab's containers on the container network, by the names that `lab trace` accepts."""
+
+
+def complete_host(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete a host."""
+    return _starting(_hosts(context), incomplete)
+
+
+def complete_sender(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the source of `lab why`."""
+    return _starting([*_hosts(context), "operator", "visitor"], incomplete)
+
+
+def complete_container(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete a container."""
+    return _starting(SERVICES, incomplete)
+
+
+def complete_target(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the target of `lab trace`."""
+    return _starting([*SERVICES, *_hosts(context)], incomplete)
+
+
+def _starting(words: Any, incomplete: str) -> list[CompletionItem]:  # noqa: ANN401
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def _hosts(context: click.Context, folder: Path = PROJECT) -> list[str]:
+    """The hosts in the config; empty if it cannot be read, because completion cannot report an error."""
+    stack = str(context.find_root().params["name"]).rpartition("/")[2]
+    try:
+        document = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())
+        return list(document["config"]["calico-lab:hosts"]["members"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError):
+        return []
