@@ -13,12 +13,15 @@ from diagnosis.trace.path_facts import PathFacts
 NEXT_HOP = "169.254.1.1"
 CALICO_MAC = "ee:ee:ee:ee:ee:ee"
 _POLICY_LESSONS = {
-    "egress": "What the container may send: the policies that select it, and where none does its profile.",
-    "ingress": "What the container may get: the policies that select it, and where none does its profile.",
+    "egress": "What the container may send: the policies that select it decide, or its profile if none does.",
+    "ingress": "What the container may receive: the policies that select it decide, "
+    "or its profile if none does.",
 }
-_BPF_LESSON = "A program asks them at the host's end of its veth pair, of the first packet of a connection."
+_BPF_LESSON = (
+    "A BPF program at the host's end of its veth pair applies them to the first packet of a connection."
+)
 _OTHER_TABLE_LESSON = (
-    "A rule has another table asked first: Felix', whose routes lead to other hosts' containers encrypted."
+    "A policy routing rule selects Felix's table first: its routes to other hosts' containers are encrypted."
 )
 Kind = Literal["container", "cali", "route", "felix", "wire", "arrival", "into", "host", "answer"]
 
@@ -223,16 +226,20 @@ def _wire(observation: Observation) -> Hop:
     if drop := request.dropped_by if request else None:
         facts.append(("dropped by", f"{drop.table} {hop_text.rule(drop)}"))
     if nat:
-        lesson = "Off the containers' network nobody has a route back to them: the host lends its address."
+        lesson = (
+            "Outside the container network no machine has a route back to a "
+            "container, so NAT inserts the host's address."
+        )
     elif interface and interface.encrypts:
         lesson = (
-            "The packet travels encrypted in a UDP packet: the wire shows which hosts talk, and how much."
+            "The packet is encrypted inside a UDP packet: the wire shows which "
+            "hosts communicate, and how much."
         )
     elif interface and interface.vni is not None:
-        lesson = "The packet travels in a UDP packet between the hosts: any network between them will do."
+        lesson = "The packet is inside a UDP packet between the hosts, so any network can be between them."
     else:
         lesson = (
-            "The frame goes from host to host, the packet in it is the container's own: no tunnel, no NAT."
+            "The frame goes from host to host; the packet in it is the container's, without tunnel and NAT."
         )
     return Hop(
         "wire", here.host, "wire", lesson, facts, seen=request is not None and "sent" in request.reached
@@ -255,9 +262,9 @@ def _arrival(observation: Observation, host: PathFacts) -> Hop:
     if drop and not drop.chain.startswith(("cali-tw-", "cali-pi-", "cali-pri-", "cali-to-wl")):
         facts.append(("dropped by", f"{drop.table} {hop_text.rule(drop)}"))
     lesson = (
-        "The Docker driver puts a route for each container here; the other hosts know the block alone."
+        "The Docker driver installs a route for each container here; the other hosts know only the block."
         if target.container
-        else "The address is the host's own, so this is the end of the way."
+        else "The address is the host's own, so the path ends here."
     )
     return Hop("arrival", host.host, "arrival", lesson, facts, seen=request is not None)
 

@@ -81,7 +81,7 @@ def _at_route(observation: Observation, hop: Hop) -> Finding:
     if target.host is None:
         return Finding(
             hop.where,
-            f"no container of the lab has {target.address}, so no host has told of a route to it",
+            f"no container of the lab has {target.address}, so no host announces a route to it",
             f"lab --stack {observation.stack} status",
         )
     return _no_route(observation, here, target.address, target.host)

@@ -28,7 +28,7 @@ def origin(seen: Observation, host: PathFacts, route: Route) -> Iterator[tuple[s
         yield (
             "from",
             {"bird": "BIRD, for this host's own block", _FELIX: "Felix, for this host's own block"}.get(
-                route.protocol, "the lab: what no host has told of is nowhere"
+                route.protocol, "the lab: an address without a route from another host is unreachable"
             ),
         )
     elif route.prefix != "default":
@@ -48,16 +48,19 @@ def bgp_session(seen: Observation, host: PathFacts, route: Route) -> tuple[str, 
 def lesson(host: PathFacts, route: Route | None) -> str:
     """Return what can be learnt from a route."""
     if route is None or route.kind != "unicast":
-        return "No host has told of this address: the way ends here, and does not lead out of the lab."
+        return (
+            "No host announces a route to this address. "
+            "The packet is dropped here, and does not leave the lab."
+        )
     if route.interface and route.interface.startswith("cali"):
-        return "The container is on this very host: the route leads into its veth pair."
+        return "The container is on this host: the route leads into its veth pair."
     if route.protocol == "bird":
-        return "Each host tells the others by BGP which blocks of addresses its containers have."
+        return "By BGP, each host announces the blocks of its containers' addresses to the others."
     if _is_vxlan(host, route):
         return "Each host's blocks have a route into the tunnel; its next hop is that host's end of it."
     if route.prefix != "default":
-        return "The address is one of the hosts' own network: no router is needed, and ARP finds it."
-    return "The address is none of the lab's: what a host knows nothing of goes to its own router."
+        return "The address is in the hosts' own network: no router is needed, and ARP finds it."
+    return "The address is not in the lab: the host sends it to its default router."
 
 
 def _bird_route(host: PathFacts, route: Route) -> BirdRoute | None:

@@ -11,7 +11,7 @@ from components.calico import settings as mode
 from components.hosts.config import ExistingHosts
 from config.loading import load
 from diagnosis import status
-from lab import doctor
+from lab.doctor import checkup, findings
 from tests.existing.machines import BASE, Machine, given_back, machines
 from tests.live.apart import Apart
 from tests.live.here import run
