@@ -4,7 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from config.model import LabConfig, load
+from config.loading import load
+from config.model import LabConfig
 from workspace.outputs import PROJECT, StackError
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from config.model import ConfigError
+from config.loading import ConfigError
 from lab import config
 from lab.doctor import checkup, findings, report
 from lab.verb import json_option, print_json, print_tables, usage_errors

@@ -245,8 +245,9 @@ def test_ebpf_trace_dropped_by_policy(
     finds_the_policy_that_drops(lab, program, ends, direction, at=ends[place])
 
 
-def test_a_trace_leaves_nothing_on_the_hosts(lab: Outputs) -> None:
-    left = "pgrep -l tcpdump; ls -d /run/calico-lab-trace.captures; nft list tables | grep calico-lab-trace; true"
+def test_ebpf_trace_leaves_nothing(lab: Outputs) -> None:
+    folder = "/run/calico-lab-trace.captures"
+    left = f"pgrep -l tcpdump; ls -d {folder}; nft list tables | grep calico-lab-trace; true"
     assert set(everywhere(lab, f"({left}) 2>/dev/null").values()) == {""}
 
 

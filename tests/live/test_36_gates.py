@@ -43,9 +43,7 @@ def said(outputs: Outputs, program: Program) -> Iterator[dict[str, str]]:
     the gate of etcd, and meanwhile the other's provider runs with the inputs from the state.
     """
     resources = program.state()["deployment"]["resources"]
-    etcd, network = (
-        next(one for one in resources if one["urn"].endswith(f"::{gate}")) for gate in GATES
-    )
+    etcd, network = (next(one for one in resources if one["urn"].endswith(f"::{gate}")) for gate in GATES)
     put = "\n".join(f"iptables -I {rule}" for rule in rules(outputs))
     taken = "\n".join(f"iptables -D {rule}" for rule in rules(outputs))
     try:

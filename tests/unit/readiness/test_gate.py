@@ -7,7 +7,7 @@ import pytest
 
 from components.hosts.remote import Answer, HostError
 from components.readiness import gate
-from diagnosis.obstacle import End
+from diagnosis.obstacle import SshHost
 
 HOSTS = {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"}
 PROPS: dict[str, Any] = {
@@ -32,7 +32,7 @@ PROPS: dict[str, Any] = {
     "triggers": ["1"],
 }
 PROVIDER = gate._GateProvider()
-Pairs = list[tuple[End, End, int]]
+Pairs = list[tuple[SshHost, SshHost, int]]
 Calls = list[tuple[str, str, dict[str, str], float]]
 
 
@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Pairs:
     """The connections that were asked for; a0 stops the one from a1."""
     pairs: Pairs = []
 
-    def obstacle(source: End, target: End, port: int) -> str | None:
+    def obstacle(source: SshHost, target: SshHost, port: int) -> str | None:
         pairs.append((source, target, port))
         return "a0 stops it" if (source.host, target.host) == ("a1", "a0") else None
 
@@ -96,7 +96,7 @@ def test_gate_names_what_stops_the_connections_of_a_host_that_failed(
 ) -> None:
     answer(monkeypatch, a1=Answer(1, "", "a1: etcd: the member is not healthy after 60 s"))
     assert failure(verb) == ["a1: etcd: the member is not healthy after 60 s", "a0 stops it"]
-    a0, a1, a2 = (End(host, address, f"ssh {host}") for host, address in HOSTS.items())
+    a0, a1, a2 = (SshHost(host, address, f"ssh {host}") for host, address in HOSTS.items())
     assert sorted(asked, key=str) == [(a0, a1, 2380), (a1, a0, 2380), (a1, a2, 2380), (a2, a1, 2380)]
 
 
