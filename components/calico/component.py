@@ -205,8 +205,9 @@ class CalicoNetwork(ComponentResource):
                 for unit in [*UNITS, *([EBPF_UNIT] if ebpf else [])]
             },
         }
-        # A change of the operator's tools does not restart the services.
+        # A change of these does not restart the services.
         tools = {
+            f"{FOLDER}/environment.sh": (_SCRIPTS / "environment.sh").read_text(),
             ETCDCTL_FILE: render_client(self._etcd.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
             **etcdctl(),
             "/usr/local/bin/calicoctl": (_SCRIPTS / "calicoctl").read_text(),

@@ -1,17 +1,14 @@
 #!/bin/bash
-# Tell Calico the addresses of the hosts, "<name>=<address> ..." in $HOSTS, so that network policies can name them:
-# a GlobalNetworkSet each, with the addresses that the host has as an end of tunnels, too.
+# Write a GlobalNetworkSet for each host in $HOSTS ("<name>=<address> ...") to Calico's datastore, because network policies
+# select hosts by its label $HOST_LABEL. The set has the host's address and the addresses of its tunnel interfaces.
 set -eu
-set -a
-# shellcheck source=/dev/null
-. /etc/calico-lab/calico/calico.env
-set +a
-calicoctl() { /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch "$@"; }
+# shellcheck source=components/calico/scripts/environment.sh
+. /etc/calico-lab/calico/environment.sh
 
-tunnels='{{range .}}{{range .Items}}{{.Name}}={{.Spec.IPv4VXLANTunnelAddr}}
+template='{{range .}}{{range .Items}}{{.Name}}={{.Spec.IPv4VXLANTunnelAddr}}
 {{.Name}}={{with .Spec.Wireguard}}{{.InterfaceIPv4Address}}{{end}}
 {{end}}{{end}}'
-ends=$(calicoctl get nodes -o go-template="$tunnels")
+tunnels=$(calicoctl get nodes -o go-template="$template")
 sets=$(
     for entry in $HOSTS; do
         name=${entry%%=*}
@@ -23,10 +20,10 @@ sets=$(
         echo "  labels: {$HOST_LABEL: $name}"
         echo "spec:"
         echo "  nets:"
-        printf '%s\n' "$entry" "$ends" | sed -n "s/^$name=\(.\{1,\}\)$/  - \1\/32/p"
+        printf '%s\n' "$entry" "$tunnels" | sed -n "s/^$name=\(.\{1,\}\)$/  - \1\/32/p"
     done
 )
 if ! said=$(calicoctl apply -f - <<<"$sets" 2>&1); then
-    echo "$HOST: calico: the addresses of the hosts were not taken: $said" >&2
+    echo "$HOST: calico: the addresses of the hosts were rejected: $said" >&2
     exit 1
 fi

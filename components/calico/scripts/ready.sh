@@ -26,9 +26,8 @@ session() {
 has_address() {
     [ -z "$(ip -o -4 address show dev wireguard.cali 2>/dev/null)" ] || return 0
     (
-        set -a
-        # shellcheck source=/dev/null
-        . /etc/calico-lab/calico/calico.env
+        # shellcheck source=components/calico/scripts/environment.sh
+        . /etc/calico-lab/calico/environment.sh
         exec timeout 30 /opt/calico-lab/calico/bin/calico-node -allocate-tunnel-addrs -allocate-tunnel-addrs-run-once
     ) >/dev/null 2>&1 || true
     return 1

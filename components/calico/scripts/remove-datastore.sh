@@ -1,16 +1,14 @@
 #!/bin/bash
-# Take the network out of Calico's datastore. An etcd without quorum must not keep the lab from being removed.
+# Delete the network's resources from Calico's datastore. An etcd without a quorum does not stop the removal of the lab.
 set -eu
-set -a
-# shellcheck source=/dev/null
-. /etc/calico-lab/calico/calico.env
-set +a
-calicoctl() { timeout 10 /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch "$@"; }
+# shellcheck source=components/calico/scripts/environment.sh
+. /etc/calico-lab/calico/environment.sh
+CALICOCTL_SECONDS=10
 
-# The ends of tunnels have addresses of the pool, and would keep its blocks.
-ends='{{range .}}{{range .Items}}{{.Name}} {{.Spec.IPv4VXLANTunnelAddr}}
+# The addresses of VXLAN interfaces are released first, because the pool's blocks cannot be deleted while they hold them.
+template='{{range .}}{{range .Items}}{{.Name}} {{.Spec.IPv4VXLANTunnelAddr}}
 {{end}}{{end}}'
-calicoctl get nodes -o go-template="$ends" 2>/dev/null | while read -r node address; do
+calicoctl get nodes -o go-template="$template" 2>/dev/null | while read -r node address; do
     [ -n "$address" ] || continue
     calicoctl ipam release --ip="$address" >/dev/null || true
     calicoctl patch node "$node" --patch='{"spec":{"ipv4VXLANTunnelAddr":null}}' >/dev/null || true

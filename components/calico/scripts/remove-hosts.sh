@@ -1,12 +1,11 @@
 #!/bin/bash
-# Take the addresses of the hosts in $HOSTS out of Calico's datastore.
+# Delete the GlobalNetworkSets of the hosts in $HOSTS ("<name>=<address> ...") from Calico's datastore. An etcd without a
+# quorum does not stop the removal of the lab.
 set -eu
-set -a
-# shellcheck source=/dev/null
-. /etc/calico-lab/calico/calico.env
-set +a
+# shellcheck source=components/calico/scripts/environment.sh
+. /etc/calico-lab/calico/environment.sh
+CALICOCTL_SECONDS=10
 for entry in $HOSTS; do
-    timeout 10 /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch \
-        delete --skip-not-exists globalnetworkset "calico-lab-host-${entry%%=*}" >/dev/null ||
-        echo "$HOST: calico: etcd does not answer" >&2
+    calicoctl delete --skip-not-exists globalnetworkset "calico-lab-host-${entry%%=*}" >/dev/null ||
+        echo "$HOST: calico: calico-lab-host-${entry%%=*} stays in the datastore, which does not answer" >&2
 done

@@ -1,22 +1,24 @@
 #!/bin/bash
 # Stop Calico on this host and remove what its programs leave in the kernel and in the file system.
 set -eu
-if systemctl is-active --quiet calico-lab-calico.target; then
-    set -a
-    # shellcheck source=/dev/null
-    . /etc/calico-lab/calico/calico.env
-    set +a
-    calicoctl() { timeout 10 /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch "$@"; }
-    # The other hosts stop expecting this one, unless another has its name by now. When etcd is gone, so is what it said
-    # of this host.
+# The other hosts stop expecting a session with a node that is deleted. A node of this name with another address belongs
+# to the host that has replaced this one, and stays.
+delete_node() (
+    # shellcheck source=components/calico/scripts/environment.sh
+    . /etc/calico-lab/calico/environment.sh || exit
+    CALICOCTL_SECONDS=10
     template='{{range .}}{{with .Spec.BGP}}{{.IPv4Address}}{{end}}{{end}}'
-    if said=$(calicoctl get node "$HOST" -o go-template="$template" 2>&1); then
-        case "$said" in
-        '' | "$IP" | "$IP"/*) said=$(calicoctl delete --skip-not-exists node "$HOST" 2>&1) && said= ;;
-        *) said= ;;
-        esac
-    fi
-    [ -z "$said" ] || echo "$HOST: calico: its node stays in etcd: $said" >&2
+    address=$(calicoctl get node "$HOST" -o go-template="$template" 2>&1) || {
+        echo "$address"
+        exit 1
+    }
+    case "$address" in
+    '' | "$IP" | "$IP"/*) calicoctl delete --skip-not-exists node "$HOST" ;;
+    esac
+)
+# An etcd that is gone has no node either, so an error does not stop the removal.
+if systemctl is-active --quiet calico-lab-calico.target && ! said=$(delete_node 2>&1); then
+    echo "$HOST: calico: its node stays in etcd: $said" >&2
 fi
 for unit in $UNITS; do
     systemctl disable --quiet "$unit" 2>/dev/null || true
@@ -27,7 +29,12 @@ systemctl stop $UNITS 2>/dev/null || true
 # shellcheck disable=SC2086
 systemctl reset-failed $UNITS 2>/dev/null || true
 
-bash /etc/calico-lab/calico/remove-ebpf.sh
+ebpf=/etc/calico-lab/calico/remove-ebpf.sh
+if [ -e "$ebpf" ]; then
+    bash "$ebpf"
+else
+    echo "$HOST: calico: $ebpf is missing, so eBPF programs of Felix may stay on interfaces" >&2
+fi
 # The rule by which Felix sends packets to WireGuard (its wireguardRoutingRulePriority), and the table it names.
 if ip link show wireguard.cali >/dev/null 2>&1; then
     ip rule show priority 99 | sed -n 's/.* lookup \([^ ]*\).*/\1/p' | while read -r table; do
