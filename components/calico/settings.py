@@ -26,9 +26,9 @@ from components.hosts.remote import HostError, messages_without_traceback, run
 from components.hosts.ssh import write_access
 from components.shared.provider import differ, is_known, tell
 
-_SCRIPT = Path(__file__).with_name("scripts") / "check-mode.sh"
+_SCRIPT = Path(__file__).with_name("scripts") / "check-settings.sh"
 _CANNOT = 3
-"""Exit status of check-mode.sh on a host that does not support the settings."""
+"""Exit status of check-settings.sh on a host that does not support the settings."""
 _TRIAL = Path(__file__).with_name("scripts") / "try-route.sh"
 _UNDONE = 3
 """Exit status of try-route.sh on a host that has removed the route already."""
@@ -181,11 +181,11 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
         "DATAPLANE": str(news["dataplane"]),
         "MTU": str(int(news["mtu"]) or ""),
         "OVERHEAD": str(int(news["overhead"])),
-        "REMADE": network if anew else "",
-        "LEAVES": "",
+        "NETWORK": network if anew else "",
+        "LEAVING": "",
     }
     # When a host's node is deleted from the datastore, the addresses of all its containers are released.
-    leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "REMADE": network, "LEAVES": "yes", "CIDR": ""}
+    leaving = {"KINDS": "", "DATAPLANE": "", "MTU": "", "NETWORK": network, "LEAVING": "yes", "CIDR": ""}
 
     def ask(host: str) -> Refusal | None:
         cidr = str(news["cidr"]) if host in new else ""

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Apply the resources on standard input to Calico's datastore, and delete the resources $ABSENT ("<kind>/<name> ...") and
-# the nodes that are not in $NODES. Nodes in $REFLECTORS become route reflectors; the others stop being route reflectors.
+# Apply the resources on standard input to Calico's datastore, and delete the resources $ABSENT ("<kind>/<name> ...")
+# and the nodes that are not in $NODES. Nodes in $REFLECTORS become route reflectors; the others stop being route
+# reflectors.
 set -eu
 # shellcheck source=components/calico/scripts/environment.sh
 . /etc/calico-lab/calico/environment.sh
@@ -28,11 +29,11 @@ for node in $NODES; do
     esac
     patch="{\"metadata\":{\"labels\":{\"$REFLECTOR_LABEL\":$label}},"
     patch+="\"spec\":{\"bgp\":{\"routeReflectorClusterID\":\"$cluster\"}}}"
-    said=$(calicoctl patch node "$node" --patch="$patch" 2>&1) || fail "$said"
+    error=$(calicoctl patch node "$node" --patch="$patch" 2>&1) || fail "$error"
 done
-said=$(calicoctl apply -f - 2>&1) || fail "$said"
+error=$(calicoctl apply -f - 2>&1) || fail "$error"
 for resource in $ABSENT; do
-    said=$(calicoctl delete --skip-not-exists "${resource%%/*}" "${resource#*/}" 2>&1) || fail "$said"
+    error=$(calicoctl delete --skip-not-exists "${resource%%/*}" "${resource#*/}" 2>&1) || fail "$error"
 done
 # The other hosts would wait for a BGP session with the node of a removed host.
 for node in $existing; do

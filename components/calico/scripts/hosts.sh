@@ -1,6 +1,7 @@
 #!/bin/bash
-# Write a GlobalNetworkSet for each host in $HOSTS ("<name>=<address> ...") to Calico's datastore, because network policies
-# select hosts by its label $HOST_LABEL. The set has the host's address and the addresses of its tunnel interfaces.
+# Write a GlobalNetworkSet for each host in $HOSTS ("<name>=<address> ...") to Calico's datastore, because network
+# policies select hosts by its label $HOST_LABEL. The set has the host's address and the addresses of its tunnel
+# interfaces.
 set -eu
 # shellcheck source=components/calico/scripts/environment.sh
 . /etc/calico-lab/calico/environment.sh
@@ -23,7 +24,7 @@ sets=$(
         printf '%s\n' "$entry" "$tunnels" | sed -n "s/^$name=\(.\{1,\}\)$/  - \1\/32/p"
     done
 )
-if ! said=$(calicoctl apply -f - <<<"$sets" 2>&1); then
-    echo "$HOST: calico: the addresses of the hosts were rejected: $said" >&2
+if ! error=$(calicoctl apply -f - <<<"$sets" 2>&1); then
+    echo "$HOST: calico: the addresses of the hosts were rejected: $error" >&2
     exit 1
 fi

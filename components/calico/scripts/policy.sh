@@ -3,7 +3,7 @@
 set -eu
 # shellcheck source=components/calico/scripts/environment.sh
 . /etc/calico-lab/calico/environment.sh
-if ! said=$(calicoctl apply -f - 2>&1); then
-    echo "$HOST: calico: network policy $POLICY was rejected: $said" >&2
+if ! error=$(calicoctl apply -f - 2>&1); then
+    echo "$HOST: calico: network policy $POLICY was rejected: $error" >&2
     exit 1
 fi

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Wait until this host's part of the network works: Felix and the Docker driver are ready, BIRD has a session with each
-# of $PEERS ("<name>=<address> ..."), which confd calls "$SESSION_<address>", and the end of WireGuard, where there is
-# one ($WIREGUARD), has its address. If not within $SECONDS_ALLOWED, say what is missing.
+# Wait until Calico is ready on this host. Print what is missing and fail after $SECONDS_ALLOWED seconds. Ready means:
+# Felix and the Docker driver are ready, BIRD has an established session with each of $PEERS ("<name>=<address> ..."),
+# and the WireGuard interface has its address if $WIREGUARD is not empty. confd names sessions "$SESSION_<address>".
 set -eu
 
-# Whether the service at a local port says that it is ready. (A host has no HTTP client.)
+# Whether the service on a local port answers 200. Uses bash only, because a host may have no HTTP client.
 is_ready() {
     local status=
     { exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
@@ -14,15 +14,16 @@ is_ready() {
     [[ $status == *" 200 "* ]]
 }
 
-# The state of the session with a peer, in BIRD's words: "up 12:00:00 Established", "start ... Connect ...".
+# The state of the session with a peer, as birdc prints it: "up 12:00:00 Established", "start ... Connect ...".
 session() {
     birdc -s /run/calico/bird.ctl show protocols 2>/dev/null |
         awk -v name="${SESSION}_${1//./_}" '$1 == name { $1 = $2 = $3 = ""; print }'
 }
 
-# Whether the end of WireGuard has its address. Calico takes one where the host's public key is known, and a Felix that
-# has just made the interface tells it only after the services' start, which takes those of other tunnels. To have it
-# taken twice at once would lose it: so not before the start is over.
+# Whether the WireGuard interface has its address; if not, allocates it. calico-lab-calico-startup.service allocates
+# tunnel addresses too, but the first time it runs before Felix has created the interface and published its public key,
+# which the allocation requires. Call this only when that unit has finished, because two allocations at once would lose
+# the address.
 has_address() {
     [ -z "$(ip -o -4 address show dev wireguard.cali 2>/dev/null)" ] || return 0
     (
@@ -47,31 +48,31 @@ missing() {
 }
 
 deadline=$((SECONDS + SECONDS_ALLOWED))
-until lacking=$(missing) && [ -z "$lacking" ]; do
+until reasons=$(missing) && [ -z "$reasons" ]; do
     [ "$SECONDS" -lt "$deadline" ] && sleep 0.2 && continue
     {
         echo "$HOST: calico: the network is not ready after $SECONDS_ALLOWED s"
-        for one in $lacking; do
-            case "$one" in
+        for reason in $reasons; do
+            case "$reason" in
             session:*)
-                peer=${one#session:}
+                peer=${reason#session:}
                 address=${peer#*=}
                 state=$(session "$address")
                 echo "no BGP session with ${peer%%=*} ($address):${state:-" BIRD does not know this peer yet"}"
                 ;;
             wireguard)
-                echo "wireguard.cali has no address: Felix has not made it, or Calico does not know its public key yet"
+                echo "wireguard.cali has no address: Felix has not created it or not published its public key yet"
                 echo "  next: 'journalctl -u calico-lab-felix' on $HOST"
                 ;;
             *)
-                echo "$one is $(systemctl show -P ActiveState "$one.service"); the last that it wrote:"
-                journalctl -u "$one.service" -n 10 --no-pager -o cat | cut -c 1-300 || true
-                echo "  next: 'journalctl -u $one' on $HOST"
+                echo "$reason is $(systemctl show -P ActiveState "$reason.service"); its last log lines:"
+                journalctl -u "$reason.service" -n 10 --no-pager -o cat | cut -c 1-300 || true
+                echo "  next: 'journalctl -u $reason' on $HOST"
                 ;;
             esac
         done
-        if [[ $lacking == *session:* ]]; then
-            echo "the last that BIRD and confd wrote on $HOST:"
+        if [[ $reasons == *session:* ]]; then
+            echo "last log lines of BIRD and confd on $HOST:"
             journalctl -u calico-lab-bird -u calico-lab-confd -n 10 --no-pager -o cat | cut -c 1-300 || true
         fi
         echo "then run 'pulumi up' again"

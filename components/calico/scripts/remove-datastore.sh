@@ -5,7 +5,8 @@ set -eu
 . /etc/calico-lab/calico/environment.sh
 CALICOCTL_SECONDS=10
 
-# The addresses of VXLAN interfaces are released first, because the pool's blocks cannot be deleted while they hold them.
+# The addresses of VXLAN interfaces are released first, because the pool's blocks cannot be deleted while they hold
+# them.
 template='{{range .}}{{range .Items}}{{.Name}} {{.Spec.IPv4VXLANTunnelAddr}}
 {{end}}{{end}}'
 calicoctl get nodes -o go-template="$template" 2>/dev/null | while read -r node address; do

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Leave nothing on this host of a Felix that works by eBPF: take its programs off the interfaces, give up their maps,
-# and put back what it has set. A Felix that works by iptables cannot do it.
+# Undo what Felix with the eBPF dataplane changes on this host: detach its programs, unpin its maps, and restore the
+# sysctls that services.sh recorded. Felix with the iptables dataplane does not clean this up.
 set -eu
 bash /etc/calico-lab/calico/detach-programs.sh
 state=/var/lib/calico-lab

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Delete the GlobalNetworkSets of the hosts in $HOSTS ("<name>=<address> ...") from Calico's datastore. An etcd without a
-# quorum does not stop the removal of the lab.
+# Delete the GlobalNetworkSets of the hosts in $HOSTS ("<name>=<address> ...") from Calico's datastore. An etcd without
+# a quorum does not stop the removal of the lab.
 set -eu
 # shellcheck source=components/calico/scripts/environment.sh
 . /etc/calico-lab/calico/environment.sh

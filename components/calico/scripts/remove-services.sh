@@ -17,14 +17,14 @@ delete_node() (
     esac
 )
 # An etcd that is gone has no node either, so an error does not stop the removal.
-if systemctl is-active --quiet calico-lab-calico.target && ! said=$(delete_node 2>&1); then
-    echo "$HOST: calico: its node stays in etcd: $said" >&2
+if systemctl is-active --quiet calico-lab-calico.target && ! error=$(delete_node 2>&1); then
+    echo "$HOST: calico: its node stays in etcd: $error" >&2
 fi
 for unit in $UNITS; do
     systemctl disable --quiet "$unit" 2>/dev/null || true
     systemctl kill --signal=KILL "$unit" 2>/dev/null || true
 done
-# shellcheck disable=SC2086 # one word per unit is meant
+# shellcheck disable=SC2086 # one word per unit
 systemctl stop $UNITS 2>/dev/null || true
 # shellcheck disable=SC2086
 systemctl reset-failed $UNITS 2>/dev/null || true
@@ -35,25 +35,25 @@ if [ -e "$ebpf" ]; then
 else
     echo "$HOST: calico: $ebpf is missing, so eBPF programs of Felix may stay on interfaces" >&2
 fi
-# The rule by which Felix sends packets to WireGuard (its wireguardRoutingRulePriority), and the table it names.
+# The routing rule for WireGuard and its table; 99 is Felix's default wireguardRoutingRulePriority.
 if ip link show wireguard.cali >/dev/null 2>&1; then
     ip rule show priority 99 | sed -n 's/.* lookup \([^ ]*\).*/\1/p' | while read -r table; do
         ip route flush table "$table"
         ip rule delete priority 99
     done
 fi
-# Interfaces of containers, and of tunnels.
+# Interfaces of containers and tunnels.
 ip -o link show | sed -nE 's/^[0-9]+: (cali[0-9a-f]{11}|vxlan\.calico|wireguard\.cali)[@:].*/\1/p' | while read -r link; do
     ip link delete "$link"
 done
-# BIRD's routes, blocks of this host and of the others; Felix's, whose protocol is 80 where they are not by one of its
-# interfaces; then the address space as a whole. Others may have routes within it too: a bridge of libvirt's, a link.
+# BIRD's routes to the blocks of this host and of others, Felix's routes over other interfaces (protocol 80), and the
+# unreachable route of the pool. Other routes in the pool stay, for example of a libvirt bridge.
 ip route flush root "$CIDR" proto bird
 ip route flush root "$CIDR" proto 80
 ip route flush type unreachable proto kernel metric 65535
 
-# Calico's chains, in one transaction per table: first the rules in the system's own chains, which carry the comment
-# "cali:..." and lead into them, or that of the Docker driver, then the chains. Nothing else in the tables is touched.
+# One transaction per table deletes Calico's rules in other chains, which have the comment "cali:..." or that of the
+# Docker driver, and then Calico's chains. It changes nothing else in the table.
 for family in iptables ip6tables; do
     for table in raw mangle nat filter; do
         "$family-save" -t "$table" 2>/dev/null | awk -v table="$table" '

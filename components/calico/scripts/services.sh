@@ -1,9 +1,9 @@
 #!/bin/bash
-# Start Calico's $UNITS, or restart them with their new configuration. Felix works by $DATAPLANE, "iptables" or "ebpf".
+# Start Calico's $UNITS, or restart them with their new configuration. Felix uses $DATAPLANE, "iptables" or "ebpf".
 set -eu
 target=calico-lab-calico.target
-# What Felix switches on for the whole machine is put back when the lab is removed. Remembered once, so whole or not at
-# all.
+# Felix changes these sysctls of the host. Their former values are recorded once, atomically; remove-services.sh
+# restores them.
 before=/var/lib/calico-lab/calico.sysctl
 if [ ! -e "$before" ]; then
     sysctl -e net.ipv4.ip_forward net.netfilter.nf_conntrack_acct >"$before.new"
@@ -13,6 +13,7 @@ ln -sfn /opt/calico-lab/calico/confd/templates /etc/calico-lab/calico/confd/temp
 systemctl daemon-reload
 objects=/usr/lib/calico/bpf
 if [ "$DATAPLANE" = ebpf ]; then
+    # remove-ebpf.sh restores these.
     state=/var/lib/calico-lab
     if [ ! -e "$state/ebpf.sysctl" ]; then
         sysctl -a -r '^net\.ipv4\.conf\..*\.(rp_filter|accept_local)$' 2>/dev/null |
@@ -20,15 +21,15 @@ if [ "$DATAPLANE" = ebpf ]; then
         mv "$state/ebpf.sysctl.new" "$state/ebpf.sysctl"
     fi
     mountpoint -q /sys/fs/bpf || touch "$state/ebpf.mounted"
-    # Felix knows no other place.
+    # Felix loads its programs from this path only.
     mkdir -p "${objects%/*}"
     ln -sfn /opt/calico-lab/calico/bpf "$objects"
 elif [ -L "$objects" ]; then
     systemctl stop calico-lab-felix.service
     bash /etc/calico-lab/calico/remove-ebpf.sh
 fi
-# shellcheck disable=SC2086 # one word per unit is meant
+# shellcheck disable=SC2086 # one word per unit
 systemctl enable --quiet $UNITS
-# The units are part of the target, so they are started anew with it. Whether they do their work then is for the
-# gate to say, and what keeps them from it.
+# The units are PartOf= the target, so they restart with it. A failure is not an error here, because the readiness gate
+# (ready.sh) waits for the units and names the cause.
 timeout 90 systemctl restart "$target" || true
