@@ -1,9 +1,9 @@
 #!/bin/bash
-# Stop this host's member for good and remove its data.
+# Stop and disable this host's member, and remove its data.
 set -eu
 unit=calico-lab-etcd.service
 systemctl disable --quiet "$unit" 2>/dev/null || true
-# Its data goes too, so it need not hand over its leadership, which takes seconds when all members stop at once.
+# SIGKILL, because a leader that stops transfers its leadership, which takes seconds when all members stop at once.
 systemctl kill --signal=KILL "$unit" 2>/dev/null || true
 systemctl stop "$unit" 2>/dev/null || true
 systemctl reset-failed "$unit" 2>/dev/null || true
