@@ -1,7 +1,7 @@
 #!/bin/bash
-# Install component $COMPONENT on $HOST: $PACKAGES (units in $MASK never start), the files in $FILES, and the secret files
-# on standard input where $SECRETS is "yes" (owner $OWNER, mode 0600). Then run script $START, unless unit $UNIT runs and
-# was started with $CONFIG. Script $STOP undoes $START.
+# Install component $COMPONENT on $HOST: $PACKAGES, with the units in $MASK masked; the files in $FILES; and, if
+# $SECRETS is "yes", the secret files on standard input (owner $OWNER, mode 0600). Then run script $START, unless unit
+# $UNIT is active and was started with $CONFIG. Script $STOP undoes $START.
 set -eu
 tools=/var/lib/calico-lab/tools
 record=/var/lib/calico-lab/components/$COMPONENT

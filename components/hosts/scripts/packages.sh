@@ -1,24 +1,23 @@
 #!/bin/bash
-# Install those of $PACKAGES that are missing and remember them under $NAME; units in $MASK never start.
-# `package|program` is for where the program is wanted, and some releases have it in a package of its own: where the
-# program is there, whoever has brought it, the package is not missing. Nothing that the lab has not installed is
-# removed for any of them.
+# Install those of $PACKAGES that are missing, and record them under $NAME. Mask the units in $MASK. "package|program"
+# names a program that some releases have in a package of its own; the package is not missing if any package provides
+# the program. No package that the lab has not installed is removed for them.
 set -eu
 records=/var/lib/calico-lab/packages
 record=$records/$NAME
 mkdir -p "$records"
-# Several components come at once; what one installs shall not be taken for another's.
+# Several components are installed at the same time. The lock keeps the record of each correct.
 exec 9>/run/calico-lab-packages.lock
 flock 9
 touch "$record" "$record.masked"
 for unit in $MASK; do
     [ "$(systemctl is-enabled "$unit" 2>/dev/null || true)" = masked ] && continue
-    # Before it is: one that was masked and then not written down would stay so.
+    # Recorded first, because a masked unit without a record would stay masked.
     echo "$unit" >>"$record.masked"
-    # It says that the unit is not there yet.
+    # It warns that the unit does not exist yet.
     systemctl mask --quiet "$unit" 2>/dev/null
 done
-# A package has other names too: libelf1t64 provides libelf1.
+# A package also counts under the names that it provides: libelf1t64 provides libelf1.
 names=$(dpkg-query -W -f '${db:Status-Status} ${Package}, ${Provides}\n' | sed -n 's/^installed //p' | sed 's/ ([^)]*)//g; s/, /\n/g')
 missing=()
 for entry in $PACKAGES; do
@@ -29,20 +28,20 @@ done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-# Run apt-get, which leaves its words in $log. It waits for dpkg's lock by itself, but not for that of its lists, which a
-# machine that was started a moment ago fetches on its own.
+# Run apt-get with its output in $log. apt-get waits for dpkg's lock by itself, but not for the lock of the package
+# lists, which a host that has just booted may be updating.
 apt() {
-    local deadline=$((SECONDS + 300)) waits="" advice="" lock
+    local deadline=$((SECONDS + 300)) waiting="" advice="" lock
     until LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 9>&-; do
         if [ "$SECONDS" -lt "$deadline" ] && lock=$(grep -m 1 'Could not get lock' "$log"); then
-            [ -n "$waits" ] || echo "apt-get $1 waits, for 300 s at the most: $lock" >&2
-            waits=yes
+            [ -n "$waiting" ] || echo "apt-get $1 waits for at most 300 s: $lock" >&2
+            waiting=yes
             sleep 2
             continue
         fi
         tail -n 20 "$log" >&2
         if grep -qE 'Failed to fetch|Unable to locate|no installation candidate|not have a Release file' "$log"; then
-            advice=": check the apt sources of this host and its way to them"
+            advice=": check the apt sources of this host and its connection to them"
         fi
         echo "apt-get $1 failed$advice" >&2
         return 1
@@ -60,21 +59,21 @@ apt install --simulate --no-install-recommends "${wanted[@]}"
 own=$(find "$records" -type f ! -name '*.masked' -exec sort -u {} +)
 foreign=$(comm -23 <(sed -n 's/^Remv \([^ ]*\).*/\1/p' "$log" | sort) <(echo "$own") | xargs)
 if [ -n "$foreign" ]; then
-    echo "${wanted[*]} cannot be installed beside what is there: $foreign would have to go; remove it there, if it" \
-        "may go, and run 'pulumi up' again" >&2
+    echo "${wanted[*]} cannot be installed, because $foreign would be removed; if you do not need it, remove it" \
+        "on this host, then run 'pulumi up' again" >&2
     exit 1
 fi
-# Before they are there, so that an install that is cut off, or fails half-way, leaves nothing that nobody knows of.
+# Recorded first, so that an interrupted installation leaves no package without a record.
 comm -23 <(sed -n 's/^Inst \([^ ]*\).*/\1/p' "$log" | sort) <(installed) | sort -u -o "$record" - "$record"
 if ! apt install -y --no-install-recommends "${wanted[@]}"; then
-    # What has not come, others may bring before the next try.
+    # Packages that were not installed leave the record, because somebody else may install them before the next try.
     dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n '/^not-installed /!s/.* //p' | sort |
         comm -12 - "$record" | sort -o "$record"
     exit 1
 fi
 for entry in "${missing[@]}"; do
     command -v "${entry#*|}" >/dev/null || [ "${entry#*|}" = "$entry" ] || {
-        echo "no package of this release brings the program ${entry#*|}" >&2
+        echo "no package of this release provides the program ${entry#*|}" >&2
         exit 1
     }
 done

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Place the files that standard input holds, with $MODE and $OWNER, and remember them under $NAME. All are
-# written before the first is moved into its place; one that was placed before and is not named now is removed.
-# What goes to /usr/local/bin may be run by all, and stays out of the way of a program that the host's owner has there.
+# Place the files on standard input with $MODE and $OWNER, and record them under $NAME. All are written before the first
+# is renamed to its path. Files of an earlier record that are not on standard input are removed. Files in /usr/local/bin
+# are executable for everyone, and do not replace a program of the host's owner.
 set -eu
 record=/var/lib/calico-lab/files/$NAME
 umask 077
 (umask 022 && mkdir -p "$(dirname "$record")")
-# Two components may place the same file, and one may remove it while the other does.
+# The lock, because two components may place and remove the same file at the same time.
 exec 9<"$(dirname "$record")"
 flock 9
 is_program() { case "$1" in /usr/local/bin/*) true ;; *) false ;; esac }
@@ -20,7 +20,7 @@ while IFS= read -r line; do
     "==> "*)
         path=${line#==> }
         if is_the_owners "$path"; then
-            echo "$HOST: $path is not the lab's, and stays as it is: it knows nothing of the lab" >&2
+            echo "$HOST: $path is not the lab's, because its text does not name the lab; it is not replaced" >&2
             exec 3>/dev/null
             continue
         fi

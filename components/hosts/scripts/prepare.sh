@@ -1,31 +1,33 @@
 #!/bin/bash
-# Check that $HOST can carry the lab. Then make the lab's own folders, place the tools on standard input in one of them,
-# and undo interrupted installations of other components than $COMPONENTS. With $CHECK_ONLY, only check. Where the host
-# is a container of the lab, $MACHINE is its ID. $LOGIN is the SSH user, and $ROLE what the host is.
+# Check that $HOST meets the lab's requirements. Then create the lab's folders, place the tools on standard input in one
+# of them, and undo interrupted installations of components that are not in $COMPONENTS. If $CHECK_ONLY is set, only
+# check. $MACHINE is the ID of a host container, $LOGIN the SSH user, and $ROLE the host's role for the message of the
+# day.
 set -eu
 refuse() {
     echo "$HOST: $1; $2" >&2
     exit 1
 }
-[ "$(id -u)" = 0 ] || refuse "the SSH user is not root" "give root, or a user that may sudo without a password"
-command -v systemctl >/dev/null || refuse "there is no systemd" "take Debian 12+ or Ubuntu 22.04+"
+[ "$(id -u)" = 0 ] || refuse "the SSH user is not root" "use root, or a user with sudo without a password"
+command -v systemctl >/dev/null || refuse "systemd is missing" "use Debian 12+ or Ubuntu 22.04+"
 # shellcheck source=/dev/null
 . /etc/os-release
 case "$ID ${VERSION_ID%%.*}" in
 "debian "1[2-9] | "ubuntu "2[2-9]) ;;
-*) refuse "$PRETTY_NAME is not supported" "take Debian 12+ or Ubuntu 22.04+" ;;
+*) refuse "$PRETTY_NAME is not supported" "use Debian 12+ or Ubuntu 22.04+" ;;
 esac
 [ ! -e /snap/bin/docker ] ||
-    refuse "Docker is there as a snap, beside which no other engine runs" "'snap remove docker' there, and again"
-# A container of the lab that takes the place of another has Docker's data from that one. The containers and the network
-# in it are made anew: what is there would be in the way of them, and has Docker wait for a driver that is not there yet.
-# What is saved in volumes stays.
+    refuse "Docker is installed as a snap, and no other engine runs beside it" \
+        "run 'snap remove docker' on the host, then try again"
+# A replaced host container has the Docker data of the former one. The containers and the network in it are removed,
+# because Pulumi creates them again under the same names, and because Docker would wait for a driver that is not
+# installed yet. Volumes stay.
 data=/var/lib/docker tasks=/run/containerd/io.containerd.runtime.v2.task/moby
-is_of_another() {
+has_former_data() {
     [ -n "${MACHINE-}" ] && [ ! -e /var/lib/calico-lab ] &&
         { [ -n "$(ls -A $data/containers 2>/dev/null)" ] || grep -qs calico-ipam $data/network/files/local-kv.db; }
 }
-if [ -z "${CHECK_ONLY-}" ] && is_of_another; then
+if [ -z "${CHECK_ONLY-}" ] && has_former_data; then
     systemctl kill --signal=KILL docker.service containerd.service 2>/dev/null || true
     systemctl stop docker.socket docker.service containerd.service
     for pid in "$tasks"/*/init.pid; do [ ! -e "$pid" ] || kill -KILL "$(cat "$pid")" 2>/dev/null || true; done
@@ -33,23 +35,23 @@ if [ -z "${CHECK_ONLY-}" ] && is_of_another; then
     find $data -mindepth 1 -maxdepth 1 ! -name volumes -exec rm -rf {} +
     systemctl start docker.service
 fi
-# A machine that was started a moment ago is given the time to finish its boot; a unit of its own that failed
-# ("degraded") is not the lab's business.
+# A host that has just started gets time to finish its boot. "degraded" means that some unit has failed; it need not
+# concern the lab.
 timeout 60 systemctl is-system-running --wait >/dev/null 2>&1 || true
 state=$(systemctl is-system-running || true)
 case "$state" in
 running | degraded) ;;
-*) refuse "systemd is '$state' after 60 s" "see 'systemctl list-jobs' there" ;;
+*) refuse "systemd is '$state' after 60 s" "see 'systemctl list-jobs' on the host" ;;
 esac
 [ -z "${CHECK_ONLY-}" ] || exit 0
 install -d -m 0755 /etc/calico-lab /opt/calico-lab /var/lib/calico-lab
-# What is sent arrives here: nobody but the SSH user puts something in its place.
+# Uploads arrive here. Only the SSH user may write to it.
 install -d -m 0700 -o "$LOGIN" /var/lib/calico-lab/upload
-# One line for who logs in, beside the owner's own /etc/motd (pam_motd(8)).
+# One line at login, in addition to the owner's /etc/motd (pam_motd(8)).
 [ -d /etc/motd.d ] || touch /var/lib/calico-lab/motd.d
 mkdir -p /etc/motd.d
 echo "Calico Lab: $HOST is $ROLE. Its logs: journalctl -u 'calico-lab-*' -u docker" >/etc/motd.d/calico-lab
-# The policy of chain FORWARD by family, "iptables DROP". Where there is no such chain, everything passes.
+# The policy of chain FORWARD by family, for example "iptables DROP". Without the chain it is ACCEPT.
 forward_policies() {
     local program family tables policy
     for program in iptables ip6tables; do
@@ -58,7 +60,7 @@ forward_policies() {
         if command -v "$program-save" >/dev/null; then
             tables=$("$program-save" 2>/dev/null || true)
         elif command -v nft >/dev/null; then
-            # The chain that iptables takes when it comes.
+            # iptables-nft uses this chain when it is installed later.
             tables=$(nft list chain "$family" filter FORWARD 2>/dev/null || true)
         fi
         policy=ACCEPT
@@ -66,17 +68,17 @@ forward_policies() {
         echo "$program $policy"
     done
 }
-# Remember under $1 what the rest prints: once, and whole or not at all.
-remember() {
+# Record under $1 what the command in the other arguments prints, once and atomically.
+record_once() {
     local record=/var/lib/calico-lab/$1
     [ ! -e "$record" ] || return 0
     "${@:2}" >"$record.new"
     mv "$record.new" "$record"
 }
-# Docker and Calico switch it on, and Docker then sets the policy to DROP. Both go back to what they were when the lab
-# goes.
-remember ip-forward cat /proc/sys/net/ipv4/ip_forward
-remember forward-policy forward_policies
+# Docker and Calico enable forwarding, and Docker then sets the policy to DROP. Both are restored when the lab is
+# removed.
+record_once ip-forward cat /proc/sys/net/ipv4/ip_forward
+record_once forward-policy forward_policies
 tools=/var/lib/calico-lab/tools
 rm -rf "$tools.new"
 install -d -m 0700 "$tools.new"

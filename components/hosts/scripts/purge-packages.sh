@@ -1,6 +1,6 @@
 #!/bin/bash
-# Purge the packages that packages.sh installed under $NAME, and unmask what it masked. What packages need that the lab
-# has not installed stays.
+# Purge the packages that packages.sh recorded under $NAME, and unmask the units that it masked. A package stays if
+# another one depends on it that the lab has not installed.
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 records=/var/lib/calico-lab/packages
@@ -9,12 +9,12 @@ record=$records/$NAME
 exec 9>/run/calico-lab-packages.lock
 flock 9
 own=$(find "$records" -type f ! -name '*.masked' -exec sort -u {} +)
-# The packages of others that would go with some.
+# The packages that would be removed with these and that the lab has not installed.
 others() {
     apt-get -q purge --simulate "$@" 2>/dev/null 9>&- | sed -nE 's/^(Purg|Remv) ([^ ]*).*/\2/p' | sort -u |
         comm -23 - <(echo "$own")
 }
-# An install that was cut off has not brought all that it was going to.
+# After an interrupted installation the record may name packages that are not installed.
 mapfile -t packages < <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n '/^not-installed /!s/.* //p' |
     sort | comm -12 - <(sort "$record"))
 if [ "${#packages[@]}" -gt 0 ] && foreign=$(others "${packages[@]}" | xargs) && [ -n "$foreign" ]; then
@@ -23,7 +23,7 @@ if [ "${#packages[@]}" -gt 0 ] && foreign=$(others "${packages[@]}" | xargs) && 
     for package in "${packages[@]}"; do
         if [ -z "$(others "${purged[@]}" "$package")" ]; then purged+=("$package"); else kept+=("$package"); fi
     done
-    echo "$foreign is not the lab's and needs what the lab has installed; it stays: ${kept[*]}" >&2
+    echo "$foreign, which the lab has not installed, depends on packages of the lab; they stay: ${kept[*]}" >&2
     packages=("${purged[@]}")
 fi
 if [ "${#packages[@]}" -gt 0 ]; then

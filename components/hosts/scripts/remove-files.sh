@@ -1,6 +1,6 @@
 #!/bin/bash
-# Remove the files that place-files.sh remembered under $NAME, and the lab's own folders above them that are empty now.
-# One that another component has placed too stays, and a program that the host's owner has put in its place.
+# Remove the files that place-files.sh recorded under $NAME, and then the lab's folders above them that are empty. A
+# file stays if another component has placed it too, or if it is now a program of the host's owner.
 set -eu
 record=/var/lib/calico-lab/files/$NAME
 [ -e "$record" ] || exit 0

@@ -1,4 +1,4 @@
 #!/bin/bash
-# Undo install.sh for component $COMPONENT. Without its tools the host has nothing of the lab.
+# Undo install.sh for component $COMPONENT. A host without the tools has nothing of the lab.
 set -eu
 [ ! -e /var/lib/calico-lab/tools/uninstall.sh ] || exec bash /var/lib/calico-lab/tools/uninstall.sh "$COMPONENT"

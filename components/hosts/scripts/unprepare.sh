@@ -1,13 +1,13 @@
 #!/bin/bash
-# Remove from $HOST what interrupted installations left behind, and then the lab's own folders.
+# Undo interrupted installations on $HOST, then remove the lab's folders.
 set -eu
-# The component that was installed last goes first.
+# The latest installation is undone first.
 components=/var/lib/calico-lab/components
 if [ -d "$components" ]; then
     grep -sH . "$components"/*/since | sort -t : -k 2 -rn | sed -E 's|.*/([^/]+)/since:.*|\1|' |
         xargs -r bash /var/lib/calico-lab/tools/uninstall.sh
 fi
-# It is gone where an earlier removal was cut off after this.
+# Missing if an earlier run was interrupted.
 before=/var/lib/calico-lab/ip-forward
 [ ! -e "$before" ] || cat "$before" >/proc/sys/net/ipv4/ip_forward
 rm -f /etc/motd.d/calico-lab
