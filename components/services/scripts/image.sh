@@ -1,14 +1,15 @@
 #!/bin/bash
-# Build image $IMAGE from folder $CONTEXT on the controller's Docker engine, with the variables $BUILD_ARGUMENTS. Load it
-# into the engine of $HOST unless it is there, name it $IMAGE there, and print the ID that it has there.
-# The ID says which image is meant: another lab that builds on the same engine gives its images the same names.
+# Build image $IMAGE from folder $CONTEXT on the controller's Docker engine, with the variables named in
+# $BUILD_ARGUMENTS as build arguments. Load it into the engine of $HOST unless it is there already, tag it $IMAGE, and
+# print its ID there. The ID identifies the image, because another lab that builds on the same engine uses the same
+# names.
 set -eu -o pipefail
 
-docker_there() { ssh -F "$SSH_CONFIG" "$DESTINATION" docker "$@"; }
+host_docker() { ssh -F "$SSH_CONFIG" "$DESTINATION" docker "$@"; }
 
 fail() {
-    echo "$HOST: could not load the image $IMAGE there from the controller, see above;" \
-        "whether there is room: ssh -F $SSH_CONFIG $HOST df -h /var/lib/docker" >&2
+    echo "$HOST: the image $IMAGE could not be loaded from the controller, see above;" \
+        "check the free space: ssh -F $SSH_CONFIG $HOST df -h /var/lib/docker" >&2
     exit 1
 }
 
@@ -16,7 +17,7 @@ build() {
     local arguments=() name log
     for name in $BUILD_ARGUMENTS; do arguments+=(--build-arg "$name"); done
     log=$(mktemp)
-    # Debian packages no buildx, which the other builder needs.
+    # The legacy builder, because BuildKit needs buildx, which Debian does not package.
     if ! DOCKER_BUILDKIT=0 docker build --iidfile "$log.id" --tag "$IMAGE" "${arguments[@]}" "$CONTEXT" 2>&1 |
         tee "$log" | awk -v image="$IMAGE" '/^Step / { print image ": " $0; fflush() }' >&2; then
         tail -n 20 "$log" >&2
@@ -28,16 +29,16 @@ build() {
     rm -f "$log" "$log.id"
 }
 
-# Two builds of one folder at once would not find each other's layers.
+# One build of a folder at a time, because simultaneous builds do not share layers.
 exec 9<"$CONTEXT"
 flock 9
 built=$(build)
 flock -u 9
 id=$built
-if ! docker_there image inspect "$built" >/dev/null 2>&1; then
-    loaded=$(docker image save "$built" | docker_there image load --quiet) || fail
-    # An engine with the containerd image store counts IDs differently: the host's own word is what counts.
+if ! host_docker image inspect "$built" >/dev/null 2>&1; then
+    loaded=$(docker image save "$built" | host_docker image load --quiet) || fail
+    # An engine with the containerd image store computes IDs differently, so the ID that the host prints is used.
     id=${loaded#Loaded image ID: }
 fi
-docker_there image tag "$id" "$IMAGE" || fail
+host_docker image tag "$id" "$IMAGE" || fail
 echo "$id"
