@@ -147,7 +147,7 @@ def test_up_and_destroy_restore_the_host(machine: Machine, tmp_path: Path) -> No
 
     with guests(outputs, ["vm"]) as guest:
         refused = lab.destroy(180, fails=True)
-        assert f"vm: containers that are not the lab's run on netv: {guest['vm'].name}. End them" in refused
+        assert f"vm: containers that are not the lab's run on netv: {guest['vm'].name}. Remove" in refused
         assert "10.97." in guest["vm"].run("ip -4 -o address show dev eth0")
     lab.destroy(180)
     eventually(lambda: given_back(machine, before), seconds=15)

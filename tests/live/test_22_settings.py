@@ -155,7 +155,7 @@ def kernel_has_wireguard(outputs: Outputs) -> bool:
 def test_settings_wireguard(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     changes = {"network.wireguard": True}
     if not kernel_has_wireguard(outputs):
-        refused(outputs, program, tmp_path, changes, "makes no wireguard interface")
+        refused(outputs, program, tmp_path, changes, "does not support wireguard interfaces")
         return
     before = everywhere(outputs, CONTAINERS)
     program.up(program.changed_config(tmp_path, changes))
@@ -189,7 +189,7 @@ def test_settings_another_pool(outputs: Outputs, program: Program, tmp_path: Pat
     with guests(outputs, ["a2"]) as guest:
         with pytest.raises(ProgramError) as refused:
             program.preview(config)
-        reason = "a2: netv is made anew, and containers that are not the lab's are attached to it"
+        reason = "a2: netv is replaced, and containers that are not the lab's are attached to it"
         assert f"{reason}: {guest['a2'].name}" in str(refused.value)
     replaced = {change.name for change in program.preview(config) if "replace" in change.operation}
     assert {"notebook", "sshbox", *(f"{host}-netv" for host in outputs.hosts)} <= replaced

@@ -1,6 +1,8 @@
 """The network as the engine sees it: what waits for what, and what is kept to itself."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +111,19 @@ def test_a_certificate_of_calico_is_a_clients_and_no_peers(lab: Program) -> None
         assert certificate["common_name"] == f"calico-{host}"
 
 
+def test_programs_place_each_script_that_another_one_runs(lab: Program) -> None:
+    scripts = Path(calico.__file__).with_name("scripts").iterdir()
+    used = {
+        path
+        for script in scripts
+        for path in re.findall(r"/etc/calico-lab/calico/\S+\.sh", script.read_text())
+    }
+    assert used
+    for host in HOSTS:
+        placed = variable(lab, f"{host}-calico-programs", "FILES")
+        assert not [path for path in used if f"==> {path}\n" not in placed]
+
+
 def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
     for host in HOSTS:
         for component in ("calico-programs", "calico"):
@@ -137,7 +152,7 @@ def test_services_start_anew_for_another_encapsulation_and_not_for_nat(lab: Prog
 def test_services_are_undone_by_their_installation(lab: Program) -> None:
     for host in HOSTS:
         # An installation that is interrupted is in the host's own record, with what undoes it.
-        assert 'case "$said" in' in variable(lab, f"{host}-calico", "STOP")
+        assert 'delete --skip-not-exists node "$HOST"' in variable(lab, f"{host}-calico", "STOP")
         listed = variable(lab, f"{host}-prepare", "COMPONENTS").split()
         assert {"calico-programs", "calico"} <= set(listed)
 

@@ -49,8 +49,8 @@ CHECK = {
     "DATAPLANE": "iptables",
     "MTU": "",
     "OVERHEAD": "0",
-    "REMADE": "",
-    "LEAVES": "",
+    "NETWORK": "",
+    "LEAVING": "",
     "CIDR": CIDR,
 }
 
@@ -97,7 +97,7 @@ class Machine(PretendHost):
         for path, text in files.items():
             self.write(path, text)
         done = self.run(
-            HERE / "check-mode.sh",
+            HERE / "check-settings.sh",
             {**CHECK, "CIDR": cidr, "SSH_CONNECTION": operator},
             instead={path: str(self.path(path)) for path in files},
         )
@@ -109,7 +109,7 @@ class Machine(PretendHost):
         refusal = self.refuses(**says)
         start = f"cidr a0: network.cidr {says.get('cidr', CIDR)} contains "
         assert not refusal or refusal.startswith(start), refusal
-        return refusal.removeprefix(start).partition(", and this host would send nothing there")[0]
+        return refusal.removeprefix(start).partition(", which this host could no longer reach")[0]
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_conflicts_none(machine: Machine) -> None:
 
 def test_conflicts_name_the_next_step(machine: Machine) -> None:
     assert machine.refuses(operator="192.168.1.20 52011 10.0.0.11 22") == (
-        "cidr a0: network.cidr 192.168.0.0/16 contains 192.168.1.20 (operator), and this host would send "
-        "nothing there any more; give network.cidr, and the addresses in it, another private network\n"
+        "cidr a0: network.cidr 192.168.0.0/16 contains 192.168.1.20 (operator), which this host could "
+        "no longer reach; give network.cidr, and the addresses in it, another private network\n"
     )
 
 

@@ -38,7 +38,7 @@ def host(tmp_path: Path) -> PretendHost:
     host.write(ENVIRONMENT, "NODENAME=a0\n")
     for folder in ("/etc/calico-lab/calico/confd", "/var/lib/calico-lab"):
         host.path(folder).mkdir(parents=True)
-    for script in ("detach-programs.sh", "remove-ebpf.sh"):
+    for script in ("detach-programs.sh", "environment.sh", "remove-ebpf.sh"):
         text = FOLDERS.sub(lambda found: f"{host.root}{found[0]}", (HERE / script).read_text())
         host.write(f"/etc/calico-lab/calico/{script}", text)
     return host
@@ -118,7 +118,7 @@ def test_a_pipe_in_the_place_of_the_archive_ends(host: PretendHost) -> None:
     os.mkfifo(variables["ARCHIVE"])
     done = host.run(HERE / "unpack.sh", variables, instead={"timeout 60": "timeout 0.2"})
     assert done.returncode == 1
-    assert "is not what was sent, or is gone" in done.stderr
+    assert "is missing or differs from the archive that was sent" in done.stderr
     assert list(host.path("/opt/calico-lab").iterdir()) == []
 
 
@@ -202,7 +202,7 @@ def test_a_refused_resource_is_an_error_that_says_why(host: PretendHost) -> None
     calicoctl(host, f'case "$*" in *apply*) {refusal} ;; esac')
     done = host.run(HERE / "datastore.sh", {**DATASTORE, "NODES": ""})
     assert done.returncode == 1
-    assert "a0: calico: the settings of the network were not taken: IPPool(netv) CIDR overlaps" in done.stderr
+    assert "a0: calico: the network settings were rejected: IPPool(netv) CIDR overlaps" in done.stderr
 
 
 def test_a_datastore_that_does_not_answer_does_not_keep_the_lab(host: PretendHost) -> None:
@@ -244,7 +244,7 @@ def test_a_policy_that_is_not_taken_is_named(host: PretendHost) -> None:
     calicoctl(host, "echo unknown selector; exit 1")
     done = host.run(HERE / "policy.sh", {"HOST": "a0", "POLICY": "web"}, "kind: GlobalNetworkPolicy\n")
     assert done.returncode == 1
-    assert done.stderr == "a0: calico: network policy web was not taken: unknown selector\n"
+    assert done.stderr == "a0: calico: network policy web was rejected: unknown selector\n"
 
 
 def test_a_policy_that_stays_is_an_error(host: PretendHost) -> None:
@@ -490,7 +490,7 @@ def test_a_service_that_is_not_ready_is_named(
     status, said = gate(host, *ports)
     assert status == 1
     assert said.startswith("a0: calico: the network is not ready after 0 s\n")
-    assert f"{which} is activating; the last that it wrote:\nits last words\n" in said
+    assert f"{which} is activating; its last log lines:\nits last words\n" in said
     assert f"next: 'journalctl -u {which}' on a0" in said
 
 
@@ -512,7 +512,7 @@ def test_a_missing_session_says_its_state(host: PretendHost, ready: int) -> None
     host.program("journalctl", "echo its last words")
     status, said = gate(host, ready, ready)
     assert status == 1
-    assert "the last that BIRD and confd wrote on a0:\nits last words\n" in said
+    assert "last log lines of BIRD and confd on a0:\nits last words\n" in said
     assert "no BGP session with a1 (127.0.0.1):   start 10:00:01 Active Socket: Connection refused" in said
     assert "a2" not in said
 
@@ -607,6 +607,18 @@ def test_removal_leaves_nothing_and_may_be_repeated(host: PretendHost) -> None:
             assert not host.path(folder).exists()
         assert list(host.path("/run/docker/plugins").iterdir()) == []
     assert host.calls.count("calicoctl --allow-version-mismatch delete --skip-not-exists node a0") == 1
+
+
+@pytest.mark.parametrize("missing", [["calico.env"], ["environment.sh", "remove-ebpf.sh"]])
+def test_remove_services_without_its_files(host: PretendHost, missing: list[str]) -> None:
+    calicoctl(host)
+    for name in missing:
+        host.path(f"/etc/calico-lab/calico/{name}").unlink()
+    done = host.run(HERE / "remove-services.sh", REMOVAL)
+    assert done.returncode == 0
+    assert "a0: calico: its node stays in etcd: " in done.stderr
+    assert ("remove-ebpf.sh is missing" in done.stderr) == ("remove-ebpf.sh" in missing)
+    assert "ip route flush root 192.168.0.0/16 proto bird" in host.calls
 
 
 # ---- removal of the Docker network

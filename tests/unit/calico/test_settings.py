@@ -16,7 +16,7 @@ from components.calico.settings import consequences
 from components.hosts.remote import HostError
 from tests.unit.pretend_host import PretendHost
 
-SCRIPT = Path(calico.__file__).with_name("scripts") / "check-mode.sh"
+SCRIPT = Path(calico.__file__).with_name("scripts") / "check-settings.sh"
 MODE: dict[str, Any] = {
     "pool": "netv: 192.168.0.0/16 in blocks of /26",
     "cidr": "192.168.0.0/16",
@@ -140,8 +140,8 @@ def test_refusals_of_a_host_that_leaves(hosts: Answers) -> None:
         hosts.asked.clear()
         assert check(three, news) == [("hosts", reason)]
         assert hosts.asked == ["a2"]
-        assert "export REMADE=netv" in hosts.scripts[-1]
-        assert "export LEAVES=yes" in hosts.scripts[-1]
+        assert "export NETWORK=netv" in hosts.scripts[-1]
+        assert "export LEAVING=yes" in hosts.scripts[-1]
         with pytest.raises(HostError, match=re.escape(reason)):
             mode._NetworkSettingsProvider().update("mode", three, news)
     hosts.asked.clear()
@@ -158,8 +158,8 @@ def test_refusals_of_a_lost_host_that_leaves(hosts: Answers, status: int) -> Non
 
 
 def test_check_fails_where_a_host_refuses(hosts: Answers, capsys: pytest.CaptureFixture[str]) -> None:
-    hosts.status, hosts.text = 3, "wireguard a0: its kernel makes no wireguard interface\n"
-    reason = "network: a0: its kernel makes no wireguard interface. Nothing was changed"
+    hosts.status, hosts.text = 3, "wireguard a0: its kernel does not support wireguard interfaces\n"
+    reason = "network: a0: its kernel does not support wireguard interfaces. Nothing was changed"
     assert check(MODE, {**MODE, "wireguard": True}) == [("wireguard", reason)] * 2
     assert capsys.readouterr().err == "", "what does not happen is not told"
 
@@ -221,8 +221,8 @@ CHECK = {
     "DATAPLANE": "iptables",
     "MTU": "",
     "OVERHEAD": "0",
-    "REMADE": "",
-    "LEAVES": "",
+    "NETWORK": "",
+    "LEAVING": "",
     "CIDR": "",
 }
 
@@ -251,7 +251,7 @@ def test_check_script_names_a_missing_interface_type(host: PretendHost, kind: st
     done = host.run(SCRIPT, {**CHECK, "KINDS": kind})
     assert done.returncode == 3
     assert done.stderr.startswith(f"{key} a0: its kernel, ")
-    assert done.stderr.endswith(f"makes no {kind} interface (Unknown device type)\n")
+    assert done.stderr.endswith(f"does not support {kind} interfaces (Unknown device type)\n")
 
 
 def test_check_script_tries_bpf_programs(host: PretendHost) -> None:
@@ -268,12 +268,12 @@ def test_check_script_tries_bpf_programs(host: PretendHost) -> None:
 @pytest.mark.parametrize(
     ("program", "body", "why"),
     [
-        ("uname", "echo 5.4.0-42", "its kernel is 5.4.0-42, and Calico's programs need 5.10"),
+        ("uname", "echo 5.4.0-42", "its kernel is 5.4.0-42, and Felix requires 5.10"),
         ("grep", "exit 1", "has no BPF file system"),
         (
             "tc",
             "echo 'Error: Unknown qdisc.' >&2; exit 2",
-            "hangs no programs on interfaces (Unknown qdisc.)",
+            "cannot attach programs to interfaces (Unknown qdisc.)",
         ),
     ],
 )
@@ -303,15 +303,15 @@ def test_check_script_mtu_exceeds_link(host: PretendHost, mtu: str, status: int)
 
 def test_check_script_names_foreign_containers(host: PretendHost) -> None:
     host.program("docker", "printf 'calico-lab-sshbox lab\\nmine \\nhers \\n'")
-    done = host.run(SCRIPT, {**CHECK, "REMADE": "netv"})
+    done = host.run(SCRIPT, {**CHECK, "NETWORK": "netv"})
     assert done.returncode == 3
     assert done.stderr == (
-        "pool a0: netv is made anew, and containers that are not the lab's are attached to it: mine, hers\n"
+        "pool a0: netv is replaced, and containers that are not the lab's are attached to it: mine, hers\n"
     )
-    done = host.run(SCRIPT, {**CHECK, "REMADE": "netv", "LEAVES": "yes"})
+    done = host.run(SCRIPT, {**CHECK, "NETWORK": "netv", "LEAVING": "yes"})
     assert done.returncode == 3
     assert done.stderr == (
         "hosts a0: it leaves netv, and containers that are not the lab's are attached to it: mine, hers\n"
     )
     host.program("docker", "printf 'calico-lab-sshbox lab\\n'")
-    assert host.run(SCRIPT, {**CHECK, "REMADE": "netv"}).returncode == 0
+    assert host.run(SCRIPT, {**CHECK, "NETWORK": "netv"}).returncode == 0

@@ -147,7 +147,7 @@ def test_a_sick_member_says_what_it_sees(host: PretendHost) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("a1: etcd: the member is not healthy after 0 s\n")
     assert "its unit calico-lab-etcd.service: ActiveState=activating SubState=start" in done.stderr
-    assert "its client side: https://10.0.0.2:2379 is unhealthy: no leader" in done.stderr
+    assert "its client endpoint: https://10.0.0.2:2379 is unhealthy: no leader" in done.stderr
     assert "the last line of the journal" in done.stderr
     assert "next: 'journalctl -u calico-lab-etcd.service' on each member" in done.stderr
 

@@ -87,16 +87,14 @@ def test_a_program_that_no_package_brings_is_an_error(host: PretendHost) -> None
     release_has(host, "engine.io")
     done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": ENGINE, "MASK": ""})
     assert done.returncode == 1
-    assert done.stderr == "no package of this release brings the program engine\n"
+    assert done.stderr == "no package of this release provides the program engine\n"
 
 
 def test_nothing_of_the_owners_is_removed_for_it(host: PretendHost) -> None:
     release_has(host, "engine.io", "engine-cli", removes="engine-ce")
     done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": ENGINE, "MASK": ""})
     assert done.returncode == 1
-    assert (
-        "cannot be installed beside what is there: engine-ce would have to go; remove it there" in done.stderr
-    )
+    assert "cannot be installed, because engine-ce would be removed; if you do not need it, " in done.stderr
     assert not any(" -y " in call for call in host.calls)
 
 
@@ -162,7 +160,7 @@ LOCK = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 612
 
 def test_a_machine_that_fetches_its_lists_itself_is_waited_for(host: PretendHost) -> None:
     said = apt_says(host, LOCK, times=3)
-    assert said == f"apt-get update waits, for 300 s at the most: {LOCK}\n"
+    assert said == f"apt-get update waits for at most 300 s: {LOCK}\n"
     assert host.calls.count("sleep 2") == 3
     assert any(" -y " in call for call in host.calls)
 
@@ -186,7 +184,7 @@ def test_a_lock_that_is_kept_is_named_at_last(host: PretendHost) -> None:
 def test_the_apt_sources_are_named_only_where_they_are_at_fault(
     host: PretendHost, words: str, advice: bool
 ) -> None:
-    what = ": check the apt sources of this host and its way to them" if advice else ""
+    what = ": check the apt sources of this host and its connection to them" if advice else ""
     assert apt_says(host, words) == f"{words}\napt-get update failed{what}\n"
 
 
@@ -241,7 +239,8 @@ def test_what_the_owners_packages_need_stays_and_is_named(host: PretendHost) -> 
     done = host.run(HERE / "purge-packages.sh", {"NAME": "docker"})
     assert done.returncode == 0
     assert (
-        done.stderr == "ufw is not the lab's and needs what the lab has installed; it stays: iptables libxt\n"
+        done.stderr
+        == "ufw, which the lab has not installed, depends on packages of the lab; they stay: iptables libxt\n"
     )
     purges = [call for call in host.calls if " purge -y " in call]
     assert purges[0].endswith(" purge -y engine ipset")

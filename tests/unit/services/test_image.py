@@ -178,7 +178,7 @@ def test_image_that_cannot_be_loaded_names_host_cause_and_next_step(engines: Eng
     done = engines.run("image.sh")
     assert (done.returncode, done.stdout) == (1, "")
     assert "no space left on device" in done.stderr
-    assert "a1: could not load the image calico-lab/notebook:latest there from the controller" in done.stderr
+    assert "a1: the image calico-lab/notebook:latest could not be loaded from the controller" in done.stderr
     assert "ssh -F config a1 df -h" in done.stderr
 
 

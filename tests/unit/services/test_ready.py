@@ -55,4 +55,4 @@ def test_ready_script_fails(tmp_path: Path) -> None:
     assert "a1: container calico-lab-notebook (running, exit code 0) is not healthy after 1 s" in done.stderr
     assert "connection refused" in done.stderr
     assert "the token's file cannot be read" in done.stderr
-    assert "docker container inspect calico-lab-notebook, on a1" in done.stderr
+    assert "'docker container inspect calico-lab-notebook' on a1" in done.stderr
