@@ -79,7 +79,8 @@ def _plain(field: Schema) -> str:
                 ", at least one" if "minItems" in field else ""
             )
         case "object":
-            found = values(field)
+            if not (found := values(field)):
+                return "a map, see below"
             return f"by name: {accepted(found)}" + (", at least one" if "minProperties" in field else "")
         case "boolean":
             return "`true`, `false`"

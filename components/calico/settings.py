@@ -67,8 +67,7 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
             "addresses. Connections between hosts pause for some seconds; an interface has its new MTU only "
             "when its container is started anew"
         )
-    # A lab of an earlier program has none in its state.
-    before = olds.get("dataplane", "iptables")
+    before = olds["dataplane"]
     if before != news["dataplane"]:
         told.append(
             f"the dataplane changes from {before} to {news['dataplane']}: containers keep running, "

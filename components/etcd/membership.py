@@ -86,10 +86,8 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
             "etcd: every host of the lab is replaced, and the cluster with them: its data are lost, except "
             "what the lab writes there itself"
         ]
-    return [
-        f"etcd: the host {' and '.join(lost)} is replaced: the member loses its data, and joins the cluster "
-        "again"
-    ]
+    hosts = f"hosts {' and '.join(lost)} are" if len(lost) > 1 else f"host {lost[0]} is"
+    return [f"etcd: the {hosts} replaced: a member there loses its data, and joins the cluster again"]
 
 
 def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:

@@ -144,14 +144,6 @@ def test_a_volume_that_moves_is_another_one(lab: Program, section: str, name: st
     assert before.replacement_trigger != after.replacement_trigger
 
 
-def test_the_volume_of_an_earlier_program_stays(lab: Program) -> None:
-    # What an earlier program gave it: any other input would replace it, and lose what is saved in it.
-    assert lab.named("notebook-work").inputs == {
-        "name": "calico-lab-notebook-work",
-        "labels": [{"label": "calico-lab.stack", "value": "lab"}],
-    }
-
-
 @pytest.mark.parametrize("case", sorted(CASES.glob("*.json")), ids=lambda path: path.stem)
 def test_bad_config_is_refused_before_the_first_resource(case: Path) -> None:
     spec = json.loads(case.read_text())

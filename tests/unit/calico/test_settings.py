@@ -60,13 +60,6 @@ def test_effects_of_a_change(change: dict[str, Any], told: list[str]) -> None:
     assert all(sentence.startswith(start) for sentence, start in zip(sentences, told, strict=True))
 
 
-def test_effects_without_stored_dataplane() -> None:
-    earlier = {key: value for key, value in MODE.items() if key != "dataplane"}
-    assert consequences(earlier, MODE) == []
-    [told] = consequences(earlier, {**MODE, "dataplane": "ebpf"})
-    assert told.startswith("the dataplane changes from iptables to ebpf: ")
-
-
 class Answers:
     """Hosts that answer SSH with a status and a text."""
 
