@@ -33,6 +33,13 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The environment of the CLI; env.sh sets the same for the operator."""
         settings = {"PULUMI_SKIP_UPDATE_CHECK": "true", **os.environ}
+        # A shell that has sourced the env.sh of another checkout has the passphrase of that one.
+        other = settings.get("CALICO_LAB_ROOT", str(self.root))
+        if (
+            other != str(self.root)
+            and settings.get("PULUMI_CONFIG_PASSPHRASE_FILE") == f"{other}/.state/passphrase"
+        ):
+            del settings["PULUMI_CONFIG_PASSPHRASE_FILE"]
         settings.setdefault("PULUMI_BACKEND_URL", f"file://{self.state}")
         home = self.root / ".toolchain" / "pulumi-home"
         if home.exists():

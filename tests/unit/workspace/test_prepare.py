@@ -82,6 +82,17 @@ def test_environment_prefers_the_operators_passphrase(root: Path, monkeypatch: p
     assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in stack.environment
 
 
+def test_environment_ignores_the_passphrase_of_another_checkout(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALICO_LAB_ROOT", "/other")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", "/other/.state/passphrase")
+    passphrase = str(root / ".state" / "passphrase")
+    assert Stack(root, "lab").environment["PULUMI_CONFIG_PASSPHRASE_FILE"] == passphrase
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE_FILE", "/mine")
+    assert Stack(root, "lab").environment["PULUMI_CONFIG_PASSPHRASE_FILE"] == "/mine"
+
+
 def test_is_alive_of_a_zombie() -> None:
     ended = subprocess.Popen(["true"])
     # It has ended, and nobody has waited for it.
