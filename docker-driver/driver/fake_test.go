@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,12 +30,14 @@ import (
 
 // fake is a datastore, a host and an engine in memory. It returns the same errors as Calico's library.
 type fake struct {
-	mutex       sync.Mutex
-	node        string
-	pools       []v3.IPPool
-	profiles    map[string]*v3.Profile
-	endpoints   map[string]*libapi.WorkloadEndpoint
-	allocations map[netip.Addr]datastore.Allocation
+	mutex     sync.Mutex
+	node      string
+	pools     []v3.IPPool
+	profiles  map[string]*v3.Profile
+	endpoints map[string]*libapi.WorkloadEndpoint
+	// endpointVersion is the version of the endpoint that was stored last.
+	endpointVersion int
+	allocations     map[netip.Addr]datastore.Allocation
 	// emptyHandles are revisions by ID.
 	emptyHandles map[string]string
 	links        map[string]link.Pair
@@ -207,7 +210,7 @@ func (f fakeEndpoints) Create(
 	}
 	stored := e.DeepCopy()
 	stored.Name = name
-	f.endpoints[name] = stored
+	f.store(stored)
 	return stored, nil
 }
 
@@ -217,24 +220,46 @@ func (f fakeEndpoints) Update(
 	unlock, err := f.lock()
 	defer unlock()
 	if err == nil {
-		f.endpoints[e.Name] = e.DeepCopy()
+		err = f.checkVersion(e.Name, e.ResourceVersion)
+	}
+	if err == nil {
+		f.store(e.DeepCopy())
 	}
 	return e, err
 }
 
 func (f fakeEndpoints) Delete(
-	_ context.Context, _, name string, _ options.DeleteOptions,
+	_ context.Context, _, name string, o options.DeleteOptions,
 ) (*libapi.WorkloadEndpoint, error) {
 	unlock, err := f.lock()
 	defer unlock()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = f.checkVersion(name, o.ResourceVersion)
 	}
-	if _, found := f.endpoints[name]; !found {
-		return nil, calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
+	if err == nil {
+		delete(f.endpoints, name)
 	}
-	delete(f.endpoints, name)
-	return nil, nil
+	return nil, err
+}
+
+// checkVersion returns an error if the endpoint does not exist or has another version. The driver passes a version in each
+// change.
+func (f fakeEndpoints) checkVersion(name, version string) error {
+	stored, found := f.endpoints[name]
+	switch {
+	case !found:
+		return calicoerrors.ErrorResourceDoesNotExist{Identifier: name}
+	case stored.ResourceVersion != version:
+		return calicoerrors.ErrorResourceUpdateConflict{Identifier: name}
+	}
+	return nil
+}
+
+// store stores the endpoint with a new version.
+func (f fakeEndpoints) store(e *libapi.WorkloadEndpoint) {
+	f.endpointVersion++
+	e.ResourceVersion = strconv.Itoa(f.endpointVersion)
+	f.endpoints[e.Name] = e
 }
 
 func (f fakeEndpoints) Get(_ context.Context, _, name string, _ options.GetOptions) (*libapi.WorkloadEndpoint, error) {

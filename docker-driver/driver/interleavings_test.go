@@ -72,6 +72,8 @@ type simulation struct {
 	pending map[string]*step
 	// delayed are writes that etcd executes after their callers' time-outs.
 	delayed []*step
+	// storedLate are the names of endpoints that a delayed write has stored.
+	storedLate map[string]bool
 	// immediate executes every step at once. ended is closed at the end and ends all waits.
 	immediate bool
 	ended     chan struct{}
@@ -200,6 +202,18 @@ func (s stepEndpoints) Create(
 ) (*libapi.WorkloadEndpoint, error) {
 	return request(ctx, s.simulation, "create endpoint", true, func() (*libapi.WorkloadEndpoint, error) {
 		return s.fakeEndpoints.Create(ctx, e, o)
+	})
+}
+
+func (s stepEndpoints) Update(
+	ctx context.Context, e *libapi.WorkloadEndpoint, o options.SetOptions,
+) (*libapi.WorkloadEndpoint, error) {
+	return request(ctx, s.simulation, "update endpoint", true, func() (*libapi.WorkloadEndpoint, error) {
+		updated, err := s.fakeEndpoints.Update(ctx, e, o)
+		if err == nil {
+			delete(s.simulation.storedLate, e.Name)
+		}
+		return updated, err
 	})
 }
 
@@ -500,8 +514,15 @@ func (s *simulation) actions() []action {
 					// IPAM's writes fail if the revision of the block has changed.
 					onBlock := !strings.Contains(waiting.name, "endpoint")
 					s.delayed = append(s.delayed, &step{name: name, do: func() {
-						if !onBlock || maps.Equal(seen, s.allocations) {
-							waiting.do()
+						if onBlock && !maps.Equal(seen, s.allocations) {
+							return
+						}
+						before := maps.Clone(s.endpoints)
+						waiting.do()
+						for stored := range s.endpoints {
+							if _, found := before[stored]; !found {
+								s.storedLate[stored] = true
+							}
 						}
 					}})
 				}})
@@ -585,7 +606,8 @@ func (s *simulation) execute(actor string, waiting *step) {
 	close(waiting.executed)
 }
 
-// checkInvariants returns an error if a container runs with an address that is not its own.
+// checkInvariants returns an error if a container runs with an address that is not its own or without its WorkloadEndpoint, or
+// if a WorkloadEndpoint is stored with an address that is not its own.
 func (s *simulation) checkInvariants() error {
 	s.stepMutex.Lock()
 	defer s.stepMutex.Unlock()
@@ -601,17 +623,27 @@ func (s *simulation) checkInvariants() error {
 		if allocation := s.allocations[c.running]; allocation.Node != s.node {
 			return fmt.Errorf("%s runs with address %s, which IPAM has allocated to node %q", c.name, c.running, allocation.Node)
 		}
+		if !slices.ContainsFunc(slices.Collect(maps.Values(s.endpoints)), func(e *libapi.WorkloadEndpoint) bool {
+			return e.Spec.Endpoint == c.id
+		}) {
+			return fmt.Errorf("%s runs without its WorkloadEndpoint", c.name)
+		}
 	}
-	attached := map[netip.Addr]string{}
-	for _, endpoint := range s.endpoints {
-		if _, found := s.links[endpoint.Spec.InterfaceName]; !found {
+	stored := map[netip.Addr]string{}
+	for name, endpoint := range s.endpoints {
+		// Reconciliation removes an endpoint that etcd has stored after the time-out of the call.
+		if _, attached := s.links[endpoint.Spec.InterfaceName]; !attached && s.storedLate[name] {
 			continue
 		}
 		for _, address := range workload.Addresses(endpoint) {
-			if other := attached[address]; other != "" {
+			if other := stored[address]; other != "" {
 				return fmt.Errorf("endpoints %s and %s have address %s", other, endpoint.Spec.Endpoint, address)
 			}
-			attached[address] = endpoint.Spec.Endpoint
+			stored[address] = endpoint.Spec.Endpoint
+			if allocation := s.allocations[address]; allocation.Node != s.node {
+				return fmt.Errorf("endpoint %s is stored with address %s, which IPAM has allocated to node %q",
+					endpoint.Spec.Endpoint, address, allocation.Node)
+			}
 		}
 	}
 	return nil
@@ -654,8 +686,9 @@ func (s *simulation) endAndCheckLeaks() error {
 	return nil
 }
 
-// simulate runs one order of events. choose returns the index of the next action for the number of possible actions.
-func simulate(t *testing.T, records *store.Store, journal *plugin.Journal, requestedIPs [2]string, choose func(int) int,
+// simulate runs one order of events. choose returns the index of the next action.
+func simulate(t *testing.T, records *store.Store, journal *plugin.Journal, requestedIPs [2]string,
+	choose func([]action) int,
 ) (trace []string, err error) {
 	t.Helper()
 	// All orders use the same store.
@@ -669,6 +702,7 @@ func simulate(t *testing.T, records *store.Store, journal *plugin.Journal, reque
 	synctest.Test(t, func(t *testing.T) {
 		s := &simulation{
 			fake: newFake(), records: records, journal: journal, pending: map[string]*step{}, ended: make(chan struct{}),
+			storedLate: map[string]bool{},
 		}
 		s.networks = []string{"n"}
 		pool := v3.IPPool{Spec: v3.IPPoolSpec{CIDR: "192.168.0.0/16"}}
@@ -690,7 +724,7 @@ func simulate(t *testing.T, records *store.Store, journal *plugin.Journal, reque
 				break
 			}
 			all := s.actions()
-			next := all[choose(len(all))]
+			next := all[choose(all)]
 			s.trace = append(s.trace, next.name)
 			if next.do == nil {
 				break
@@ -708,7 +742,9 @@ func simulate(t *testing.T, records *store.Store, journal *plugin.Journal, reque
 	return trace, err
 }
 
-func TestInterleavingsAssignAddressOnce(t *testing.T) {
+// openSimulationStore returns a store with the simulation's network, and a journal.
+func openSimulationStore(t *testing.T) (*store.Store, *plugin.Journal) {
+	t.Helper()
 	records, err := store.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -721,6 +757,36 @@ func TestInterleavingsAssignAddressOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return records, journal
+}
+
+// CreateEndpoint is repeated after the driver was killed, and deletes the endpoint that the killed driver stored. The first
+// attempt times out, and etcd executes it when the container runs.
+func TestInterleavingsDelayedDelete(t *testing.T) {
+	records, journal := openSimulationStore(t)
+	order := []string{
+		"c1: create endpoint", "the driver is killed", "c1: delete endpoint, delayed", "c1: delete endpoint",
+		"c1: create endpoint", "c1: engine calls NetworkDriver.Join", "c1: get endpoint",
+		"delayed write: c1: delete endpoint",
+	}
+	trace, err := simulate(t, records, journal, [2]string{}, func(all []action) int {
+		if len(order) == 0 {
+			return 0
+		}
+		next := slices.IndexFunc(all, func(a action) bool { return a.name == order[0] })
+		if next < 0 {
+			return 0
+		}
+		order = order[1:]
+		return next
+	})
+	if err != nil || len(order) > 0 {
+		t.Errorf("%v, after\n  %s\nnot possible: %s", err, strings.Join(trace, "\n  "), order)
+	}
+}
+
+func TestInterleavingsAssignAddressOnce(t *testing.T) {
+	records, journal := openSimulationStore(t)
 	const deviations, randomOrders = 2, 1000
 	for name, requestedIPs := range map[string][2]string{
 		"next free address":    {"", ""},
@@ -729,7 +795,7 @@ func TestInterleavingsAssignAddressOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			orders := 0
-			run := func(choose func(int) int) {
+			run := func(choose func([]action) int) {
 				orders++
 				if trace, err := simulate(t, records, journal, requestedIPs, choose); err != nil {
 					t.Fatalf("%v, after\n  %s", err, strings.Join(trace, "\n  "))
@@ -740,8 +806,8 @@ func TestInterleavingsAssignAddressOnce(t *testing.T) {
 			var extend func(prefix []int, remaining int)
 			extend = func(prefix []int, remaining int) {
 				var counts []int
-				run(func(count int) int {
-					counts = append(counts, count)
+				run(func(all []action) int {
+					counts = append(counts, len(all))
 					if i := len(counts) - 1; i < len(prefix) {
 						return prefix[i]
 					}
@@ -760,11 +826,11 @@ func TestInterleavingsAssignAddressOnce(t *testing.T) {
 			extend(nil, deviations)
 			for seed := range uint64(randomOrders) {
 				source := rand.New(rand.NewPCG(seed, 0))
-				run(func(count int) int {
+				run(func(all []action) int {
 					if source.IntN(3) > 0 {
 						return 0
 					}
-					return source.IntN(count)
+					return source.IntN(len(all))
 				})
 			}
 			t.Logf("%d orders", orders)

@@ -34,6 +34,9 @@ const startWindow = 15 * time.Second
 //   - A time limit alone is not safe, because an engine can be slow and a driver can be killed. So CreateEndpoint accepts an
 //     address without a claim only if IPAM has it for this host, no other endpoint has it, and IPAM has assigned it again:
 //     after that write, a release that is still in progress in etcd fails, because the address's block has changed.
+//
+// An endpoint is deleted before its address is released, so that no endpoint is stored with an address that another host may
+// get.
 type claims struct {
 	mutex sync.Mutex
 	// assigning are the handles of assignments in progress.
@@ -236,9 +239,17 @@ func (d *Driver) reassign(ctx context.Context, endpointID string, address netip.
 	if err != nil {
 		return err
 	}
+	attached := d.Interfaces.Exists(workload.HostInterface(endpointID))
 	other := found.endpoint
 	if other != nil && other.Spec.Endpoint == endpointID {
 		other = nil
+		// The call is repeated after the driver was killed during it. The endpoint must not be stored while its address is
+		// released, because another host may get the address then.
+		if !attached {
+			if err := d.deleteEndpoint(ctx, endpointID); err != nil {
+				return err
+			}
+		}
 	}
 	switch {
 	case other != nil && (other.Spec.Node != d.Node || d.Interfaces.Exists(other.Spec.InterfaceName) ||
@@ -256,7 +267,7 @@ func (d *Driver) reassign(ctx context.Context, endpointID string, address netip.
 		d.addStaleReleases(address, 1)
 	}
 	// A running container keeps its allocation: its address was bound before it got its interface.
-	if found.allocated && d.Interfaces.Exists(workload.HostInterface(endpointID)) {
+	if found.allocated && attached {
 		d.claims.add(address)
 		d.claims.bind(address, endpointID)
 		return nil
@@ -287,6 +298,13 @@ func (d *Driver) reassign(ctx context.Context, endpointID string, address netip.
 	d.claims.add(address)
 	d.claims.bind(address, endpointID)
 	return nil
+}
+
+// deleteEndpoint deletes the WorkloadEndpoint of a container that is starting.
+func (d *Driver) deleteEndpoint(ctx context.Context, endpointID string) error {
+	return d.StartRetry.Do(ctx, "delete the container's WorkloadEndpoint", func(ctx context.Context) error {
+		return d.Endpoints.Delete(ctx, endpointID)
+	})
 }
 
 // errAddressLost is returned for an endpoint whose address belongs to another container.

@@ -47,12 +47,13 @@ type Addresses interface {
 	GetUtilization(ctx context.Context, args calico.GetUtilizationArgs) ([]*calico.PoolUtilization, error)
 }
 
-// Endpoints finds WorkloadEndpoints by their addresses.
+// Endpoints finds WorkloadEndpoints by their addresses, and deletes them.
 type Endpoints interface {
 	// WithAddress returns the endpoint with the address, of any node, or nil.
 	WithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
 	// NodeWithAddress returns this node's endpoint with the address, or nil.
 	NodeWithAddress(ctx context.Context, address netip.Addr) (*libapi.WorkloadEndpoint, error)
+	Delete(ctx context.Context, endpointID string) error
 }
 
 // Interfaces are this host's network interfaces.

@@ -97,13 +97,15 @@ func (e Endpoints) Get(ctx context.Context, endpointID string) (*libapi.Workload
 	return e.Client.Get(ctx, orchestrator, name, options.GetOptions{})
 }
 
-// Delete deletes the endpoint. A missing endpoint is no error.
+// Delete deletes the endpoint. A missing endpoint is no error. It deletes the version that it reads, because etcd may execute
+// the request after its time-out, when the endpoint is stored again.
 func (e Endpoints) Delete(ctx context.Context, endpointID string) error {
-	name, err := e.name(endpointID)
-	if err != nil {
+	err := e.change(ctx, endpointID, func(endpoint *libapi.WorkloadEndpoint) error {
+		_, err := e.Client.Delete(ctx, orchestrator, endpoint.Name, options.DeleteOptions{
+			ResourceVersion: endpoint.ResourceVersion,
+		})
 		return err
-	}
-	_, err = e.Client.Delete(ctx, orchestrator, name, options.DeleteOptions{})
+	})
 	if datastore.IsNotFound(err) {
 		return nil
 	}
@@ -201,21 +203,29 @@ func Addresses(endpoint *libapi.WorkloadEndpoint) []netip.Addr {
 	return addresses
 }
 
-// updateAttempts limits the retries of an update after conflicts with other writers, such as Felix.
-const updateAttempts = 5
-
 // update changes the endpoint, unless edit returns false.
 func (e Endpoints) update(ctx context.Context, id string, edit func(*libapi.WorkloadEndpoint) bool) error {
+	return e.change(ctx, id, func(endpoint *libapi.WorkloadEndpoint) error {
+		if !edit(endpoint) {
+			return nil
+		}
+		_, err := e.Client.Update(ctx, endpoint, options.SetOptions{})
+		return err
+	})
+}
+
+// changeAttempts limits the retries of a change after conflicts with other writers, such as Felix.
+const changeAttempts = 5
+
+// change reads the endpoint and writes it. After a conflict it reads it again.
+func (e Endpoints) change(ctx context.Context, id string, write func(*libapi.WorkloadEndpoint) error) error {
 	var err error
-	for range updateAttempts {
+	for range changeAttempts {
 		var endpoint *libapi.WorkloadEndpoint
 		if endpoint, err = e.Get(ctx, id); err != nil {
 			return err
 		}
-		if !edit(endpoint) {
-			return nil
-		}
-		if _, err = e.Client.Update(ctx, endpoint, options.SetOptions{}); !datastore.IsConflict(err) {
+		if err = write(endpoint); !datastore.IsConflict(err) {
 			return err
 		}
 	}
