@@ -56,7 +56,7 @@ start unit pytest tests/unit tests/preview tests/engine
 pulumi preview --stack lab
 pulumi up --stack lab --yes
 pulumi preview --stack lab --expect-no-changes
-finished unit
 pytest tests/live
 pulumi destroy --stack lab --yes
+finished unit
 finished beside
