@@ -22,7 +22,7 @@ AS_NUMBERS_TAKEN = {23456: "RFC 6793", 65535: "RFC 7300", 4294967295: "RFC 7300"
 
 
 class CalicoConfig(Section):
-    """The network that containers on every host share."""
+    """The `network` section of the config."""
 
     name: str = Field(
         "netv",
@@ -41,26 +41,26 @@ class CalicoConfig(Section):
     )
     dataplane: Literal["iptables", "ebpf"] = Field(
         "iptables",
-        description="What Calico decides on packets with. `iptables`: rules, which every tool shows; `ebpf`: "
-        "programs in the kernel (5.10 or newer) that hand packets from interface to interface, past all "
-        "rules: about as quick as a wire. Containers keep running.",
+        description="What Calico filters packets with. `iptables`: rules, which every tool shows; `ebpf`: "
+        "programs in the kernel (5.10 or newer) that pass packets from interface to interface, without "
+        "rules: about as fast as a plain route. Containers keep running.",
     )
     wireguard: bool = Field(
         False,
-        description="Encrypt what goes between hosts; refused where a host's kernel has no WireGuard.",
+        description="Encrypt packets between hosts; refused if a host's kernel has no WireGuard.",
     )
     mtu: Annotated[int, Field(ge=1280, le=65535), NO_TRUTH_VALUE] | None = Field(
         None,
-        description="The MTU of containers' interfaces; a change makes the network and its containers "
-        f"anew. Left out: that of the hosts' link, less {VXLAN_OVERHEAD} with VXLAN and "
+        description="The MTU of containers' interfaces; a change replaces the network and its "
+        f"containers. Left out: that of the hosts' link, less {VXLAN_OVERHEAD} with VXLAN and "
         f"{WIREGUARD_OVERHEAD} with WireGuard.",
     )
     block_size: Whole = Field(
         26,
         ge=20,
         le=32,
-        description="Prefix length of the blocks of addresses that a host takes at a time; a change makes "
-        "the network and its containers anew.",
+        description="Prefix length of the blocks of addresses that a host takes at a time; a change "
+        "replaces the network and its containers.",
     )
     nat_outgoing: bool = Field(
         True, description="Give packets that leave the network the address of their host."
@@ -87,7 +87,7 @@ class CalicoConfig(Section):
 
     @property
     def overhead(self) -> int:
-        """Bytes that the mode puts around a packet at the most."""
+        """The most bytes that encapsulation and encryption add to a packet."""
         vxlan = 0 if self.encapsulation == "none" else VXLAN_OVERHEAD
         return max(vxlan, WIREGUARD_OVERHEAD if self.wireguard else 0)
 

@@ -47,39 +47,39 @@ COMPARED = (
     # A new host has to support the settings.
     "hosts",
 )
-REMAKING = {"pool": "the pool", "mtu": "the containers' MTU"}
+REPLACING = {"pool": "the pool", "mtu": "the containers' MTU"}
 """The settings whose change replaces the Docker network and the containers on it."""
 
 
-def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """Say what a change of the settings does to running containers, a sentence each."""
-    told = []
-    for key, what in REMAKING.items():
+    sentences = []
+    for key, what in REPLACING.items():
         if olds[key] != news[key]:
             before, after = (_value(props[key]) for props in (olds, news))
-            told.append(
+            sentences.append(
                 f"{what} changes from {before} to {after}: the network and the lab's containers on it are "
-                "made anew"
+                "replaced"
             )
-    if not told and any(olds[key] != news[key] for key in ("encapsulation", "wireguard")):
-        told.append(
-            f"the mode changes from {_mode(olds)} to {_mode(news)}: containers keep running, with their "
-            "addresses. Connections between hosts pause for some seconds; an interface has its new MTU only "
-            "when its container is started anew"
+    if not sentences and any(olds[key] != news[key] for key in ("encapsulation", "wireguard")):
+        sentences.append(
+            f"encapsulation changes from {_encapsulation(olds)} to {_encapsulation(news)}: containers keep "
+            "running, with their addresses. Connections between hosts pause for some seconds; an interface "
+            "has its new MTU only when its container restarts"
         )
     before = olds["dataplane"]
     if before != news["dataplane"]:
-        told.append(
+        sentences.append(
             f"the dataplane changes from {before} to {news['dataplane']}: containers keep running, "
-            "with their addresses. Connections pause for some seconds while Felix puts the one in the "
-            "place of the other"
+            "with their addresses. Connections pause for some seconds while Felix replaces one by the "
+            "other"
         )
     if olds["reflectors"] != news["reflectors"]:
-        told.append(
+        sentences.append(
             f"BGP changes from {_topology(olds)} to {_topology(news)}: containers keep running. Connections "
-            "between hosts pause for some seconds while the sessions are made anew"
+            "between hosts pause for some seconds until the sessions are established again"
         )
-    return told
+    return sentences
 
 
 def _value(value: str | float) -> str:
@@ -87,7 +87,7 @@ def _value(value: str | float) -> str:
     return value if isinstance(value, str) else str(int(value) or "that of the link")
 
 
-def _mode(props: Mapping[str, Any]) -> str:
+def _encapsulation(props: Mapping[str, Any]) -> str:
     return f"{props['encapsulation']}{' with WireGuard' if props['wireguard'] else ''}"
 
 
@@ -150,8 +150,8 @@ def _refusal(
     if answer.status == _CANNOT:
         key, _, why = answer.error.partition(" ")
         return Refusal(host, key, why)
-    said = answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}"
-    return Refusal(host, "", said)
+    reason = answer.error if answer.error.startswith(f"{host}: ") else f"{host}: {answer.error}"
+    return Refusal(host, "", reason)
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -> list[Refusal]:
@@ -162,9 +162,9 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
         news: The new settings.
         seconds: Time limit for each host.
     """
-    anew = "pool" in olds and any(olds[key] != news[key] for key in REMAKING)
+    replaced = "pool" in olds and any(olds[key] != news[key] for key in REPLACING)
     plain = news["encapsulation"] == "none" and news["dataplane"] == "iptables"
-    same = plain and not news["wireguard"] and not news["mtu"] and not anew
+    same = plain and not news["wireguard"] and not news["mtu"] and not replaced
     before = olds.get("hosts", {})
     # An existing host with another address is another host: the former one leaves.
     stay = {
@@ -175,12 +175,12 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
     new = _without_route(olds, news)
     network = str(olds["pool"]).partition(":")[0] if "pool" in olds else ""
     kinds = ["vxlan"] if news["encapsulation"] != "none" else []
-    mode = {
+    wanted = {
         "KINDS": " ".join([*kinds, *(["wireguard"] if news["wireguard"] else [])]),
         "DATAPLANE": str(news["dataplane"]),
         "MTU": str(int(news["mtu"]) or ""),
         "OVERHEAD": str(int(news["overhead"])),
-        "NETWORK": network if anew else "",
+        "NETWORK": network if replaced else "",
         "LEAVING": "",
     }
     # When a host's node is deleted from the datastore, the addresses of all its containers are released.
@@ -188,7 +188,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any], seconds: float) -
 
     def ask(host: str) -> Refusal | None:
         cidr = str(news["cidr"]) if host in new else ""
-        return _refusal(host, news["hosts"][host], {**mode, "CIDR": cidr}, seconds)
+        return _refusal(host, news["hosts"][host], {**wanted, "CIDR": cidr}, seconds)
 
     def ask_leaving(host: str) -> Refusal | None:
         refusal = _refusal(host, before[host], leaving, seconds)
@@ -278,7 +278,7 @@ class _NetworkSettingsProvider(dynamic.ResourceProvider):
         # A host that does not answer may not exist yet; the update asks again.
         failures = [dynamic.CheckFailure(refusal.key, str(refusal)) for refusal in refused if refusal.key]
         if "pool" in olds and not failures:
-            tell(f"network: {sentence}" for sentence in consequences(olds, news))
+            tell(f"network: {sentence}" for sentence in effects(olds, news))
         return dynamic.CheckResult(dict(news), failures)
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:

@@ -60,11 +60,11 @@ def replaced(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
 
 def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
     """Say why hosts cannot be replaced: the cluster would lose its quorum. Empty if it would not."""
-    anew = replaced(olds, news)
+    hosts = replaced(olds, news)
     members = olds["members"]
-    lost = [member for member in members if member in anew]
+    lost = [member for member in members if member in hosts]
     spare = (len(members) - 1) // 2
-    if len(lost) <= spare or len(anew) == len(olds["machines"]):
+    if len(lost) <= spare or len(hosts) == len(olds["machines"]):
         return []
     much = f"change at most {spare} of them at a time" if spare else "it has none to spare"
     reason = (
@@ -75,19 +75,19 @@ def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dy
     return [dynamic.CheckFailure("members", reason)]
 
 
-def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """Say what the replacement of hosts does to the cluster, a sentence each."""
-    anew = replaced(olds, news)
-    lost = [member for member in olds["members"] if member in anew]
+    hosts = replaced(olds, news)
+    lost = [member for member in olds["members"] if member in hosts]
     if not lost:
         return []
-    if len(anew) == len(olds["machines"]):
+    if len(hosts) == len(olds["machines"]):
         return [
             "etcd: every host of the lab is replaced, and the cluster with them: its data are lost, except "
             "what the lab writes there itself"
         ]
-    hosts = f"hosts {' and '.join(lost)} are" if len(lost) > 1 else f"host {lost[0]} is"
-    return [f"etcd: the {hosts} replaced: a member there loses its data, and joins the cluster again"]
+    subject = f"hosts {' and '.join(lost)} are" if len(lost) > 1 else f"host {lost[0]} is"
+    return [f"etcd: the {subject} replaced: a member there loses its data, and joins the cluster again"]
 
 
 def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
@@ -115,10 +115,10 @@ class _MembershipProvider(dynamic.ResourceProvider):
         if "members" not in olds or not is_known(news):
             return dynamic.CheckResult(dict(news), [])
         wrong = [*refusals(olds, news), *quorum_refusals(olds, news)]
-        told = consequences(olds, news)
-        if (wrong or told) and not has_begun(olds["members"], news["ssh_config"]):
+        warnings = effects(olds, news)
+        if (wrong or warnings) and not has_begun(olds["members"], news["ssh_config"]):
             return dynamic.CheckResult(dict(news), [])
-        tell([] if wrong else told)
+        tell([] if wrong else warnings)
         return dynamic.CheckResult(dict(news), wrong)
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:

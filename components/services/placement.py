@@ -13,7 +13,7 @@ from components.shared.provider import differ, is_known, tell
 PLACED = ("container", "host", "folder")
 
 
-def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """Say what a change of the host does to a service's saved files, a sentence each."""
     before, after = olds.get("host"), news["host"]
     if before in (None, after):
@@ -28,7 +28,7 @@ def consequences(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
 
 class _PlacementProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
-        tell(consequences(olds, news) if is_known(news) else [])
+        tell(effects(olds, news) if is_known(news) else [])
         return dynamic.CheckResult(dict(news), [])
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.guests import guests
-from components.calico import settings as mode
+from components.calico import settings
 from components.hosts.config import ExistingHosts
 from config.loading import load
 from diagnosis import status
@@ -121,10 +121,10 @@ def test_network_with_operator_address_refused(machine: Machine, tmp_path: Path)
     hosts = load(holds, "Pulumi.vms.yaml").hosts
     assert isinstance(hosts, ExistingHosts)
     ssh = checkup.ssh_commands(hosts, tmp_path)["vm"]
-    refusal = mode.try_route("vm", str(ssh), "172.30.97.0/29")
+    refusal = settings.try_route("vm", str(ssh), "172.30.97.0/29")
     assert refusal
     assert "the host has removed the route again (seen)" in str(refusal)
-    assert mode.try_route("vm", str(ssh), "10.97.0.0/16") is None
+    assert settings.try_route("vm", str(ssh), "10.97.0.0/16") is None
     given_back(machine, before)
 
 

@@ -43,7 +43,7 @@ def test_settings_vxlan(outputs: Outputs, program: Program, tmp_path: Path) -> N
     changes = {"network.encapsulation": "vxlan", "network.policies.notebook-from-proxy.enabled": True}
     config = program.changed_config(tmp_path, changes)
     told = program.pulumi("preview", "--non-interactive", "--color", "never", "--config-file", str(config))
-    assert "the mode changes from none to vxlan: containers keep running, with their addresses" in told
+    assert "encapsulation changes from none to vxlan: containers keep running, with their addresses" in told
     program.up(config)
     healthy(program)
     assert everywhere(outputs, CONTAINERS) == before
@@ -235,5 +235,5 @@ def refused(
 
 
 def settings(outputs: Outputs) -> list[dict[str, Any]]:
-    """What the datastore says of the mode."""
+    """The network settings in the datastore."""
     return [*calico.resources(outputs, "felixconfiguration"), *calico.resources(outputs, "ippool")]

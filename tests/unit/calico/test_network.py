@@ -131,7 +131,7 @@ def test_what_is_left_on_a_host_has_what_removes_it(lab: Program) -> None:
     assert lab.named("calico-datastore").inputs["delete"]
 
 
-def test_a_pool_of_other_addresses_is_made_anew_and_a_setting_is_not(lab: Program) -> None:
+def test_datastore_is_replaced_for_another_pool_only(lab: Program) -> None:
     pool = "calico-datastore"
     moved = with_network(blockSize=27)
     assert moved.named(pool).inputs["triggers"] != lab.named(pool).inputs["triggers"]
@@ -140,7 +140,7 @@ def test_a_pool_of_other_addresses_is_made_anew_and_a_setting_is_not(lab: Progra
     assert masked.named(pool).inputs["stdin"] != lab.named(pool).inputs["stdin"]
 
 
-def test_services_start_anew_for_another_encapsulation_and_not_for_nat(lab: Program) -> None:
+def test_services_restart_for_another_encapsulation_only(lab: Program) -> None:
     tunnelled, masked = with_network(encapsulation="vxlan"), with_network(natOutgoing=False)
     assert changed(lab, tunnelled, "calico-ready")
     assert not changed(lab, masked, "calico-ready")
@@ -164,7 +164,7 @@ def test_no_change_of_config_replaces_the_services(lab: Program) -> None:
             assert "triggers" not in lab.named(f"{host}-{name}").inputs
 
 
-def test_a_pool_that_is_made_anew_finds_no_network_on_it(lab: Program) -> None:
+def test_network_is_replaced_before_its_pool(lab: Program) -> None:
     # A property of the network is the datastore's, so Pulumi removes it, and the containers on it, first.
     moved = with_network(blockSize=27)
     for host in HOSTS:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.calico import component as calico
-from components.calico import settings as mode
+from components.calico import settings
 from components.hosts.remote import Answer
 from tests.unit.pretend_host import PretendHost
 
@@ -289,10 +289,10 @@ class Answers:
 def try_route(monkeypatch: pytest.MonkeyPatch, answers: Answers) -> str:
     """Try a route on a host; a wait of half a second takes ten."""
     now = iter(range(0, 10000, 10))
-    monkeypatch.setattr(mode, "run", answers.run)
+    monkeypatch.setattr(settings, "run", answers.run)
     monkeypatch.setattr("components.calico.settings.time.monotonic", lambda: next(now))
     monkeypatch.setattr("components.calico.settings.time.sleep", lambda _: None)
-    refusal = mode.try_route("a0", "ssh a0", CIDR)
+    refusal = settings.try_route("a0", "ssh a0", CIDR)
     return str(refusal) if refusal else ""
 
 

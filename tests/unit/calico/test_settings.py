@@ -11,8 +11,8 @@ import pytest
 from pulumi.output import UNKNOWN
 
 from components.calico import component as calico
-from components.calico import settings as mode
-from components.calico.settings import consequences
+from components.calico import settings
+from components.calico.settings import effects
 from components.hosts.remote import HostError
 from tests.unit.pretend_host import PretendHost
 
@@ -47,15 +47,18 @@ A2 = {"address": "172.16.6.231", "ssh": "ssh a2", "made": True}
             ],
         ),
         ({"mtu": 1400.0}, ["the containers' MTU changes from that of the link to 1400: "]),
-        ({"encapsulation": "vxlan"}, ["the mode changes from none to vxlan: containers keep running"]),
-        ({"wireguard": True}, ["the mode changes from none to none with WireGuard: containers keep running"]),
+        ({"encapsulation": "vxlan"}, ["encapsulation changes from none to vxlan: containers keep running"]),
+        (
+            {"wireguard": True},
+            ["encapsulation changes from none to none with WireGuard: containers keep running"],
+        ),
         ({"encapsulation": "vxlan", "mtu": 1400.0}, ["the containers' MTU changes"]),
         ({"dataplane": "ebpf"}, ["the dataplane changes from iptables to ebpf: containers keep running"]),
         ({"reflectors": ["a0", "a1"]}, ["BGP changes from a full mesh to route reflectors on a0, a1: "]),
     ],
 )
 def test_effects_of_a_change(change: dict[str, Any], told: list[str]) -> None:
-    sentences = consequences(MODE, {**MODE, **change})
+    sentences = effects(MODE, {**MODE, **change})
     assert len(sentences) == len(told)
     assert all(sentence.startswith(start) for sentence, start in zip(sentences, told, strict=True))
 
@@ -87,7 +90,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
 
 
 def check(olds: dict[str, Any], news: dict[str, Any]) -> list[tuple[str, str]]:
-    failures = mode._NetworkSettingsProvider().check(olds, news).failures
+    failures = settings._NetworkSettingsProvider().check(olds, news).failures
     return [(failure.property, failure.reason) for failure in failures]
 
 
@@ -136,7 +139,7 @@ def test_refusals_of_a_host_that_leaves(hosts: Answers) -> None:
         assert "export NETWORK=netv" in hosts.scripts[-1]
         assert "export LEAVING=yes" in hosts.scripts[-1]
         with pytest.raises(HostError, match=re.escape(reason)):
-            mode._NetworkSettingsProvider().update("mode", three, news)
+            settings._NetworkSettingsProvider().update("mode", three, news)
     hosts.asked.clear()
     check(three, {**MODE, "wireguard": True})
     assert sorted(hosts.asked) == ["a0", "a1", "a2"]
@@ -147,7 +150,7 @@ def test_refusals_of_a_lost_host_that_leaves(hosts: Answers, status: int) -> Non
     hosts.status, hosts.text = status, "ssh: no route to host"
     three = {**MODE, "hosts": {**MODE["hosts"], "a2": A2}}
     assert check(three, MODE) == []
-    mode._NetworkSettingsProvider().update("mode", three, MODE)
+    settings._NetworkSettingsProvider().update("mode", three, MODE)
 
 
 def test_check_fails_where_a_host_refuses(hosts: Answers, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +194,7 @@ def test_silent_host_fails_the_update_and_not_the_preview(hosts: Answers, status
     hosts.status, hosts.text = status, "a0: no route to host"
     news = {**MODE, "encapsulation": "vxlan"}
     assert check(MODE, news) == []
-    provider = mode._NetworkSettingsProvider()
+    provider = settings._NetworkSettingsProvider()
     with pytest.raises(HostError, match=r"network: a[01]: no .*Nothing was changed"):
         provider.update("mode", MODE, news)
     with pytest.raises(HostError):
@@ -199,11 +202,11 @@ def test_silent_host_fails_the_update_and_not_the_preview(hosts: Answers, status
 
 
 def test_a_newer_program_is_no_change_of_the_mode() -> None:
-    provider = mode._NetworkSettingsProvider()
+    provider = settings._NetworkSettingsProvider()
     assert (
         provider.diff("mode", {**MODE, "__provider": "old"}, {**MODE, "__provider": "new"}).changes is False
     )
-    for key in mode.COMPARED:
+    for key in settings.COMPARED:
         assert provider.diff("mode", MODE, {**MODE, key: "another"}).changes, key
 
 

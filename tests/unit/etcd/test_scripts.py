@@ -1,4 +1,4 @@
-"""A member's scripts: when it is started, when it gives way to be started anew, and what a sick one says."""
+"""The scripts of a member: start, restart one at a time, the readiness gate, removal."""
 
 import shutil
 from pathlib import Path

@@ -99,7 +99,7 @@ def test_the_operators_known_hosts_pins_the_key_hashed_or_not(tmp_path: Path) ->
         pinned_key("10.0.0.8", 22, known)
 
 
-def test_a_plan_changes_with_what_makes_a_machine_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_changes_with_what_replaces_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "context_digest", lambda _: "image")
     network = IPv4Network("172.16.6.0/24")
     plans = [
