@@ -182,7 +182,7 @@ class CalicoNetwork(ComponentResource):
             connection=host.connection,
             source=pulumi.FileAsset(str(self._archive)),
             remote_path=REMOTE_ARCHIVE,
-            opts=host.options(ResourceOptions(parent=self, replacement_trigger=host.anew)),
+            opts=host.options(ResourceOptions(parent=self, replacement_trigger=host.replaced_with)),
         )
         certificate = Certificate(
             f"{host.name}-calico-certificate",

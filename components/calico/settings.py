@@ -315,7 +315,7 @@ class NetworkSettings(dynamic.Resource, module="calico-lab", name="NetworkSettin
             host.name: {
                 "address": host.address,
                 "ssh": host.ssh,
-                "made": host.machine is not None,
+                "made": host.container is not None,
                 "exists": host.exists,
             }
             for host in hosts

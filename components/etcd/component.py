@@ -80,7 +80,7 @@ class EtcdCluster(ComponentResource):
             f"{name}-membership",
             config.token,
             {member: peer_url(config, address) for member, address in addresses.items()},
-            {host.name: host.plan for host in hosts.values() if host.plan},
+            {host.name: host.replacement_digest for host in hosts.values() if host.replacement_digest},
             opts=self._child,
         )
         started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}

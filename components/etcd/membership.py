@@ -27,7 +27,7 @@ LOOK_SECONDS = 5
 BEGUN = 3
 HAS_BEGUN = f"[ ! -d /var/lib/calico-lab/etcd/member/wal ] || exit {BEGUN}"
 """A member's write-ahead log begins with the list of members, which is valid from then on."""
-COMPARED = ("token", "members", "machines")
+COMPARED = ("token", "members", "hosts")
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
@@ -54,7 +54,7 @@ def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.C
 
 def replaced(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     """The hosts whose containers are replaced."""
-    before, after = olds["machines"], news["machines"]
+    before, after = olds["hosts"], news["hosts"]
     return [host for host in before if host in after and before[host] != after[host]]
 
 
@@ -64,7 +64,7 @@ def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dy
     members = olds["members"]
     lost = [member for member in members if member in hosts]
     spare = (len(members) - 1) // 2
-    if len(lost) <= spare or len(hosts) == len(olds["machines"]):
+    if len(lost) <= spare or len(hosts) == len(olds["hosts"]):
         return []
     much = f"change at most {spare} of them at a time" if spare else "it has none to spare"
     reason = (
@@ -81,7 +81,7 @@ def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     lost = [member for member in olds["members"] if member in hosts]
     if not lost:
         return []
-    if len(hosts) == len(olds["machines"]):
+    if len(hosts) == len(olds["hosts"]):
         return [
             "etcd: every host of the lab is replaced, and the cluster with them: its data are lost, except "
             "what the lab writes there itself"
@@ -139,7 +139,7 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
         name: str,
         token: str,
         members: Mapping[str, str],
-        machines: Mapping[str, str],
+        hosts: Mapping[str, str],
         opts: ResourceOptions | None = None,
     ) -> None:
         """Store the bootstrap.
@@ -148,13 +148,13 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
             name: The resource's name.
             token: The cluster's token.
             members: Peer URL by member.
-            machines: `Host.plan` of each host container of the lab, member or not.
+            hosts: `Host.replacement_digest` of each host container of the lab, member or not.
             opts: More resource options, usually the parent.
         """
         props = {
             "token": token,
             "members": dict(members),
-            "machines": dict(machines),
+            "hosts": dict(hosts),
             "ssh_config": f"{access_folder()}/config",
         }
         super().__init__(_MembershipProvider(), name, props, opts)

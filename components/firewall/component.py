@@ -59,7 +59,7 @@ class FirewallPolicy(ComponentResource):
                 inputs(
                     host=host_name,
                     url=host.url,
-                    machine=host.anew,
+                    machine=host.replaced_with,
                     ssh_config=ssh_config,
                     compiled=compile_policies(policies),
                     operator=[str(address) for address in lab.operator],

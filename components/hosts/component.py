@@ -19,7 +19,7 @@ from pulumi_command import remote
 from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
-from components.hosts.container import Machine, MachineNetwork, interface_in, plan
+from components.hosts.container import HostContainer, HostNetwork, interface_in, replacement_digest
 from components.hosts.files import render
 from components.hosts.host import Host
 from components.hosts.known import host_key
@@ -82,19 +82,19 @@ class Hosts(ComponentResource):
         super().__init__("calico-lab:index:Hosts", name, None, opts)
         self._child = ResourceOptions(parent=self)
         self._components = components
-        self._plans: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
         if isinstance(config, DockerHosts):
-            endpoints, machines, login = self._make(config)
-            self._plans = {
-                name: plan(config.network, config.release, str(member.address), member.mac)
+            endpoints, containers, login = self._make(config)
+            self._digests = {
+                name: replacement_digest(config.network, config.release, str(member.address), member.mac)
                 for name, member in config.members.items()
             }
         else:
-            endpoints, machines, login = self._take(config)
+            endpoints, containers, login = self._take(config)
         access = SshAccess("ssh-access", endpoints, login, opts=self._child)
         self.ssh_config = access.config
         hosts = {
-            endpoint.alias: self._host(endpoint, login, machines.get(endpoint.alias), access)
+            endpoint.alias: self._host(endpoint, login, containers.get(endpoint.alias), access)
             for endpoint in endpoints
         }
         self.members = {member: hosts[member] for member in config.members}
@@ -108,14 +108,14 @@ class Hosts(ComponentResource):
         controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=controller)
         operator = SshKey("operator", opts=self._child)
-        network = MachineNetwork(config.network, config.release, operator, on_controller)
+        network = HostNetwork(config.network, config.release, operator, on_controller)
         endpoints: list[Endpoint] = []
-        machines: dict[str, CustomResource] = {}
+        containers: dict[str, CustomResource] = {}
         visitor = {"visitor": config.visitor} if config.visitor else {}
         for alias, asked in {**config.members, **visitor}.items():
             address = str(asked.address)
             key = SshKey(f"{alias}-host-key", opts=self._child)
-            machine = Machine(
+            container = HostContainer(
                 alias,
                 network=network,
                 address=address,
@@ -125,9 +125,9 @@ class Hosts(ComponentResource):
                 docker_engine=alias != "visitor",
                 opts=on_controller,
             )
-            machines[alias] = machine.container
+            containers[alias] = container.container
             endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
-        return endpoints, machines, Login(operator.private_key)
+        return endpoints, containers, Login(operator.private_key)
 
     def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
         """Take the hosts that the operator has."""
@@ -146,7 +146,7 @@ class Hosts(ComponentResource):
         return endpoints, {}, Login(Output.secret(identity.read_text()) if identity else None, identity)
 
     def _host(
-        self, endpoint: Endpoint, login: Login, machine: CustomResource | None, access: SshAccess
+        self, endpoint: Endpoint, login: Login, container: CustomResource | None, access: SshAccess
     ) -> Host:
         reachable = Host(
             name=endpoint.alias,
@@ -166,11 +166,11 @@ class Hosts(ComponentResource):
             ),
             ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.url}"),
             url=endpoint.url,
-            ready=[machine] if machine else [],
-            machine=machine,
-            plan=self._plans.get(endpoint.alias, ""),
+            ready=[container] if container else [],
+            container=container,
+            replacement_digest=self._digests.get(endpoint.alias, ""),
             lost=endpoint.lost,
-            exists=None if machine else endpoint.reached_by(login),
+            exists=None if container else endpoint.reached_by(login),
         )
         role = "the visitor, outside the lab" if endpoint.alias == "visitor" else "a host of the lab"
         prepared = reachable.run(
@@ -208,7 +208,7 @@ class Hosts(ComponentResource):
             opts=ResourceOptions(
                 parent=self,
                 depends_on=[access, engine],
-                replacement_trigger=None if machine else endpoint.address,
+                replacement_trigger=None if container else endpoint.address,
             ),
         )
         return replace(reachable, ready=[prepared, access, engine], docker=provider)

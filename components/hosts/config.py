@@ -43,7 +43,7 @@ def _free_name(value: str) -> str:
 MemberName = Annotated[HostName, AfterValidator(_free_name)]
 
 
-class DockerMachine(Section):
+class DockerMember(Section):
     """A host container."""
 
     address: Address = Field(description="Its fixed address, inside `network`.")
@@ -73,26 +73,24 @@ class DockerHosts(Section):
         description="The network of the hosts; free on the controller, and private: RFC 1918, 6598, 2544 "
         "or 5737."
     )
-    members: dict[MemberName, DockerMachine] = Field(
-        min_length=1, description="The hosts of the lab by name."
-    )
-    visitor: DockerMachine | None = Field(None, description="A plain host to try firewall policies from.")
+    members: dict[MemberName, DockerMember] = Field(min_length=1, description="The hosts of the lab by name.")
+    visitor: DockerMember | None = Field(None, description="A plain host to try firewall policies from.")
 
     @model_validator(mode="after")
     def _addresses_fit(self) -> Self:
         network = self.network
         first, last = network.network_address + 2, network.broadcast_address - 1
-        machines = self._machines()
-        if last < first or int(last) - int(first) + 1 < len(machines):
+        hosts = self._hosts()
+        if last < first or int(last) - int(first) + 1 < len(hosts):
             raise problem_at(
                 "network",
                 network,
-                f"is too small for {len(machines)} host(s); must have room for them, its gateway and its own "
+                f"is too small for {len(hosts)} host(s); must have room for them, its gateway and its own "
                 "two addresses",
             )
         addresses: dict[IPv4Address, str] = {}
-        for where, machine in machines.items():
-            address = machine.address
+        for where, host in hosts.items():
+            address = host.address
             if not first <= address <= last:
                 raise problem_at(
                     f"{where}.address",
@@ -111,10 +109,10 @@ class DockerHosts(Section):
 
     @model_validator(mode="after")
     def _macs_differ(self) -> Self:
-        _check_macs({where: machine.mac for where, machine in self._machines().items()})
+        _check_macs({where: host.mac for where, host in self._hosts().items()})
         return self
 
-    def _machines(self) -> dict[str, DockerMachine]:
+    def _hosts(self) -> dict[str, DockerMember]:
         """Every host by its path in the section."""
         members = {f"members.{name}": member for name, member in self.members.items()}
         return {**members, **({"visitor": self.visitor} if self.visitor else {})}

@@ -63,7 +63,7 @@ def fingerprint(public_key: str) -> str:
     return base64.b64encode(digest).decode().rstrip("=")
 
 
-def plan(network: IPv4Network, release: str, address: str, mac: str | None) -> str:
+def replacement_digest(network: IPv4Network, release: str, address: str, mac: str | None) -> str:
     """Hash of all inputs that replace a host container. Unlike the container's ID, it is known at preview."""
     described = [str(network), release, address, mac, context_digest(CONTEXT)]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
@@ -77,7 +77,7 @@ def security_options() -> list[str]:
     return [f"seccomp={json.dumps(profile, sort_keys=True)}", "apparmor=unconfined"]
 
 
-class MachineNetwork:
+class HostNetwork:
     """The bridge network, image and labels that all host containers share.
 
     The labels name the lab that an object on the engine belongs to: the stack's name, and the fingerprint of
@@ -115,14 +115,14 @@ class MachineNetwork:
         )
 
 
-class Machine:
+class HostContainer:
     """One host container: it boots systemd, sshd and Docker like a small VM."""
 
     def __init__(
         self,
         name: str,
         *,
-        network: MachineNetwork,
+        network: HostNetwork,
         address: str,
         mac: str | None,
         host_key: SshKey,
@@ -134,7 +134,7 @@ class Machine:
         # In a container systemd reads its arguments as a kernel command line (kernel-command-line(7)).
         masked = [] if docker_engine else ["docker.service", "docker.socket", "containerd.service"]
         self.container = docker.Container(
-            f"{name}-machine",
+            f"{name}-container",
             name=f"calico-lab-{name}",
             hostname=name,
             image=network.image.image_id,

@@ -36,12 +36,12 @@ class Host:
     """`ssh://user@address:port`. Unlike the name, it always means the same host."""
     ready: Sequence[Resource]
     """The resources on which every resource on the host depends."""
-    machine: CustomResource | None
+    container: CustomResource | None
     """The host container, passed as `deleted_with`: when it is deleted, delete scripts on the host are
     skipped.
     None for a host that existed before the lab."""
     docker: DockerProvider | None = None
-    plan: str = ""
+    replacement_digest: str = ""
     """Hash of all inputs that replace the host container; known at preview. Empty without a container."""
     lost: bool = False
     """Whether the host is gone for good: its resources leave the stack without running delete scripts."""
@@ -50,17 +50,17 @@ class Host:
     container."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The name, with the address where another host may get the same name: says where data are kept."""
-        return self.name if self.machine else f"{self.name} ({self.address})"
+        return self.name if self.container else f"{self.name} ({self.address})"
 
     @property
-    def anew(self) -> Input[str]:
+    def replaced_with(self) -> Input[str]:
         """Replaces what a replaced host has lost: the container's ID, or the address of an existing host."""
-        return self.machine.id if self.machine else self.address
+        return self.container.id if self.container else self.address
 
     @property
-    def identity(self) -> dict[str, Input[str]]:
+    def container_variable(self) -> dict[str, Input[str]]:
         """The container's ID, as the variable `MACHINE` of scripts.
 
         A replaced container changes the command, so Pulumi runs it again, as an update.
@@ -69,7 +69,7 @@ class Host:
         whatever `deleted_with` says. Existing hosts have none: when one is exchanged, what is on the former
         one has to be removed.
         """
-        return {"MACHINE": self.machine.id} if self.machine else {}
+        return {"MACHINE": self.container.id} if self.container else {}
 
     def options(self, opts: ResourceOptions | None = None, *, once: bool = False) -> ResourceOptions:
         """Options for a resource on this host.
@@ -82,11 +82,11 @@ class Host:
             opts: More resource options.
             once: See `run`.
         """
-        exists = self.machine is None and not once
+        exists = self.container is None and not once
         return ResourceOptions.merge(
             ResourceOptions(
                 depends_on=list(self.ready),
-                deleted_with=self.machine,
+                deleted_with=self.container,
                 replacement_trigger=self.address if exists else None,
                 retain_on_delete=True if self.lost else None,
             ),
@@ -95,7 +95,7 @@ class Host:
 
     def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
         """Options for a Docker resource on this host; a replaced host does not have it."""
-        made = ResourceOptions(provider=self.docker, replacement_trigger=self.anew)
+        made = ResourceOptions(provider=self.docker, replacement_trigger=self.replaced_with)
         return ResourceOptions.merge(self.options(made), opts)
 
     def run(
@@ -117,14 +117,14 @@ class Host:
             script: A bash script in the component's folder; None where only deletion has something to do.
             delete: A script that undoes it, with the same variables. When it fails, what the resource depends
                 on is not deleted.
-            variables: Exported to both scripts; never secret. So is `MACHINE`, which `identity` explains.
+            variables: Exported to both scripts; never secret. So is `container_variable`.
             stdin: What the script reads from standard input; may be secret.
             triggers: Values whose change runs the script again, by replacing the resource.
             once: There is one of it in the lab, whichever host it is done from. The resource is called
                 `<name>`: another host takes it over, and the host before does not undo it.
             opts: More resource options, usually the parent.
         """
-        values = {**self.identity, **(variables or {})}
+        values = {**self.container_variable, **(variables or {})}
         return remote.Command(
             name if once else f"{self.name}-{name}",
             connection=self.connection,
@@ -195,7 +195,7 @@ class Host:
         stop_text = stop.read_text() if stop else "true"
         install: dict[str, Input[str]] = {
             **own,
-            **self.identity,
+            **self.container_variable,
             "COMPONENT": component,
             "PACKAGES": " ".join(packages),
             "MASK": " ".join(mask),

@@ -63,7 +63,7 @@ def service_image(
             "BUILD_ARGUMENTS": " ".join(arguments),
             # A proxy's URL may hold a password.
             **{key: Output.secret(value) for key, value in arguments.items()},
-            **host.identity,
+            **host.container_variable,
         },
         # By another registry the image gets another ID. An update would leave the one before on the host.
         triggers=[

@@ -163,8 +163,8 @@ class Service:
 
     def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
         child = ResourceOptions(parent=self._parent)
-        Placement(f"{self._name}-place", self._container_name, self._host.place, volume.path, opts=child)
-        moved = ResourceOptions(replacement_trigger=self._host.place)
+        Placement(f"{self._name}-place", self._container_name, self._host.location, volume.path, opts=child)
+        moved = ResourceOptions(replacement_trigger=self._host.location)
         made = docker.Volume(
             f"{self._name}-{volume.name}",
             name=f"{self._container_name}-{volume.name}",

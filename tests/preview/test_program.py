@@ -31,7 +31,7 @@ def inputs_by_urn(program: Program) -> dict[str, str]:
 
 
 def test_the_original_lab_is_what_the_file_describes(lab: Program) -> None:
-    machines = {name: lab.named(f"{name}-machine").inputs for name in HOSTS}
+    machines = {name: lab.named(f"{name}-container").inputs for name in HOSTS}
     addresses = {name: machine["networksAdvanced"][0]["ipv4Address"] for name, machine in machines.items()}
     assert addresses == {
         "a0": "172.16.6.44",
@@ -46,7 +46,7 @@ def test_the_original_lab_is_what_the_file_describes(lab: Program) -> None:
 def test_what_touches_a_made_host_goes_with_its_machine(lab: Program) -> None:
     touching = [resource for resource in lab.resources if on_a_host(resource)]
     assert {f"{host}-docker" for host in HOSTS if host != "visitor"} <= {r.name for r in touching}
-    machines = {lab.named(f"{host}-machine").urn for host in HOSTS}
+    machines = {lab.named(f"{host}-container").urn for host in HOSTS}
     assert {resource.name for resource in touching if resource.deleted_with not in machines} == set()
 
 

@@ -17,8 +17,8 @@ def recorded() -> list[tuple[float, str]]:
 
 def test_steps_of_recorded_events() -> None:
     assert list(lifecycle.steps(recorded())) == [
-        Step("Hosts", "a0-machine", 0.7, 1.7),
-        Step("Hosts", "a1-machine", 0.8, 2.8),
+        Step("Hosts", "a0-container", 0.7, 1.7),
+        Step("Hosts", "a1-container", 0.8, 2.8),
         Step("program", "authority", 3.3, 3.4),
         Step("EtcdCluster", "a0-etcd", 3.0, 5.0),
     ]
@@ -27,7 +27,7 @@ def test_steps_of_recorded_events() -> None:
 def test_parts_are_in_the_order_of_their_start() -> None:
     hosts, etcd, program = lifecycle.parts(lifecycle.steps(recorded()))
     assert (hosts.component, hosts.start, hosts.end) == ("Hosts", 0.7, 2.8)
-    assert hosts.slowest.resource == "a1-machine"
+    assert hosts.slowest.resource == "a1-container"
     assert (etcd.component, etcd.start, etcd.end) == ("EtcdCluster", 3.0, 5.0)
     assert program.slowest.seconds == pytest.approx(0.1)
 

@@ -12,7 +12,7 @@ from components.hosts.remote import Answer
 OLDS = {
     "token": "one",
     "members": {"a0": "https://10.0.0.1:2380", "a1": "https://10.0.0.2:2380"},
-    "machines": {},
+    "hosts": {},
     "ssh_config": "config",
 }
 CORRECTED: dict[str, Any] = {**OLDS, "members": {**OLDS["members"], "a1": "https://10.0.0.3:2380"}}  # type: ignore[dict-item]
@@ -86,7 +86,7 @@ def lab(*changed: str, members: int = 3, others: int = 1) -> dict[str, Any]:
     return {
         "token": "one",
         "members": {name: f"https://10.0.0.{number}:2380" for number, name in enumerate(names[:members])},
-        "machines": {name: "other" if name in changed else "plan" for name in names},
+        "hosts": {name: "other" if name in changed else "plan" for name in names},
         "ssh_config": "config",
     }
 

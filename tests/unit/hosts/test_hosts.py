@@ -103,12 +103,12 @@ def test_plan_changes_with_what_replaces_the_container(monkeypatch: pytest.Monke
     monkeypatch.setattr(machine, "context_digest", lambda _: "image")
     network = IPv4Network("172.16.6.0/24")
     plans = [
-        machine.plan(network, "trixie", "172.16.6.44", None),
-        machine.plan(network, "bookworm", "172.16.6.44", None),
-        machine.plan(network, "trixie", "172.16.6.45", None),
-        machine.plan(network, "trixie", "172.16.6.44", "02:42:ac:10:06:42"),
-        machine.plan(IPv4Network("172.16.0.0/16"), "trixie", "172.16.6.44", None),
+        machine.replacement_digest(network, "trixie", "172.16.6.44", None),
+        machine.replacement_digest(network, "bookworm", "172.16.6.44", None),
+        machine.replacement_digest(network, "trixie", "172.16.6.45", None),
+        machine.replacement_digest(network, "trixie", "172.16.6.44", "02:42:ac:10:06:42"),
+        machine.replacement_digest(IPv4Network("172.16.0.0/16"), "trixie", "172.16.6.44", None),
     ]
     monkeypatch.setattr(machine, "context_digest", lambda _: "another")
-    plans.append(machine.plan(network, "trixie", "172.16.6.44", None))
+    plans.append(machine.replacement_digest(network, "trixie", "172.16.6.44", None))
     assert len(set(plans)) == len(plans)

@@ -63,7 +63,7 @@ def host(name: str, address: str) -> Host:
         ssh="ssh",
         url=f"ssh://root@{address}:22",
         ready=[],
-        machine=None,
+        container=None,
     )
 
 

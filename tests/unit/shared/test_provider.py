@@ -30,7 +30,7 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
     "network-settings": (_NetworkSettingsProvider(), MODE),
     "membership": (
         _MembershipProvider(),
-        {"token": "t", "members": {"a0": "https://172.16.6.44:2380"}, "machines": {}, "ssh_config": "config"},
+        {"token": "t", "members": {"a0": "https://172.16.6.44:2380"}, "hosts": {}, "ssh_config": "config"},
     ),
     "firewall": (HostFirewallProvider(), FIREWALL),
     "gate": (

@@ -18,7 +18,7 @@ STATE: dict[str, Any] = {
                 "type": "x",
                 "outputs": {"public_key": f"ssh-ed25519 {KEY}"},
             },
-            {"urn": "urn:pulumi:lab::calico-lab::x::a0-machine", "type": "x", "id": "known"},
+            {"urn": "urn:pulumi:lab::calico-lab::x::a0-container", "type": "x", "id": "known"},
         ]
     }
 }
