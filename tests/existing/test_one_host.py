@@ -91,8 +91,8 @@ def test_doctor_names_conflicts(machine: Machine) -> None:
     assert found == [
         (
             "vm",
-            "network.cidr 10.97.0.0/16 contains 10.97.7.0/24 (route by eth0), and this host would send "
-            "nothing there any more",
+            "network.cidr 10.97.0.0/16 contains 10.97.7.0/24 (route by eth0), which this host could no "
+            "longer reach",
         ),
         ("vm", "tcp/2379 is taken by systemd-socket-, and wanted for etcd's clients"),
     ]

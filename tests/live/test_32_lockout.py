@@ -117,12 +117,13 @@ class Up:
 
 @pytest.fixture(autouse=True)
 def _rules_are_put_back(outputs: Outputs) -> Iterator[None]:
-    """The host's packet filters after a case are those before it."""
+    """The host's packet filters after a case are those before it, and no rollback timer is left."""
     before = settled(outputs)
     yield
 
     def put_back() -> None:
         assert settled(outputs) == before
+        assert on_host(f"! systemctl is-active --quiet {UNDO_TIMER}")
 
     eventually(put_back, seconds=60)
 

@@ -55,7 +55,7 @@ def test_replaced_host_restored(outputs: Outputs, program: Program, tmp_path: Pa
     assert in_the_notebook(outputs, "a1", f"touch {SAVED}").status == 0
     before = everywhere(outputs, CONTAINERS)
     config = program.changed_config(tmp_path, {"hosts.members.a1.mac": MACHINES["a1"]})
-    assert "the member loses its data, and takes its place in the cluster again" in preview(program, config)
+    assert "loses its data, and joins the cluster again" in preview(program, config)
     program.up(config, seconds=180)
     healthy(program)
     after = everywhere(outputs, CONTAINERS)
