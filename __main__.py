@@ -38,7 +38,6 @@ firewall = FirewallPolicy(
     lab=lab,
     flows=sections.flows(config, lab),
     hosts=hosts.members,
-    ssh_config=hosts.ssh_config,
 )
 
 network = CalicoNetwork(
@@ -58,7 +57,6 @@ notebook = NotebookService(
     "notebook",
     config.notebook,
     notebook_host,
-    ssh_config=hosts.ssh_config,
     network=network.networks[notebook_host.name].name,
 )
 
@@ -67,12 +65,11 @@ ssh_box = SshBox(
     "sshbox",
     config.ssh_box,
     ssh_host,
-    ssh_config=hosts.ssh_config,
     network=network.networks[ssh_host.name].name,
 )
 
 proxy_host = hosts.members[config.proxy.host]
-proxy = HttpProxy("proxy", config.proxy, proxy_host, ssh_config=hosts.ssh_config, target=notebook.url)
+proxy = HttpProxy("proxy", config.proxy, proxy_host, target=notebook.url)
 
 ready = services_ready("services-ready", [notebook.service, ssh_box.service, proxy.service])
 

@@ -15,7 +15,7 @@ proxy off, and this module makes the resources.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from components.calico.settings import NetworkSettings
 from components.etcd.component import EtcdCluster
 from components.etcd.rendering import etcdctl, render_client
 from components.hosts.files import digest
-from components.hosts.host import Host
+from components.hosts.host import Host, digest_of
 from components.readiness.gate import Check, Gate
 from components.shared.secrets import Certificate, CertificateAuthority
 
@@ -96,13 +96,6 @@ def archive_digest(archive: Path) -> str:
         raise RunError(f"{archive}: Calico's programs are not there; 'make setup' makes them")
     with archive.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def digest_of(commands: Iterable[remote.Command]) -> Output[str]:
-    """Changes when one of the commands runs again."""
-    return Output.all(*[command.create for command in commands]).apply(
-        lambda texts: digest([str(text) for text in texts])
-    )
 
 
 class CalicoNetwork(ComponentResource):
@@ -229,8 +222,8 @@ class CalicoNetwork(ComponentResource):
         )
         # Tunnel interfaces get and release their addresses when the services start.
         started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
-        running = [*files.values(), *started_for, self._archive_digest, certificate.certificate]
-        return _Installed(programs, Output.all(*running).apply(digest))
+        running = [*files.values(), *started_for, self._archive_digest]
+        return _Installed(programs, certificate.certificate.apply(lambda text: digest([*running, text])))
 
     def _fill_datastore(
         self,

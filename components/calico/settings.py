@@ -21,7 +21,7 @@ from typing import Any
 from pulumi import ResourceOptions, dynamic
 
 from components.calico.config import CalicoConfig
-from components.hosts.host import Host
+from components.hosts.host import Host, after_hosts
 from components.hosts.remote import HostError, messages_without_traceback, run
 from components.hosts.ssh import write_access
 from components.shared.provider import differ, is_known, tell
@@ -321,5 +321,4 @@ class NetworkSettings(dynamic.Resource, module="calico-lab", name="NetworkSettin
             for host in hosts
         }
         props = described(config, reached)
-        ready = ResourceOptions(depends_on=[one for host in hosts for one in host.ready])
-        super().__init__(_NetworkSettingsProvider(), name, props, ResourceOptions.merge(ready, opts))
+        super().__init__(_NetworkSettingsProvider(), name, props, after_hosts(hosts, opts))

@@ -34,7 +34,7 @@ from components.etcd.rendering import (
     render_settings,
 )
 from components.hosts.files import digest
-from components.hosts.host import Host
+from components.hosts.host import Host, digest_of
 from components.readiness.gate import Check, Gate
 from components.shared.secrets import Certificate, CertificateAuthority
 
@@ -118,7 +118,7 @@ class EtcdCluster(ComponentResource):
             start=_SCRIPTS / "member.sh",
             stop=_SCRIPTS / "remove-member.sh",
             unit=UNIT,
-            config=Output.all(*files.values(), certificate.certificate).apply(digest),
+            config=certificate.certificate.apply(lambda text: digest([*files.values(), text])),
             variables={"ENDPOINT": client_url(self._config, host.address)},
             opts=ResourceOptions(parent=self, depends_on=[membership]),
         )
@@ -130,7 +130,7 @@ class EtcdCluster(ComponentResource):
             Check(
                 host,
                 {"ENDPOINT": client_url(self._config, host.address)},
-                peers=[peer for peer in hosts if peer != host],
+                peers=[peer for peer in hosts if peer.name != host.name],
             )
             for host in hosts
         ]
@@ -141,8 +141,6 @@ class EtcdCluster(ComponentResource):
             port=self._config.peer_port,
             seconds=SECONDS_UNTIL_HEALTHY,
             # A member that was restarted has to be healthy again.
-            triggers=[
-                started[host.name].create.apply(lambda command: digest([str(command)])) for host in hosts
-            ],
+            triggers=[digest_of(started.values())],
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )

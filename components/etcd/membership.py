@@ -20,14 +20,13 @@ from pulumi import ResourceOptions, dynamic
 
 from components.hosts.remote import PROJECT, run
 from components.hosts.ssh import access_folder
-from components.shared.provider import differ, is_known, tell
+from components.shared.provider import StoringProvider, is_known, tell
 
 LOOK_SECONDS = 5
 """Time limit for a host that may not exist."""
 BEGUN = 3
 HAS_BEGUN = f"[ ! -d /var/lib/calico-lab/etcd/member/wal ] || exit {BEGUN}"
 """A member's write-ahead log begins with the list of members, which is valid from then on."""
-COMPARED = ("token", "members", "hosts")
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
@@ -110,7 +109,9 @@ def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
     return BEGUN in answers or 0 not in answers
 
 
-class _MembershipProvider(dynamic.ResourceProvider):
+class _MembershipProvider(StoringProvider):
+    compared = ("token", "members", "hosts")
+
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         if "members" not in olds or not is_known(news):
             return dynamic.CheckResult(dict(news), [])
@@ -120,15 +121,6 @@ class _MembershipProvider(dynamic.ResourceProvider):
             return dynamic.CheckResult(dict(news), [])
         tell([] if wrong else warnings)
         return dynamic.CheckResult(dict(news), wrong)
-
-    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
-        return dynamic.CreateResult(props["token"], dict(props))
-
-    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
-
-    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
-        return dynamic.UpdateResult(dict(news))
 
 
 class Membership(dynamic.Resource, module="calico-lab", name="Membership"):

@@ -7,7 +7,7 @@ addresses, `rules/guard.py` refuses it if it blocks a flow that must stay open (
 
 from collections.abc import Mapping, Sequence
 
-from pulumi import ComponentResource, Input, Output, ResourceOptions, RunError
+from pulumi import ComponentResource, Output, ResourceOptions, RunError
 
 from components.firewall.host_firewall import HostFirewall, inputs
 from components.firewall.rules.compile import compile_policies
@@ -33,7 +33,6 @@ class FirewallPolicy(ComponentResource):
         lab: LabHosts,
         flows: Sequence[RequiredFlow],
         hosts: Mapping[str, Host],
-        ssh_config: Input[str],
         opts: ResourceOptions | None = None,
     ) -> None:
         """Apply the policies.
@@ -44,7 +43,6 @@ class FirewallPolicy(ComponentResource):
             lab: The hosts that rules can name, and the operator's addresses.
             flows: The flows that must stay open.
             hosts: The lab's hosts by name.
-            ssh_config: Path of the ssh_config(5), relative to the project's folder.
             opts: More resource options.
         """
         try:
@@ -60,7 +58,7 @@ class FirewallPolicy(ComponentResource):
                     host=host_name,
                     url=host.url,
                     machine=host.replaced_with,
-                    ssh_config=ssh_config,
+                    ssh_config=host.ssh_config,
                     compiled=compile_policies(policies),
                     operator=[str(address) for address in lab.operator],
                     probes=probes_of(host_name, lab, flows),

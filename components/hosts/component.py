@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pulumi import ComponentResource, CustomResource, Output, ResourceOptions, RunError
+from pulumi import ComponentResource, Output, ResourceOptions, RunError
 from pulumi_command import remote
 from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
-from components.hosts.container import HostContainer, HostNetwork, interface_in, replacement_digest
+from components.hosts.container import HostContainer, HostNetwork, interface_in
 from components.hosts.files import render
 from components.hosts.host import Host
 from components.hosts.known import host_key
@@ -54,8 +54,6 @@ class Hosts(ComponentResource):
     """The hosts by name, in the order of the config."""
     visitor: Host | None
     """The host outside the lab, from which firewall policies are tried."""
-    ssh_config: Output[str]
-    """Path, from the project's folder, of an ssh_config(5) with an alias for every host."""
     addresses: Output[dict[str, str]]
     """Address by host name."""
     ssh: Output[dict[str, str]]
@@ -82,17 +80,11 @@ class Hosts(ComponentResource):
         super().__init__("calico-lab:index:Hosts", name, None, opts)
         self._child = ResourceOptions(parent=self)
         self._components = components
-        self._digests: dict[str, str] = {}
         if isinstance(config, DockerHosts):
             endpoints, containers, login = self._make(config)
-            self._digests = {
-                name: replacement_digest(config.network, config.release, str(member.address), member.mac)
-                for name, member in config.members.items()
-            }
         else:
             endpoints, containers, login = self._take(config)
         access = SshAccess("ssh-access", endpoints, login, opts=self._child)
-        self.ssh_config = access.config
         hosts = {
             endpoint.alias: self._host(endpoint, login, containers.get(endpoint.alias), access)
             for endpoint in endpoints
@@ -101,21 +93,21 @@ class Hosts(ComponentResource):
         self.visitor = hosts.get("visitor")
         self.addresses = Output.from_input({member: host.address for member, host in self.members.items()})
         self.ssh = access.config.apply(lambda path: {alias: f"ssh -F {path} {alias}" for alias in hosts})
-        self.register_outputs({"addresses": self.addresses, "sshConfig": self.ssh_config})
+        self.register_outputs({"addresses": self.addresses, "sshConfig": access.config})
 
-    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
+    def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, HostContainer], Login]:
         """Create the host containers on the controller's Docker engine."""
         controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=controller)
         operator = SshKey("operator", opts=self._child)
         network = HostNetwork(config.network, config.release, operator, on_controller)
         endpoints: list[Endpoint] = []
-        containers: dict[str, CustomResource] = {}
+        containers: dict[str, HostContainer] = {}
         visitor = {"visitor": config.visitor} if config.visitor else {}
         for alias, asked in {**config.members, **visitor}.items():
             address = str(asked.address)
             key = SshKey(f"{alias}-host-key", opts=self._child)
-            container = HostContainer(
+            containers[alias] = HostContainer(
                 alias,
                 network=network,
                 address=address,
@@ -125,11 +117,10 @@ class Hosts(ComponentResource):
                 docker_engine=alias != "visitor",
                 opts=on_controller,
             )
-            containers[alias] = container.container
             endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
         return endpoints, containers, Login(operator.private_key)
 
-    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, CustomResource], Login]:
+    def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, HostContainer], Login]:
         """Take the hosts that the operator has."""
         endpoints = [
             Endpoint(
@@ -146,7 +137,7 @@ class Hosts(ComponentResource):
         return endpoints, {}, Login(Output.secret(identity.read_text()) if identity else None, identity)
 
     def _host(
-        self, endpoint: Endpoint, login: Login, container: CustomResource | None, access: SshAccess
+        self, endpoint: Endpoint, login: Login, container: HostContainer | None, access: SshAccess
     ) -> Host:
         reachable = Host(
             name=endpoint.alias,
@@ -164,11 +155,11 @@ class Hosts(ComponentResource):
                 dial_error_limit=20,
                 per_dial_timeout=3,
             ),
-            ssh=access.config.apply(lambda path: f"ssh -F {path} {endpoint.url}"),
+            ssh_config=access.config,
             url=endpoint.url,
-            ready=[container] if container else [],
-            container=container,
-            replacement_digest=self._digests.get(endpoint.alias, ""),
+            ready=[container.resource] if container else [],
+            container=container.resource if container else None,
+            replacement_digest=container.replacement_digest if container else "",
             lost=endpoint.lost,
             exists=None if container else endpoint.reached_by(login),
         )

@@ -85,6 +85,7 @@ class HostNetwork:
     """
 
     def __init__(self, network: IPv4Network, release: str, operator: SshKey, opts: ResourceOptions) -> None:
+        self.addresses, self.release = network, release
         self.labels = {
             "calico-lab.stack": Output.from_input(pulumi.get_stack()),
             "calico-lab.operator": operator.public_key.apply(fingerprint),
@@ -118,6 +119,10 @@ class HostNetwork:
 class HostContainer:
     """One host container: it boots systemd, sshd and Docker like a small VM."""
 
+    resource: docker.Container
+    replacement_digest: str
+    """See `replacement_digest`."""
+
     def __init__(
         self,
         name: str,
@@ -130,10 +135,11 @@ class HostContainer:
         docker_engine: bool,
         opts: ResourceOptions,
     ) -> None:
+        self.replacement_digest = replacement_digest(network.addresses, network.release, address, mac)
         labels = network.labels.items()
         # In a container systemd reads its arguments as a kernel command line (kernel-command-line(7)).
         masked = [] if docker_engine else ["docker.service", "docker.socket", "containerd.service"]
-        self.container = docker.Container(
+        self.resource = docker.Container(
             f"{name}-container",
             name=f"calico-lab-{name}",
             hostname=name,

@@ -1,7 +1,7 @@
 """A host of the lab: how resources run scripts and install components on it, and reach its Docker engine."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pulumi import CustomResource, Input, Output, Resource, ResourceOptions
 from pulumi_command import remote
 from pulumi_docker import Provider as DockerProvider
 
-from components.hosts.files import render
+from components.hosts.files import digest, render
 from components.hosts.remote import with_variables
 
 _SCRIPTS = Path(__file__).with_name("scripts")
@@ -30,16 +30,15 @@ class Host:
     address: str
     user: str
     connection: remote.ConnectionArgs
-    ssh: Input[str]
-    """An ssh command that reaches the host during any update; run it in the project's folder."""
+    ssh_config: Output[str]
+    """Path, from the project's folder, of an ssh_config(5) for the host."""
     url: str
     """`ssh://user@address:port`. Unlike the name, it always means the same host."""
     ready: Sequence[Resource]
     """The resources on which every resource on the host depends."""
     container: CustomResource | None
     """The host container, passed as `deleted_with`: when it is deleted, delete scripts on the host are
-    skipped.
-    None for a host that existed before the lab."""
+    skipped. None for a host that existed before the lab."""
     docker: DockerProvider | None = None
     replacement_digest: str = ""
     """Hash of all inputs that replace the host container; known at preview. Empty without a container."""
@@ -48,6 +47,15 @@ class Host:
     exists: Mapping[str, Input[Any]] | None = None
     """How it is reached before the stack has SSH access, as from `Endpoint.reached_by`; None for a host
     container."""
+
+    @property
+    def ssh(self) -> Output[str]:
+        """An ssh command that reaches the host during any update; run it in the project's folder."""
+        return self.ssh_config.apply(self.ssh_with)
+
+    def ssh_with(self, config: str) -> str:
+        """An ssh command that reaches the host with an ssh_config(5)."""
+        return f"ssh -F {config} {self.url}"
 
     @property
     def location(self) -> str:
@@ -101,7 +109,7 @@ class Host:
     def run(
         self,
         name: str,
-        script: Path | None,
+        script: Path,
         *,
         delete: Path | None = None,
         variables: Mapping[str, Input[str]] | None = None,
@@ -114,7 +122,7 @@ class Host:
 
         Args:
             name: The resource is called `<host>-<name>`.
-            script: A bash script in the component's folder; None where only deletion has something to do.
+            script: A bash script in the component's folder.
             delete: A script that undoes it, with the same variables. When it fails, what the resource depends
                 on is not deleted.
             variables: Exported to both scripts; never secret. So is `container_variable`.
@@ -125,24 +133,41 @@ class Host:
             opts: More resource options, usually the parent.
         """
         values = {**self.container_variable, **(variables or {})}
-        return remote.Command(
+        return self._command(
             name if once else f"{self.name}-{name}",
-            connection=self.connection,
-            create=self._command(script, values),
-            delete=self._command(delete, values),
+            create=self._line(script, values),
+            delete=self._line(delete, values) if delete else None,
             stdin=stdin,
             triggers=list(triggers) or None,
-            logging=remote.Logging.STDERR,
-            add_previous_output_in_env=False,
             opts=self.options(opts, once=once),
         )
 
-    def _command(self, script: Path | None, variables: Mapping[str, Input[str]]) -> Output[str] | None:
+    def _command(
+        self,
+        name: str,
+        *,
+        create: Output[str],
+        delete: Output[str] | None,
+        stdin: Input[str] | None,
+        opts: ResourceOptions,
+        triggers: Sequence[Input[object]] | None = None,
+    ) -> remote.Command:
+        return remote.Command(
+            name,
+            connection=self.connection,
+            create=create,
+            delete=delete,
+            stdin=stdin,
+            triggers=triggers,
+            logging=remote.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=opts,
+        )
+
+    def _line(self, script: Path, variables: Mapping[str, Input[str]]) -> Output[str]:
         """The command line that runs a script with variables."""
-        if script is None:
-            return None
         text = script.read_text()
-        # An output costs the SDK more than what it holds: text that is known already makes none.
+        # The SDK spends time on each output, so known text is kept out of outputs.
         known = {name: value for name, value in variables.items() if isinstance(value, str)}
         others = {name: value for name, value in variables.items() if name not in known}
 
@@ -199,7 +224,7 @@ class Host:
             "COMPONENT": component,
             "PACKAGES": " ".join(packages),
             "MASK": " ".join(mask),
-            "FILES": Output.all(**files).apply(render) if files else "",
+            "FILES": _rendered(files or {}),
             "SECRETS": "yes" if secrets else "",
             "OWNER": owner,
             "START": start.read_text() if start else "true",
@@ -207,13 +232,35 @@ class Host:
             "UNIT": unit,
             "CONFIG": config,
         }
-        return remote.Command(
+        return self._command(
             f"{self.name}-{component}",
-            connection=self.connection,
-            create=self._command(_SCRIPTS / "install.sh", install),
-            delete=self._command(_SCRIPTS / "remove.sh", {"COMPONENT": component}),
-            stdin=Output.all(**secrets).apply(render) if secrets else None,
-            logging=remote.Logging.STDERR,
-            add_previous_output_in_env=False,
+            create=self._line(_SCRIPTS / "install.sh", install),
+            delete=self._line(_SCRIPTS / "remove.sh", {"COMPONENT": component}),
+            stdin=_rendered(secrets) if secrets else None,
             opts=self.options(opts),
         )
+
+
+def _rendered(files: Mapping[str, Input[str]]) -> Input[str]:
+    known = {path: text for path, text in files.items() if isinstance(text, str)}
+    return render(known) if len(known) == len(files) else Output.all(**files).apply(render)
+
+
+def ssh_commands(hosts: Sequence[Host]) -> Input[dict[str, str]]:
+    """The ssh command of each host, by name. All hosts of a lab have the same ssh_config(5)."""
+    if not hosts:
+        return {}
+    return hosts[0].ssh_config.apply(lambda config: {host.name: host.ssh_with(config) for host in hosts})
+
+
+def after_hosts(hosts: Iterable[Host], opts: ResourceOptions | None = None) -> ResourceOptions:
+    """Options for a resource that depends on several hosts, and is on none of them."""
+    ready = [resource for host in hosts for resource in host.ready]
+    return ResourceOptions.merge(ResourceOptions(depends_on=ready), opts)
+
+
+def digest_of(commands: Iterable[remote.Command]) -> Output[str]:
+    """Changes when one of the commands runs again."""
+    return Output.all(*[command.create for command in commands]).apply(
+        lambda texts: digest([str(text) for text in texts])
+    )

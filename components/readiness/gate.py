@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pulumi import Input, Output, ResourceOptions, dynamic
+from pulumi import Input, ResourceOptions, dynamic
 
-from components.hosts.host import Host
+from components.hosts.host import Host, after_hosts, ssh_commands
 from components.hosts.remote import HostError, messages_without_traceback, run
 from components.shared.provider import differ
 from diagnosis.obstacle import SshHost, obstacle
@@ -121,12 +121,9 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
                 }
                 for check in checks
             ],
-            "ssh": Output.all(**{name: host.ssh for name, host in hosts.items()}),
+            "ssh": ssh_commands(list(hosts.values())),
             "port": port,
             "seconds": seconds,
             "triggers": list(triggers),
         }
-        ready = [resource for host in hosts.values() for resource in host.ready]
-        super().__init__(
-            _GateProvider(), name, props, ResourceOptions.merge(ResourceOptions(depends_on=ready), opts)
-        )
+        super().__init__(_GateProvider(), name, props, after_hosts(hosts.values(), opts))

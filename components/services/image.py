@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pulumi import Input, Output, ResourceOptions
+from pulumi import Output, ResourceOptions
 from pulumi_command import local
 
 from components.hosts.host import Host
@@ -33,15 +33,12 @@ def build_arguments(dockerfile: str, environment: Mapping[str, str]) -> dict[str
     return {name: environment[name] for name in names if environment.get(name)}
 
 
-def service_image(
-    name: str, host: Host, *, ssh_config: Input[str], opts: ResourceOptions | None = None
-) -> Output[str]:
+def service_image(name: str, host: Host, opts: ResourceOptions | None = None) -> Output[str]:
     """Build an image on the controller's engine, and load it into that of a host.
 
     Args:
         name: The image is `calico-lab/<name>`, from the folder `images/<name>`.
         host: The host that runs it.
-        ssh_config: An ssh_config(5) with an alias for the host.
         opts: More resource options, usually the parent.
 
     Returns:
@@ -59,7 +56,7 @@ def service_image(
             "CONTEXT": str(folder),
             "HOST": host.name,
             "DESTINATION": host.url,
-            "SSH_CONFIG": ssh_config,
+            "SSH_CONFIG": host.ssh_config,
             "BUILD_ARGUMENTS": " ".join(arguments),
             # A proxy's URL may hold a password.
             **{key: Output.secret(value) for key, value in arguments.items()},

@@ -9,7 +9,6 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import NOTEBOOK_PORT, NotebookConfig
-from components.services.image import service_image
 from components.services.service import Service, ServiceFile, ServiceVolume
 from components.shared.secrets import Token
 
@@ -35,7 +34,6 @@ class NotebookService(ComponentResource):
         config: NotebookConfig,
         host: Host,
         *,
-        ssh_config: Input[str],
         network: Input[str],
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -45,7 +43,6 @@ class NotebookService(ComponentResource):
             name: The component's name, and part of its container's.
             config: Its section.
             host: The host that the section names.
-            ssh_config: Path, from the project's folder, of an ssh_config(5) with an alias for the host.
             network: The Docker network's name on that host.
             opts: More resource options.
         """
@@ -55,7 +52,7 @@ class NotebookService(ComponentResource):
             name,
             config,
             host,
-            image=service_image("notebook", host, ssh_config=ssh_config, opts=ResourceOptions(parent=self)),
+            image="notebook",
             parent=self,
             user=USER,
             files=[ServiceFile("token", token.value)],

@@ -8,9 +8,7 @@ from typing import Any
 
 from pulumi import ResourceOptions, dynamic
 
-from components.shared.provider import differ, is_known, tell
-
-PLACED = ("container", "host", "folder")
+from components.shared.provider import StoringProvider, is_known, tell
 
 
 def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -26,19 +24,12 @@ def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     ]
 
 
-class _PlacementProvider(dynamic.ResourceProvider):
+class _PlacementProvider(StoringProvider):
+    compared = ("container", "host", "folder")
+
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         tell(effects(olds, news) if is_known(news) else [])
         return dynamic.CheckResult(dict(news), [])
-
-    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
-        return dynamic.CreateResult(f"{props['container']}-place", dict(props))
-
-    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
-        return dynamic.DiffResult(changes=differ(PLACED, olds, news))
-
-    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
-        return dynamic.UpdateResult(dict(news))
 
 
 class Placement(dynamic.Resource, module="calico-lab", name="Placement"):

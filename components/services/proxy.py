@@ -4,11 +4,10 @@ Owes: it answers whether or not its target does; its API listens on the loopback
 a generated token; while the target does not answer, a page says what to check.
 """
 
-from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi import ComponentResource, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import ProxyConfig
-from components.services.image import service_image
 from components.services.service import Service, ServiceFile
 from components.shared.secrets import Token
 
@@ -32,7 +31,6 @@ class HttpProxy(ComponentResource):
         config: ProxyConfig,
         host: Host,
         *,
-        ssh_config: Input[str],
         target: str,
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -42,7 +40,6 @@ class HttpProxy(ComponentResource):
             name: The component's name, and part of its container's.
             config: Its section.
             host: The host that the section names.
-            ssh_config: Path, from the project's folder, of an ssh_config(5) with an alias for the host.
             target: The URL that all requests go to.
             opts: More resource options.
         """
@@ -52,7 +49,7 @@ class HttpProxy(ComponentResource):
             name,
             config,
             host,
-            image=service_image("proxy", host, ssh_config=ssh_config, opts=ResourceOptions(parent=self)),
+            image="proxy",
             parent=self,
             user=USER,
             files=[ServiceFile("api-token", token.value)],

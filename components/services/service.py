@@ -18,6 +18,7 @@ from components.calico.policy_rendering import SERVICE_LABEL
 from components.hosts.host import Host
 from components.readiness.gate import Check, Gate
 from components.services.config import ServiceConfig
+from components.services.image import service_image
 from components.services.placement import Placement
 
 FILES = "/run/secrets"
@@ -64,7 +65,7 @@ class Service:
         config: ServiceConfig,
         host: Host,
         *,
-        image: Input[str],
+        image: str,
         parent: Resource,
         user: int,
         files: Sequence[ServiceFile],
@@ -82,7 +83,7 @@ class Service:
             name: The container is called `calico-lab-<name>`.
             config: Its section.
             host: The host that runs it.
-            image: The image's id on that host.
+            image: The image, `calico-lab/<image>`, which is built and loaded into the host's engine.
             parent: The component that it is a part of.
             user: The ID, in the image, of the user and group that its secret files belong to.
             files: Its files under `/run/secrets`.
@@ -108,7 +109,7 @@ class Service:
             name,
             name=self._container_name,
             hostname=name,
-            image=image,
+            image=service_image(image, host, ResourceOptions(parent=parent)),
             # An init process reaps orphans and forwards signals.
             init=True,
             envs=[f"{key}={value}" for key, value in (environment or {}).items()],

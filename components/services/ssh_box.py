@@ -9,7 +9,6 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import SshBoxConfig
-from components.services.image import service_image
 from components.services.service import Service, ServiceFile, ServiceVolume
 from components.shared.secrets import SshKey
 
@@ -42,7 +41,6 @@ class SshBox(ComponentResource):
         config: SshBoxConfig,
         host: Host,
         *,
-        ssh_config: Input[str],
         network: Input[str],
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -52,7 +50,6 @@ class SshBox(ComponentResource):
             name: The component's name, and part of its container's.
             config: Its section.
             host: The host that the section names.
-            ssh_config: Path, from the project's folder, of an ssh_config(5) with an alias for the host.
             network: The Docker network's name on that host.
             opts: More resource options.
         """
@@ -63,7 +60,7 @@ class SshBox(ComponentResource):
             name,
             config,
             host,
-            image=service_image("sshbox", host, ssh_config=ssh_config, opts=ResourceOptions(parent=self)),
+            image="sshbox",
             parent=self,
             user=ROOT,
             files=[

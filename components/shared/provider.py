@@ -1,9 +1,10 @@
 """Shared by dynamic providers: unknown inputs, property comparison for `diff`, diagnostics on stderr."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
+from pulumi import dynamic
 from pulumi.output import contains_unknowns
 
 
@@ -33,3 +34,22 @@ def tell(sentences: Iterable[str]) -> None:
     """
     for sentence in sentences:
         print(sentence, file=sys.stderr, flush=True)
+
+
+class StoringProvider(dynamic.ResourceProvider):
+    """Stores the inputs of a resource that only compares them, at preview or at deletion."""
+
+    compared: ClassVar[Sequence[str]]
+    """The inputs whose change is an update."""
+
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        """Store the inputs."""
+        return dynamic.CreateResult("stored", dict(props))
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        """Compare the inputs that count."""
+        return dynamic.DiffResult(changes=differ(self.compared, olds, news))
+
+    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        """Store the new inputs."""
+        return dynamic.UpdateResult(dict(news))

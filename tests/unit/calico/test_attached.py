@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from components.calico import attached
+from components.hosts import remote
 from components.hosts.remote import Answer, HostError
 
 PROPS: dict[str, Any] = {
@@ -24,7 +25,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, **answers: Answer) -> list[tuple[str
         calls.append((ssh, variables))
         return answers.get(ssh.removeprefix("ssh "), Answer(0, "", ""))
 
-    monkeypatch.setattr(attached, "run", run)
+    monkeypatch.setattr(remote, "run", run)
     monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
     return calls
 

@@ -50,7 +50,7 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
                 machine.address,
                 "root",
                 remote.ConnectionArgs(host=machine.address),
-                "ssh",
+                Output.from_input("ssh/config"),
                 f"ssh://{machine.address}",
                 [],
                 None,
@@ -63,7 +63,6 @@ def up(section: dict[str, Any]) -> tuple[Recorder, dict[str, list[str]]]:
             lab=LAB,
             flows=required_flows(LAB, [HostFlow("etcd's peers", "a1", "a0", "tcp", 2380)]),
             hosts=hosts,
-            ssh_config=Output.from_input("ssh/config"),
         )
         return firewall.active.apply(active.append)
 

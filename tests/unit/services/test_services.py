@@ -60,7 +60,7 @@ def host(name: str, address: str) -> Host:
         address=address,
         user="root",
         connection=connection,
-        ssh="ssh",
+        ssh_config=pulumi.Output.from_input("config"),
         url=f"ssh://root@{address}:22",
         ready=[],
         container=None,
@@ -85,9 +85,7 @@ def run(program: Callable[[], dict[str, Any]]) -> Run:
 def notebook() -> Run:
     def program() -> dict[str, Any]:
         config = NotebookConfig.model_validate({"address": "192.168.0.100", "memory": 512})
-        made = NotebookService(
-            "notebook", config, host("a1", "10.0.0.1"), ssh_config="config", network="netv"
-        )
+        made = NotebookService("notebook", config, host("a1", "10.0.0.1"), network="netv")
         services_ready("ready", [made.service])
         return {"url": made.url, "token": made.token}
 
@@ -98,7 +96,7 @@ def notebook() -> Run:
 def box() -> Run:
     def program() -> dict[str, Any]:
         config = SshBoxConfig.model_validate({})
-        made = SshBox("sshbox", config, host("a0", "10.0.0.1"), ssh_config="config", network="netv")
+        made = SshBox("sshbox", config, host("a0", "10.0.0.1"), network="netv")
         services_ready("ready", [made.service])
         return {"address": made.address, "key": made.private_key, "host_key": made.host_key}
 
@@ -110,7 +108,7 @@ def proxy() -> Run:
     def program() -> dict[str, Any]:
         config = ProxyConfig.model_validate({"port": 9000, "apiPort": 9001})
         target = "http://192.168.0.100:8888"
-        made = HttpProxy("proxy", config, host("a2", "10.0.0.2"), ssh_config="config", target=target)
+        made = HttpProxy("proxy", config, host("a2", "10.0.0.2"), target=target)
         services_ready("ready", [made.service])
         return {"url": made.url, "api_token": made.api_token}
 
@@ -229,7 +227,7 @@ def test_a_new_token_makes_a_new_container() -> None:
 
         def program(name: str = name) -> dict[str, Any]:
             config = NotebookConfig.model_validate({"address": "192.168.0.100"})
-            NotebookService(name, config, host("a1", "10.0.0.1"), ssh_config="config", network="netv")
+            NotebookService(name, config, host("a1", "10.0.0.1"), network="netv")
             return {}
 
         asked, _ = run(program)
@@ -260,7 +258,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def image() -> Run:
     def program() -> dict[str, Any]:
-        return {"id": service_image("notebook", host("a1", "10.0.0.1"), ssh_config="config")}
+        return {"id": service_image("notebook", host("a1", "10.0.0.1"))}
 
     return run(program)
 
