@@ -8,12 +8,14 @@ from components.hosts import remote
 from workspace.outputs import Outputs
 
 SCRIPT = """\
-set -eu; set -a; . /etc/calico-lab/calico/calico.env; set +a
-exec /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch $COMMAND
+set -eu
+. /etc/calico-lab/calico/environment.sh
+calicoctl $COMMAND
 """
 APPLY = """\
-set -eu; set -a; . /etc/calico-lab/calico/calico.env; set +a
-exec /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch apply -f - <<<"$DOCUMENT"
+set -eu
+. /etc/calico-lab/calico/environment.sh
+calicoctl apply -f - <<<"$DOCUMENT"
 """
 
 

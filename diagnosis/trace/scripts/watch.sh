@@ -150,15 +150,14 @@ container_facts() {
     read -r pid endpoint < <(container "$1")
     [ -n "${pid:-}" ] || return 0
     namespace_facts "/$1" nsenter --target "$pid" --net
-    [ -r /etc/calico-lab/calico/calico.env ] || return 0
-    # The host's owner may have another calicoctl on PATH. A workload endpoint's name has these parts, with hyphens in a
-    # part doubled.
+    [ -r /etc/calico-lab/calico/environment.sh ] || return 0
+    # A workload endpoint's name has these parts, with hyphens in a part doubled.
     (
-        set -a
+        export CALICOCTL_SECONDS=5
         # shellcheck source=/dev/null
-        . /etc/calico-lab/calico/calico.env
-        ask /opt/calico-lab/calico/bin/calicoctl --allow-version-mismatch get workloadendpoint \
-            --namespace libnetwork "${NODENAME//-/--}-libnetwork-libnetwork-$endpoint" -o json
+        . /etc/calico-lab/calico/environment.sh
+        calicoctl get workloadendpoint --namespace libnetwork "${NODENAME//-/--}-libnetwork-libnetwork-$endpoint" \
+            -o json </dev/null 2>/dev/null
     ) | tr -d '\n' | sed "s|^..*\$|endpoint /$1 &\n|"
 }
 
