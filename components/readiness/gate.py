@@ -34,24 +34,21 @@ class Check:
     """The hosts that it needs, and that need it."""
 
 
-def obstacles(host: SshHost, peers: Sequence[SshHost], port: int) -> list[str]:
-    """What stops the TCP connections between a host and its peers, in either direction; a sentence each."""
-    pairs = [pair for peer in peers for pair in ((host, peer), (peer, host))]
-    with ThreadPoolExecutor(max_workers=max(1, len(pairs))) as pool:
-        found = pool.map(lambda pair: obstacle(pair[0], pair[1], port), pairs)
-        return [sentence for sentence in found if sentence]
-
-
-def _failure(check: Mapping[str, Any], props: Mapping[str, Any]) -> str | None:
-    """Run the script on one host; return what it and the kernels say if the condition does not hold."""
-    host = SshHost(check["host"], check["address"], props["ssh"][check["host"]])
-    variables = {**check["variables"], "HOST": host.host, "SECONDS_ALLOWED": str(int(props["seconds"]))}
-    answer = run(host.ssh, props["script"], variables, int(props["seconds"]) + GRACE_SECONDS)
+def _ask(check: Mapping[str, Any], props: Mapping[str, Any]) -> str | None:
+    """Run the script on one host; return what the host says if the condition does not hold."""
+    host = check["host"]
+    variables = {**check["variables"], "HOST": host, "SECONDS_ALLOWED": str(int(props["seconds"]))}
+    answer = run(props["ssh"][host], props["script"], variables, int(props["seconds"]) + GRACE_SECONDS)
     if not answer.status:
         return None
-    peers = [SshHost(name, address, props["ssh"][name]) for name, address in check["peers"].items()]
-    said = answer.error if answer.reached else f"{host.host}: {answer.error}"
-    return "\n".join([said, *obstacles(host, peers, int(props["port"]))])
+    return answer.error if answer.reached else f"{host}: {answer.error}"
+
+
+def _connections(check: Mapping[str, Any], props: Mapping[str, Any]) -> list[tuple[SshHost, SshHost]]:
+    """The connections between a host and its peers, in both directions."""
+    hosts = {check["host"]: check["address"], **check["peers"]}
+    host, *peers = (SshHost(name, address, props["ssh"][name]) for name, address in hosts.items())
+    return [pair for peer in peers for pair in ((host, peer), (peer, host))]
 
 
 def _wait(props: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,10 +58,19 @@ def _wait(props: Mapping[str, Any]) -> dict[str, Any]:
         HostError: The condition does not hold in time; the message has what the hosts and the kernels say.
     """
     with ThreadPoolExecutor(max_workers=max(1, len(props["checks"]))) as pool:
-        failures = list(pool.map(lambda check: _failure(check, props), props["checks"]))
-    if said := [failure for failure in failures if failure]:
-        raise HostError("\n".join(said))
-    return dict(props)
+        answers = pool.map(lambda check: _ask(check, props), props["checks"])
+        failed = [(said, check) for said, check in zip(answers, props["checks"], strict=True) if said]
+    if not failed:
+        return dict(props)
+    # Two hosts that are peers have the same connections, and a trace of one takes seconds.
+    connections = {pair for _, check in failed for pair in _connections(check, props)}
+    with ThreadPoolExecutor(max_workers=max(1, len(connections))) as pool:
+        tried = {pair: pool.submit(obstacle, *pair, int(props["port"])) for pair in connections}
+    lines = []
+    for said, check in failed:
+        causes = (tried[pair].result() for pair in _connections(check, props))
+        lines += [said, *(cause for cause in causes if cause)]
+    raise HostError("\n".join(lines))
 
 
 class _GateProvider(dynamic.ResourceProvider):

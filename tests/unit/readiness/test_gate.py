@@ -105,7 +105,7 @@ def test_gate_has_the_messages_of_all_hosts_that_failed(
 ) -> None:
     answer(monkeypatch, a0=Answer(1, "", "a0: not ready"), a1=Answer(1, "", "a1: not ready"))
     assert failure("create") == ["a0: not ready", "a0 stops it", "a1: not ready", "a0 stops it"]
-    assert len(asked) == 6
+    assert len(asked) == len(set(asked)) == 4, "each connection is tried once"
 
 
 @pytest.mark.usefixtures("asked")
