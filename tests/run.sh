@@ -15,8 +15,7 @@ finish() {
         cat "$logs/$job"
     done
     rm -rf "$logs"
-    docker ps --all --quiet --filter label=calico-lab.test | xargs -r docker rm --force --volumes >/dev/null || true
-    docker network prune --force --filter label=calico-lab.test >/dev/null || true
+    tests/leftovers.sh || true
     pulumi destroy --stack lab --yes --skip-preview --non-interactive --suppress-permalink=true >/dev/null 2>&1 ||
         python3 -m workspace sweep --stack lab
     python3 -m workspace stop-engine

@@ -17,7 +17,7 @@ NETWORK = "calico-lab-test-vm"
 SUBNET = "172.30.97.0/24"
 BASE = "calico-lab/debian:bookworm"
 LABEL = "calico-lab.test"
-"""By this label `tests/run.sh` removes what a killed run has left."""
+"""By this label `tests/leftovers.sh` removes what a killed run has left."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def machines(folder: Path, addresses: Sequence[str]) -> Iterator[list[Machine]]:
     build = ("docker", "build", "--quiet", "--target", "machine", "--build-arg", f"BASE={BASE}")
     run(*build, "--tag", "calico-lab/machine:test", "images/host")
     _make_key(folder / "key")
+    run("tests/leftovers.sh")
     with ExitStack() as stack:
         run("docker", "network", "create", "--label", LABEL, "--subnet", SUBNET, NETWORK)
         stack.callback(run, "docker", "network", "rm", NETWORK)

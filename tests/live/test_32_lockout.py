@@ -186,8 +186,14 @@ def test_lockout_ssh_sessions_killed(outputs: Outputs, program: Program, tmp_pat
     armed = f"systemctl is-active --quiet {UNDO_TIMER}"
     # OpenSSH 9.8 and later have each session in a program of its own, sshd-session.
     kill = "pkill -KILL -f '[s]shd(-session)?: root|[f]irewall.sh apply'"
-    cut = f"until {armed}; do sleep 0.02; done; while {armed}; do {kill}; sleep 0.02; done"
-    with subprocess.Popen(["docker", "exec", CONTAINER, "sh", "-c", cut]) as cutter:
+    # The killing does not wait for systemctl, which takes longer than a session on a busy host.
+    kills = f"while :; do {kill}; sleep 0.01; done"
+    killing = f"({kills}) & while {armed}; do sleep 0.05; done; kill $!"
+    cut = f"echo ready; until {armed}; do sleep 0.02; done; {killing}"
+    command = ["docker", "exec", CONTAINER, "sh", "-c", cut]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cutter:
+        assert cutter.stdout
+        assert cutter.stdout.readline() == "ready\n"
         up = Up(program, config(program, tmp_path, HARMLESS))
         cutter.wait(timeout=60)
     wait_for(lambda: on_host(f"! test -d {PREVIOUS}"), "the undo", GRACE_SECONDS)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from components.hosts import remote
 from components.hosts.remote import Answer
+from tests.existing.machines import LABEL
 from tests.live.here import run
 
 _HERE = Path(__file__).parent
@@ -68,7 +69,8 @@ def machines(names: Sequence[str], folder: Path) -> Iterator[list[Machine]]:
     run(*build, "--build-arg", f"HOST={_HOST_IMAGE}", "--tag", _IMAGE, str(_HERE), seconds=_BUILD_SECONDS)
     for name in ("key", *names):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
-    run("docker", "network", "create", "--subnet", _SUBNET, _NETWORK)
+    run("tests/leftovers.sh")
+    run("docker", "network", "create", "--label", LABEL, "--subnet", _SUBNET, _NETWORK)
     try:
         yield [_boot(name, f"172.30.98.{10 + number}", folder) for number, name in enumerate(names)]
     finally:
@@ -84,7 +86,8 @@ def _boot(name: str, address: str, folder: Path) -> Machine:
     devices = [f"--device={device}" for device in ("/dev/net/tun", "/dev/kvm") if Path(device).exists()]
     network = ("--network", _NETWORK, "--ip", address, "--cap-add", "NET_ADMIN")
     given = ("--volume", f"{folder}:/keys:ro", "--env", f"NAME={name}")
-    run("docker", "run", "--detach", "--name", _container(name), *network, *devices, *given, _IMAGE)
+    name_and_label = ("--name", _container(name), "--label", LABEL)
+    run("docker", "run", "--detach", *name_and_label, *network, *devices, *given, _IMAGE)
     host_key = (folder / f"{name}.pub").read_text().strip()
     known = folder / f"{name}.known"
     known.write_text(f"{address} {host_key}\n")
