@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pulumi
-from pulumi import RunError
+from pulumi import Output, RunError
 from pulumi.runtime.config import CONFIG
 
 from components.calico.component import CalicoNetwork
@@ -11,7 +11,8 @@ from components.etcd.component import EtcdCluster
 from components.firewall.component import FirewallPolicy
 from components.firewall.rules.lab_hosts import lab_hosts
 from components.hosts.component import Hosts
-from components.services.notebook import NotebookService
+from components.notebooks.component import Notebooks
+from components.notebooks.config import NOTEBOOK_PORT, ORIGINAL
 from components.services.proxy import HttpProxy
 from components.services.service import services_ready
 from components.services.ssh_box import SshBox
@@ -51,13 +52,9 @@ network = CalicoNetwork(
     names=sections.names(config, lab),
 )
 
-
-notebook_host = hosts.members[config.notebook.host]
-notebook = NotebookService(
-    "notebook",
-    config.notebook,
-    notebook_host,
-    network=network.networks[notebook_host.name].name,
+on_network = {name: hosts.members[name] for name in network.networks}
+notebooks = Notebooks(
+    "notebooks", config.notebooks, sections.all_notebooks(config), on_network, networks=network.networks
 )
 
 ssh_host = hosts.members[config.ssh_box.host]
@@ -69,16 +66,21 @@ ssh_box = SshBox(
 )
 
 proxy_host = hosts.members[config.proxy.host]
-proxy = HttpProxy("proxy", config.proxy, proxy_host, target=notebook.url)
+proxy = HttpProxy(
+    "proxy", config.proxy, proxy_host, target=f"http://{config.notebook.address}:{NOTEBOOK_PORT}"
+)
 
-ready = services_ready("services-ready", [notebook.service, ssh_box.service, proxy.service])
+original = notebooks.containers[ORIGINAL]
+ready = services_ready("services-ready", [ssh_box.service, proxy.service])
 
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
 pulumi.export("etcdEndpoints", etcd.endpoints)
 pulumi.export("network", network.output)
-pulumi.export("notebookUrl", ready.id.apply(lambda _: f"{proxy.url}/lab"))
-pulumi.export("notebookToken", notebook.token)
+pulumi.export("notebookUrl", Output.all(ready.id, original.id).apply(lambda _: f"{proxy.url}/lab"))
+pulumi.export("notebookToken", notebooks.tokens[ORIGINAL])
+pulumi.export("notebooks", notebooks.output)
+pulumi.export("notebookTokens", notebooks.tokens)
 pulumi.export("proxyUrl", ready.id.apply(lambda _: proxy.url))
 pulumi.export("sshBox", {"address": ssh_box.address, "hostKey": ssh_box.host_key})
 pulumi.export("sshBoxKey", ssh_box.private_key)

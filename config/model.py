@@ -15,7 +15,8 @@ from components.firewall.rules.config import FirewallConfig
 from components.firewall.rules.guard import RequiredFlow, required_flows
 from components.firewall.rules.lab_hosts import LabHosts
 from components.hosts.config import HostsConfig
-from components.services.config import NotebookConfig, ProxyConfig, ServiceConfig, SshBoxConfig
+from components.notebooks.config import Notebook, NotebookConfig, NotebooksConfig, notebooks
+from components.services.config import ProxyConfig, ServiceConfig, SshBoxConfig
 from components.shared.section import Section
 
 NAMESPACE = "calico-lab"
@@ -29,6 +30,9 @@ class LabConfig(Section):
     etcd: EtcdConfig = Field(description="The etcd cluster.")
     network: CalicoConfig = Field(description="The network that the containers of all hosts share.")
     notebook: NotebookConfig = Field(description="The Jupyter notebook on that network.")
+    notebooks: NotebooksConfig = Field(
+        default_factory=lambda: NotebooksConfig.model_validate({}), description="The notebooks of a class."
+    )
     ssh_box: SshBoxConfig = Field(description="The SSH server on that network.")
     proxy: ProxyConfig = Field(description="The HTTP proxy in front of the notebook.")
     firewall: FirewallConfig = Field(
@@ -48,7 +52,7 @@ def names(config: LabConfig, lab: LabHosts) -> Names:
     others = {name: [host.address] for name, host in lab.others.items()}
     operator = [str(address) for address in lab.operator if address.version == 4]
     return Names(
-        services=tuple(containers(config)),
+        services=(*containers(config), *(notebook.service for notebook in members(config))),
         hosts=tuple(config.hosts.members),
         proxy=config.proxy.host,
         others={**others, "operator": operator},
@@ -58,6 +62,16 @@ def names(config: LabConfig, lab: LabHosts) -> Names:
 def containers(config: LabConfig) -> dict[str, NotebookConfig | SshBoxConfig]:
     """Returns the sections of the services that have an address on the network, by their keys in the file."""
     return {"notebook": config.notebook, "sshBox": config.ssh_box}
+
+
+def all_notebooks(config: LabConfig) -> dict[str, Notebook]:
+    """Returns the notebooks by name, the original lab's first."""
+    return notebooks(config.notebook, config.notebooks)
+
+
+def members(config: LabConfig) -> list[Notebook]:
+    """Returns the notebooks of the class."""
+    return list(all_notebooks(config).values())[1:]
 
 
 def services(config: LabConfig) -> dict[str, ServiceConfig]:
@@ -72,11 +86,12 @@ def components(config: LabConfig) -> dict[str, list[str]]:
         "etcd": config.etcd.members,
         "calico-programs": on_network,
         "calico": on_network,
-        **{key.lower(): [service.host] for key, service in services(config).items()},
+        **{key.lower(): [service.host] for key, service in services(config).items() if key != "notebook"},
     }
     return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}
 
 
 def reserved(config: LabConfig) -> list[str]:
     """Returns the fixed addresses of the lab's services on the network."""
-    return [str(service.address) for service in containers(config).values() if service.address is not None]
+    boxes = [str(service.address) for service in containers(config).values() if service.address is not None]
+    return [*boxes, *(notebook.address for notebook in members(config) if notebook.address)]

@@ -13,10 +13,10 @@ from components.calico.policy_rendering import HOST_LABEL, SERVICE_LABEL, render
 from components.firewall.rules.guard import guard_policies
 from components.firewall.rules.lab_hosts import lab_hosts
 from components.hosts.config import DockerHosts
-from components.services.config import NOTEBOOK_PORT
+from components.notebooks.config import NOTEBOOK_PORT
 from components.shared.policy_values import PolicyError
 from components.shared.section import listed
-from config.model import LabConfig, containers, flows, names, reserved, services
+from config.model import LabConfig, containers, flows, members, names, reserved, services
 from config.ports import collisions
 
 
@@ -55,16 +55,25 @@ def _hosts_exist(config: LabConfig) -> Iterator[str]:
         (f"network.routeReflectors[{index}]", host)
         for index, host in enumerate(config.network.route_reflectors)
     ]
-    named += [(f"{section}.host", service.host) for section, service in services(config).items()]
+    named += _hosts_of_services(config)
     for path, host in named:
         if host not in known:
             yield f"{path}: {host!r}: must be one of hosts.members ({listed(known)})"
 
 
+def _hosts_of_services(config: LabConfig) -> list[tuple[str, str]]:
+    named = [(f"{section}.host", service.host) for section, service in services(config).items()]
+    named += [(f"{member.section}.host", member.host) for member in members(config) if member.host]
+    return [
+        *named,
+        *((f"notebooks.hosts[{index}]", host) for index, host in enumerate(config.notebooks.hosts or ())),
+    ]
+
+
 def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:
     hosts = config.network.hosts or tuple(config.hosts.members)
     # The proxy's host too, because a host that is not on the network has no route to its containers.
-    named = {f"{section}.host": service.host for section, service in services(config).items()}
+    named = dict(_hosts_of_services(config))
     for index, host in enumerate(config.network.route_reflectors):
         named[f"network.routeReflectors[{index}]"] = host
     for path, host in named.items():
@@ -109,8 +118,13 @@ def _pool_is_large_enough(config: LabConfig) -> Iterator[str]:
 
 def _addresses_are_unique(config: LabConfig) -> Iterator[str]:
     taken: dict[IPv4Address, str] = {}
-    for section, service in containers(config).items():
-        path, address = f"{section}.address", service.address
+    named = {f"{section}.address": service.address for section, service in containers(config).items()}
+    named |= {
+        f"{member.section}.address": IPv4Address(member.address)
+        for member in members(config)
+        if member.address
+    }
+    for path, address in named.items():
         if address is None:
             continue
         if address not in config.network.cidr:
@@ -128,13 +142,13 @@ def _hosts_are_large_enough(config: LabConfig) -> Iterator[str]:
     if not isinstance(config.hosts, DockerHosts):
         return
     cpus, memory = os.cpu_count() or 1, total_memory(Path("/proc/meminfo").read_text())
-    for section, service in services(config).items():
-        if service.cpus > cpus:
-            yield f"{section}.cpus: {service.cpus}: must be at most {cpus}, as {service.host} has no more"
-        if service.memory > memory:
-            yield (
-                f"{section}.memory: {service.memory}: must be at most {memory}, as {service.host} has no more"
-            )
+    limits = [(section, one.host, one.cpus, one.memory) for section, one in services(config).items()]
+    limits += [(one.section, one.host or "a host", one.cpus, one.memory) for one in members(config)]
+    for section, host, wanted_cpus, wanted_memory in limits:
+        if wanted_cpus > cpus:
+            yield f"{section}.cpus: {wanted_cpus}: must be at most {cpus}, as {host} has no more"
+        if wanted_memory > memory:
+            yield f"{section}.memory: {wanted_memory}: must be at most {memory}, as {host} has no more"
 
 
 def _published_policies_take_effect(config: LabConfig) -> Iterator[str]:

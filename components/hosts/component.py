@@ -159,6 +159,7 @@ class Hosts(ComponentResource):
             url=endpoint.url,
             ready=[container.resource] if container else [],
             container=container.resource if container else None,
+            network=container.network if container else None,
             replacement_digest=container.replacement_digest if container else "",
             lost=endpoint.lost,
             exists=None if container else endpoint.reached_by(login),

@@ -120,6 +120,7 @@ class HostContainer:
     """One host container: it boots systemd, sshd and Docker like a small VM."""
 
     resource: docker.Container
+    network: docker.Network
     replacement_digest: str
     """See `replacement_digest`."""
 
@@ -135,6 +136,7 @@ class HostContainer:
         docker_engine: bool,
         opts: ResourceOptions,
     ) -> None:
+        self.network = network.network
         self.replacement_digest = replacement_digest(network.addresses, network.release, address, mac)
         labels = network.labels.items()
         # In a container systemd reads its arguments as a kernel command line (kernel-command-line(7)).

@@ -39,6 +39,8 @@ class Host:
     container: CustomResource | None
     """The host container, passed as `deleted_with`: when it is deleted, delete scripts on the host are
     skipped. None for a host that existed before the lab."""
+    network: CustomResource | None = None
+    """The Docker network of the host containers, which is deleted only with all of them; else None."""
     docker: DockerProvider | None = None
     replacement_digest: str = ""
     """Hash of all inputs that replace the host container; known at preview. Empty without a container."""

@@ -4,6 +4,7 @@ Each call is a new connection with a time limit. A failure is an `Answer` too, w
 """
 
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder; paths in ssh commands are relative to it."""
@@ -161,6 +163,52 @@ def watch(
             return Answer(124, "".join(said), f"no answer within {seconds:g} s")
         errors.seek(0)
         return Answer(status, "".join(said), errors.read().strip())
+
+
+def transfer(
+    source: tuple[str, str], target: tuple[str, str], variables: Mapping[str, str], seconds: float
+) -> str:
+    """Send what a script on one host prints to the standard input of a script on another.
+
+    Args:
+        source: The ssh command of the one host, and its bash script, run as root.
+        target: Those of the other.
+        variables: Exported to both scripts.
+        seconds: Time limit for all of it.
+
+    Returns:
+        What went wrong; empty when both scripts have succeeded.
+    """
+    scripts = [with_variables(f"{{\n{script}\nexit\n}}\n", variables) for _, script in (source, target)]
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        _as_root(source[0], stdout=subprocess.PIPE, stderr=errors) as sender,
+        _as_root(target[0], stdout=subprocess.DEVNULL, stderr=errors) as receiver,
+    ):
+        # Without its input, the receiver ends too.
+        late = threading.Timer(seconds, sender.kill)
+        late.start()
+        assert sender.stdin and sender.stdout and receiver.stdin  # noqa: S101 - they are pipes
+        with suppress(BrokenPipeError):
+            sender.stdin.write(scripts[0].encode())
+            sender.stdin.close()
+            receiver.stdin.write(scripts[1].encode())
+            shutil.copyfileobj(sender.stdout, receiver.stdin)
+        with suppress(BrokenPipeError):
+            receiver.stdin.close()
+        sender.stdout.close()
+        statuses = (sender.wait(), receiver.wait())
+        late.cancel()
+        if statuses == (0, 0):
+            return ""
+        errors.seek(0)
+        return errors.read().strip() or f"exit codes {statuses[0]} and {statuses[1]}"
+
+
+def _as_root(ssh: str, *, stdout: int, stderr: IO[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*shlex.split(ssh), _AS_ROOT], cwd=PROJECT, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
+    )
 
 
 def ask(

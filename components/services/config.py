@@ -6,8 +6,6 @@ from pydantic import AfterValidator, Field
 
 from components.shared.section import Address, HostName, Number, Section, UnprivilegedPort, Whole
 
-NOTEBOOK_PORT = 8888
-"""The TCP port of the notebook on the container network."""
 MOST_MEMORY = 64 << 20
 """MiB that Linux can have on x86-64: 64 TiB (Documentation/arch/x86/x86_64/mm.rst)."""
 MOST_CPUS = 8192
@@ -23,7 +21,8 @@ Cpus = Annotated[Number, AfterValidator(_hundredths)]
 """A number of processors, to the hundredth."""
 
 
-def _memory(default: int, at_least: int, user: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+def memory_field(default: int, at_least: int, user: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+    """The field of a limit of memory, in MiB."""
     return Field(
         default,
         ge=at_least,
@@ -32,7 +31,8 @@ def _memory(default: int, at_least: int, user: str) -> Any:  # noqa: ANN401 - as
     )
 
 
-def _cpus(default: float, user: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+def cpus_field(default: float, user: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+    """The field of a limit of processors."""
     return Field(
         default,
         ge=0.1,
@@ -45,17 +45,8 @@ class ServiceConfig(Section):
     """What the sections of all services have in common."""
 
     host: HostName = Field(description="The host that runs it.")
-    memory: Whole = _memory(256, 64, "it")
-    cpus: Cpus = _cpus(0.5, "it")
-
-
-class NotebookConfig(ServiceConfig):
-    """The `notebook` section of the config."""
-
-    host: HostName = Field("a1", description="The host that runs it; what is saved does not move along.")
-    address: Address = Field(description="Its fixed address on the container network.")
-    memory: Whole = _memory(1024, 256, "it and its kernels")
-    cpus: Cpus = _cpus(1.0, "it and its kernels")
+    memory: Whole = memory_field(256, 64, "it")
+    cpus: Cpus = cpus_field(0.5, "it")
 
 
 class ProxyConfig(ServiceConfig):

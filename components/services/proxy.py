@@ -4,7 +4,9 @@ Owes: it answers whether or not its target does; its API listens on the loopback
 a generated token; while the target does not answer, a page says what to check.
 """
 
-from pulumi import ComponentResource, Output, ResourceOptions
+from dataclasses import dataclass
+
+from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
 from components.services.config import ProxyConfig
@@ -13,6 +15,17 @@ from components.shared.secrets import Token
 
 USER = 8001
 """The id of the image's user."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """A notebook, and where the proxy finds it."""
+
+    name: str
+    path: str
+    target: Input[str]
+    host: Input[str]
+    enabled: bool
 
 
 class HttpProxy(ComponentResource):

@@ -32,6 +32,8 @@ HOST_LABEL = "calico-lab.host"
 FILES_LABEL = "calico-lab.files"
 """Changes with the contents of the service's files."""
 _SCRIPTS = Path(__file__).with_name("scripts")
+READY_SCRIPT = _SCRIPTS / "ready.sh"
+"""Waits until a container passes the health check of its image."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def services_ready(name: str, services: Sequence[Service], opts: ResourceOptions
     containers = [service.container for service in services]
     return Gate(
         name,
-        _SCRIPTS / "ready.sh",
+        READY_SCRIPT,
         [service.check for service in services],
         seconds=SECONDS_ALLOWED,
         triggers=[container.id for container in containers],

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from components.hosts import remote
-from components.services.notebook import WORK
 from tests.live import agreement
 from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.program import Program
@@ -15,7 +14,7 @@ from tests.previews import ProgramError
 from workspace.outputs import Outputs
 
 NOTEBOOK = "calico-lab-notebook"
-SAVED = f"{WORK}/kept-by-a-live-test"
+SAVED = "/home/notebook/work/kept-by-a-live-test"
 HELD = "docker ps --all --format '{{.Names}}'; docker volume ls --quiet; ls /etc/calico-lab"
 MACHINES = {"a0": "02:42:ac:10:06:2c", "a1": "02:42:ac:10:06:da"}
 
@@ -38,13 +37,15 @@ def in_the_notebook(outputs: Outputs, host: str, command: str) -> remote.Answer:
 
 @pytest.mark.timeout(300)
 def test_moved_service_leaves_nothing(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+    assert in_the_notebook(outputs, "a1", f"touch {SAVED}").status == 0
     config = program.changed_config(tmp_path, {"notebook.host": "a2"})
     assert f"{NOTEBOOK} moves from a1 to a2" in preview(program, config)
     before = everywhere(outputs, CONTAINERS)
     program.up(config)
     healthy(program)
+    assert in_the_notebook(outputs, "a2", f"rm {SAVED}").status == 0, "the saved work moves along"
     held = {host: set(text.split()) for host, text in everywhere(outputs, HELD).items()}
-    own = {NOTEBOOK, f"{NOTEBOOK}-work", "notebook"}
+    own = {NOTEBOOK, f"{NOTEBOOK}-work", "notebooks"}
     assert own & held["a1"] == set()
     assert own <= held["a2"]
     assert everywhere(outputs, CONTAINERS)["a0"] == before["a0"]

@@ -58,7 +58,7 @@ def on(program: Program, host: str) -> dict[str, Registered]:
 
 def test_existing_host_with_another_address_replaces_its_resources(make: Make) -> None:
     before, after = make(), make(address="10.0.0.3")
-    installed = {"b-calico-programs", "b-calico", "b-notebook", "b-firewall", "b-netv", "notebook"}
+    installed = {"b-calico-programs", "b-calico", "b-firewall", "b-netv"}
     assert installed <= {resource.name for resource in on(before, "b").values()}
     assert set(on(before, "b")) == set(on(after, "b"))
     for urn, resource in on(before, "b").items():
@@ -68,10 +68,10 @@ def test_existing_host_with_another_address_replaces_its_resources(make: Make) -
         assert on(after, "a")[urn].replacement_trigger == resource.replacement_trigger, urn
 
 
-def test_a_gate_is_passed_again_when_an_address_of_a_host_changes(make: Make) -> None:
+def test_what_waits_for_a_host_does_it_again_when_its_address_changes(make: Make) -> None:
     before, after = make(), make(address="10.0.0.3")
-    for name in ("calico-ready", "services-ready"):
-        assert before.named(name).inputs["checks"] != after.named(name).inputs["checks"], name
+    for name, key in (("calico-ready", "checks"), ("notebook", "location"), ("notebook-work", "location")):
+        assert before.named(name).inputs[key] != after.named(name).inputs[key], name
         assert after.named(name).replacement_trigger is None
 
 

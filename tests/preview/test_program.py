@@ -39,7 +39,7 @@ def test_the_original_lab_is_what_the_file_describes(lab: Program) -> None:
         "a2": "172.16.6.231",
         "visitor": "172.16.6.66",
     }
-    assert lab.named("notebook").inputs["networksAdvanced"][0]["ipv4Address"] == "192.168.0.100"
+    assert lab.named("notebook").inputs["address"] == "192.168.0.100"
     assert lab.named("a1-netv").inputs["ipamConfigs"] == [{"subnet": "192.168.0.0/16"}]
 
 
@@ -52,7 +52,8 @@ def test_what_touches_a_made_host_goes_with_its_machine(lab: Program) -> None:
 
 def test_a_machine_in_anothers_place_gets_all_that_was_on_it(lab: Program) -> None:
     """Each resource on a host has something of the machine that makes it run, or be made, again."""
-    for resource in (resource for resource in lab.resources if resource.deleted_with):
+    containers = {lab.named(f"{host}-container").urn for host in HOSTS}
+    for resource in (resource for resource in lab.resources if resource.deleted_with in containers):
         identity = f"{resource.deleted_with.rpartition('::')[2]}-id"
         if resource.type.startswith("docker:") or resource.type.endswith(":CopyToRemote"):
             # What is saved in a volume outlives the machine.
@@ -67,6 +68,7 @@ def test_a_machine_in_anothers_place_gets_all_that_was_on_it(lab: Program) -> No
             assert resource.inputs["triggers"]
         else:
             assert identity in json.dumps(resource.inputs), resource.name
+    assert lab.named("notebook").inputs["host_container"] == "a1-container-id"
 
 
 def test_every_docker_resource_names_its_engine(lab: Program) -> None:
@@ -124,21 +126,25 @@ def test_a_policy_that_is_switched_on_is_one_resource_more(lab: Program) -> None
     assert set(before) - set(after) == set()
 
 
-@pytest.mark.parametrize(
-    ("section", "name"), [("notebook", "notebook"), ("sshBox", "sshbox"), ("proxy", "proxy")]
-)
+@pytest.mark.parametrize(("section", "name"), [("sshBox", "sshbox"), ("proxy", "proxy")])
 def test_a_service_that_moves_is_another_container(lab: Program, section: str, name: str) -> None:
     before = lab.named(name)
-    after = run(with_change(f"{section}.host", "a0" if section == "notebook" else "a1")).named(name)
+    after = run(with_change(f"{section}.host", "a1")).named(name)
     # The provider alone would change nothing: the engine compares what the plugin compares.
     assert before.provider != after.provider
     assert before.inputs["labels"] != after.inputs["labels"]
 
 
-@pytest.mark.parametrize(("section", "name"), [("notebook", "notebook-work"), ("sshBox", "sshbox-home")])
-def test_a_volume_that_moves_is_another_one(lab: Program, section: str, name: str) -> None:
-    before = lab.named(name)
-    after = run(with_change(f"{section}.host", "a2")).named(name)
+def test_a_notebook_that_moves_is_updated_with_its_work(lab: Program) -> None:
+    after = run(with_change("notebook.host", "a0"))
+    for name in ("notebook", "notebook-work"):
+        before, moved = lab.named(name).inputs, after.named(name).inputs
+        assert {key for key in before if before[key] != moved[key]} >= {"host", "location", "ssh"}
+
+
+def test_a_volume_that_moves_is_another_one(lab: Program) -> None:
+    before = lab.named("sshbox-home")
+    after = run(with_change("sshBox.host", "a2")).named("sshbox-home")
     assert before.provider != after.provider
     assert before.replacement_trigger
     assert before.replacement_trigger != after.replacement_trigger

@@ -233,11 +233,11 @@ def test_load_any_document(data: st.DataObject, existing: bool) -> None:
     ("changes", "host", "expected"),
     [
         ({}, "a0", ["etcd", "calico-programs", "calico", "sshbox"]),
-        ({}, "a1", ["etcd", "calico-programs", "calico", "notebook"]),
+        ({}, "a1", ["etcd", "calico-programs", "calico"]),
         ({}, "a2", ["etcd", "calico-programs", "calico", "proxy"]),
         ({"etcd.members": ["a1"]}, "a0", ["calico-programs", "calico", "sshbox"]),
         ({"network.hosts": ["a0", "a1"], "proxy.host": "a1"}, "a2", ["etcd"]),
-        ({"notebook.host": "a0"}, "a0", ["etcd", "calico-programs", "calico", "notebook", "sshbox"]),
+        ({"proxy.host": "a0"}, "a0", ["etcd", "calico-programs", "calico", "sshbox", "proxy"]),
     ],
     ids=["a0", "a1", "a2", "no-member", "not-on-the-network", "service-moved"],
 )

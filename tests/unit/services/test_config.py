@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.services.config import NotebookConfig, ProxyConfig, SshBoxConfig
+from components.notebooks.config import NotebookConfig
+from components.services.config import ProxyConfig, SshBoxConfig
 from components.shared.section import Section
 
 

@@ -12,9 +12,8 @@ from pulumi.runtime import mocks
 from pulumi_command import remote
 
 from components.hosts.host import Host
-from components.services.config import NotebookConfig, ProxyConfig, SshBoxConfig
+from components.services.config import ProxyConfig, SshBoxConfig
 from components.services.image import PROXIES, REGISTRIES, service_image
-from components.services.notebook import NotebookService
 from components.services.proxy import HttpProxy
 from components.services.service import services_ready
 from components.services.ssh_box import SshBox
@@ -82,17 +81,6 @@ def run(program: Callable[[], dict[str, Any]]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def notebook() -> Run:
-    def program() -> dict[str, Any]:
-        config = NotebookConfig.model_validate({"address": "192.168.0.100", "memory": 512})
-        made = NotebookService("notebook", config, host("a1", "10.0.0.1"), network="netv")
-        services_ready("ready", [made.service])
-        return {"url": made.url, "token": made.token}
-
-    return run(program)
-
-
-@pytest.fixture(scope="module")
 def box() -> Run:
     def program() -> dict[str, Any]:
         config = SshBoxConfig.model_validate({})
@@ -113,25 +101,6 @@ def proxy() -> Run:
         return {"url": made.url, "api_token": made.api_token}
 
     return run(program)
-
-
-def test_the_notebook_is_at_its_address(
-    notebook: Run,
-) -> None:
-    asked, outputs = notebook
-    assert asked["notebook"]["networksAdvanced"] == [{"name": "netv", "ipv4Address": "192.168.0.100"}]
-    assert outputs["url"] == "http://192.168.0.100:8888"
-    assert outputs["token"] == "secret-notebook-token"
-
-
-def test_the_notebooks_work_outlives_it(notebook: Run) -> None:
-    asked, _ = notebook
-    assert asked["notebook-work"]["name"] == "calico-lab-notebook-work"
-    assert {
-        "type": "volume",
-        "source": "calico-lab-notebook-work",
-        "target": "/home/notebook/work",
-    } in asked["notebook"]["mounts"]
 
 
 def test_the_ssh_box_takes_a_free_address_when_it_has_none(
@@ -163,7 +132,6 @@ def test_the_proxy_listens_at_its_hosts_address(
 @pytest.mark.parametrize(
     ("service", "name", "owner", "secrets", "files"),
     [
-        ("notebook", "notebook", "8888:8888", {"token": "secret-notebook-token"}, {}),
         ("proxy", "proxy", "8001:8001", {"api-token": "secret-proxy-api-token"}, {}),
         (
             "box",
@@ -173,7 +141,7 @@ def test_the_proxy_listens_at_its_hosts_address(
             {"authorized_keys": "ssh-ed25519 sshbox-admin-key"},
         ),
     ],
-    ids=["notebook", "proxy", "sshbox"],
+    ids=["proxy", "sshbox"],
 )
 def test_secrets_of_a_service_are_in_files_and_nowhere_else(  # noqa: PLR0917 - a table
     service: str,
@@ -203,9 +171,7 @@ def test_secrets_of_a_service_are_in_files_and_nowhere_else(  # noqa: PLR0917 - 
     assert "secret-" not in json.dumps(asked[name])
 
 
-@pytest.mark.parametrize(
-    ("service", "name"), [("notebook", "notebook"), ("box", "sshbox"), ("proxy", "proxy")]
-)
+@pytest.mark.parametrize(("service", "name"), [("box", "sshbox"), ("proxy", "proxy")])
 def test_a_container_is_bounded_and_comes_back(
     service: str, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -221,13 +187,12 @@ def test_a_container_is_bounded_and_comes_back(
     assert "privileged" not in container
 
 
-def test_a_new_token_makes_a_new_container() -> None:
+def test_a_new_key_makes_a_new_container() -> None:
     labels = []
     for name in ("one", "two"):
 
         def program(name: str = name) -> dict[str, Any]:
-            config = NotebookConfig.model_validate({"address": "192.168.0.100"})
-            NotebookService(name, config, host("a1", "10.0.0.1"), network="netv")
+            SshBox(name, SshBoxConfig.model_validate({}), host("a1", "10.0.0.1"), network="netv")
             return {}
 
         asked, _ = run(program)
@@ -236,7 +201,7 @@ def test_a_new_token_makes_a_new_container() -> None:
     assert labels[0]["calico-lab.files"] != labels[1]["calico-lab.files"]
 
 
-@pytest.mark.parametrize("service", ["notebook", "box", "proxy"])
+@pytest.mark.parametrize("service", ["box", "proxy"])
 def test_services_are_checked_again_when_a_container_is_replaced(
     service: str, request: pytest.FixtureRequest
 ) -> None:

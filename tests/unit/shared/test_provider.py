@@ -17,6 +17,8 @@ from components.calico.settings import _NetworkSettingsProvider
 from components.etcd.membership import _MembershipProvider
 from components.firewall.host_firewall import HostFirewallProvider
 from components.hosts.ssh import _SshAccessProvider
+from components.notebooks.container import _ContainerProvider
+from components.notebooks.work import _WorkProvider
 from components.readiness.gate import _GateProvider
 from components.services.placement import _PlacementProvider
 from components.shared.provider import is_known
@@ -63,6 +65,21 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
             "private_key": "key",
         },
     ),
+    "work": (
+        _WorkProvider(),
+        {
+            **{
+                "host": "a0",
+                "location": "a0",
+                "ssh": "ssh a0",
+                "container": "n",
+                "notebook": "n",
+                "stack": "lab",
+            },
+            "restore": "latest",
+        },
+    ),
+    "notebook-container": (_ContainerProvider(), {"network": "netv", "image": "i", "memory": 512.0}),
     "placement": (_PlacementProvider(), {"container": "notebook", "host": "a1", "folder": "/work"}),
     "certificate": (
         _CertificateProvider(),

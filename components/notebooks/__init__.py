@@ -1,0 +1,1 @@
+"""Notebooks: one for the original lab, and one for each member of a class."""

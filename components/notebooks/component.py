@@ -1,0 +1,164 @@
+"""Notebooks: JupyterLab in a container for each member of a class, on the lab's network.
+
+Owes: what is saved in a work folder outlives its container and moves with it; a token is nowhere in the clear
+but in a file that its notebook's user alone can read; a member more or less changes no other's notebook.
+
+`work.py` keeps what outlasts a container, `container.py` runs it, `placement.py` chooses its host.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
+
+from components.hosts.host import Host, ssh_commands
+from components.notebooks.config import NOTEBOOK_PORT, Notebook, NotebooksConfig
+from components.notebooks.container import NotebookContainer
+from components.notebooks.placement import Placement
+from components.notebooks.work import NotebookWork
+from components.services.image import service_image
+from components.services.proxy import Route
+
+
+class Notebooks(ComponentResource):
+    """The notebooks of the lab, the original's among them."""
+
+    routes: list[Route]
+    """What the proxy forwards to."""
+    tokens: dict[str, Output[str]]
+    """The token of each notebook (secret)."""
+    containers: dict[str, NotebookContainer]
+    """Known to be running when their IDs are known."""
+    output: Output[dict[str, dict[str, str]]]
+    """The host, the container and the path on the proxy of each notebook, once it answers."""
+
+    def __init__(
+        self,
+        name: str,
+        config: NotebooksConfig,
+        notebooks: Mapping[str, Notebook],
+        hosts: Mapping[str, Host],
+        *,
+        networks: Mapping[str, docker.Network],
+        backups: Input[Mapping[str, Any]] | None = None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Run the notebooks.
+
+        Args:
+            name: The component's name.
+            config: The section of the class.
+            notebooks: The notebooks by name, from both sections.
+            hosts: The hosts of the lab that are on the network.
+            networks: The Docker network of each of these hosts.
+            backups: What `restore` needs, by the host that made a backup (secret); None without backups.
+            opts: More resource options.
+        """
+        super().__init__("calico-lab:index:Notebooks", name, None, opts)
+        self._child = ResourceOptions(parent=self)
+        self._config = config
+        candidates = [hosts[host] for host in config.hosts or hosts if not hosts[host].lost]
+        self._placed = self._placement(name, notebooks, candidates)
+        named = {notebook.host for notebook in notebooks.values() if notebook.host}
+        self._hosts = {
+            host: hosts[host]
+            for host in hosts
+            if host in named or (self._placed and hosts[host] in candidates)
+        }
+        self._ssh = ssh_commands(list(self._hosts.values()))
+        self._images = {
+            host: service_image("notebook", self._hosts[host], self._child) for host in self._hosts
+        }
+        self._networks = networks
+        self._backups = backups
+        self.routes, self.tokens, self.containers = [], {}, {}
+        output: dict[str, Input[dict[str, str]]] = {}
+        for notebook in notebooks.values():
+            output[notebook.name] = self._run(notebook)
+        self.output = Output.all(**output)
+        self.register_outputs({"notebooks": self.output})
+
+    def _placement(
+        self, name: str, notebooks: Mapping[str, Notebook], candidates: list[Host]
+    ) -> Output[dict[str, str]] | None:
+        wanted = {notebook.name: notebook.memory for notebook in notebooks.values() if not notebook.host}
+        if not wanted:
+            return None
+        fixed: dict[str, int] = {}
+        for notebook in notebooks.values():
+            if notebook.host:
+                fixed[notebook.host] = fixed.get(notebook.host, 0) + notebook.memory
+        return Placement(f"{name}-placement", wanted, candidates, fixed, self._child).hosts
+
+    def _of(self, notebook: Notebook, values: Mapping[str, Input[str]]) -> Input[str]:
+        """The value of the notebook's host. Those of other hosts do not count, known or not."""
+        if notebook.host:
+            return values[notebook.host]
+        assert self._placed is not None  # noqa: S101 - a notebook without a host has a placement
+        return self._placed.apply(lambda placed: values[placed[notebook.name]])
+
+    def _run(self, notebook: Notebook) -> Output[dict[str, str]]:
+        hosts = [self._hosts[notebook.host]] if notebook.host else list(self._hosts.values())
+        host = {
+            "host": self._of(notebook, {host.name: host.name for host in hosts}),
+            "location": self._of(notebook, {host.name: host.location for host in hosts}),
+            "ssh": self._of(notebook, {host.name: host.ssh for host in hosts}),
+        }
+        work = NotebookWork(
+            f"{notebook.service}-work",
+            notebook,
+            stack=pulumi.get_stack(),
+            host=host,
+            repositories=self._backups,
+            opts=self._options(hosts, protect=self._config.keep_work and notebook.student),
+        )
+        container = NotebookContainer(
+            notebook.service,
+            notebook,
+            stack=pulumi.get_stack(),
+            host={
+                **host,
+                "host_container": self._of(notebook, {host.name: _container_id(host) for host in hosts}),
+            },
+            image=self._of(notebook, self._images),
+            network=self._of(notebook, {host.name: self._networks[host.name].name for host in hosts}),
+            token=work.token,
+            cull_seconds=self._config.cull_seconds,
+            repositories=" ".join(self._config.repositories),
+            opts=self._options(hosts, depends_on=[work, *(self._networks[host.name] for host in hosts)]),
+        )
+        address = notebook.address or container.given_address
+        self.routes.append(
+            Route(
+                notebook.name,
+                notebook.path,
+                Output.format("http://{0}:{1}", address, NOTEBOOK_PORT)
+                if not notebook.address
+                else f"http://{address}:{NOTEBOOK_PORT}",
+                host["host"],
+                enabled=notebook.enabled,
+            )
+        )
+        self.tokens[notebook.name] = work.token
+        self.containers[notebook.name] = container
+        return Output.all(container.id, host["host"]).apply(
+            lambda values: {"host": values[1], "container": notebook.container, "path": notebook.path}
+        )
+
+    def _options(
+        self, hosts: list[Host], *, depends_on: list[Resource] | None = None, protect: bool = False
+    ) -> ResourceOptions:
+        ready = [resource for host in hosts for resource in host.ready]
+        return ResourceOptions(
+            parent=self,
+            depends_on=[*ready, *(depends_on or [])],
+            # On `destroy` the host containers are deleted, with all that is in them.
+            deleted_with=hosts[0].network,
+            protect=protect or None,
+        )
+
+
+def _container_id(host: Host) -> Input[str]:
+    return host.container.id if host.container else ""

@@ -1,0 +1,49 @@
+#!/bin/bash
+# Run the container $CONTAINER of a notebook as it is described, and print its address. Standard input has its token,
+# and below that, where it has one, the hash of its password. A container that is as described goes on running; a change
+# of its limits does not restart it.
+set -eu
+folder=/etc/calico-lab/notebooks/$CONTAINER
+limits=(--memory "${MEMORY}m" --memory-swap "${MEMORY}m" --cpus "$CPUS" --pids-limit "$PIDS")
+
+secrets=$(cat)
+umask 077
+mkdir -p "$folder" /var/lib/calico-lab/shared
+chmod 0755 /var/lib/calico-lab/shared
+printf '%s\n' "$secrets" | sed -n 1p >"$folder/token"
+printf '%s\n' "$secrets" | sed -n 2p >"$folder/password"
+chown 8888:8888 "$folder/token" "$folder/password"
+
+mounts=(
+    --mount "type=volume,source=$VOLUME,target=/home/notebook/work"
+    --mount "type=bind,source=/var/lib/calico-lab/shared,target=/home/notebook/shared$([ -z "$ROLE" ] || echo ,readonly)"
+)
+if [ -s "$folder/password" ]; then
+    mounts+=(--mount "type=bind,source=$folder/password,target=/run/secrets/password,readonly")
+else
+    mounts+=(--mount "type=bind,source=$folder/token,target=/run/secrets/token,readonly")
+fi
+asked=(
+    --name "$CONTAINER" --hostname "$NOTEBOOK" --init --network "$NETWORK" ${ADDRESS:+--ip "$ADDRESS"}
+    "${mounts[@]}"
+    --env "NOTEBOOK_NAME=$NOTEBOOK" --env "NOTEBOOK_PATH=$URL_PATH" --env "NOTEBOOK_CULL_SECONDS=$CULL_SECONDS"
+    --env "NOTEBOOK_REPOSITORIES=$REPOSITORIES"
+    --cap-drop ALL --security-opt no-new-privileges
+    --log-driver json-file --log-opt max-size=10m --log-opt max-file=2
+    --restart unless-stopped --stop-timeout 5
+    --label "calico-lab.stack=$STACK" --label "calico-lab.host=$HOST" --label "calico-lab.notebook=$NOTEBOOK"
+    --label "org.projectcalico.label.calico-lab.service=$SERVICE"
+    ${ROLE:+--label "org.projectcalico.label.calico-lab.role=$ROLE"}
+    "$IMAGE"
+)
+# The token has 256 bits, so that the digest tells nothing about it.
+digest=$(printf '%s\0' "${asked[@]}" "$secrets" | sha256sum | cut -c 1-32)
+running=$(docker container inspect --format '{{index .Config.Labels "calico-lab.digest"}}' "$CONTAINER" 2>/dev/null || true)
+if [ "$running" = "$digest" ]; then
+    docker container update "${limits[@]}" "$CONTAINER" >/dev/null
+    docker container start "$CONTAINER" >/dev/null
+else
+    docker container rm --force "$CONTAINER" >/dev/null 2>&1 || true
+    docker container run --detach --label "calico-lab.digest=$digest" "${limits[@]}" "${asked[@]}" >/dev/null
+fi
+docker container inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$CONTAINER"

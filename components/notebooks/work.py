@@ -1,0 +1,214 @@
+"""NotebookWork: the saved work of a notebook, and its token: what outlasts its container.
+
+Owes: the work moves with the notebook from host to host, and the former copy is removed only after the
+notebook answers on its new host. Where the former host is gone for good, the work comes from the last backup.
+No notebook that had work begins with an empty folder, unless the config says `restore: empty`.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pulumi import Input, Output, ResourceOptions, dynamic
+
+from components.hosts.remote import Answer, HostError, messages_without_traceback, run, transfer
+from components.notebooks.config import Notebook
+from components.shared.provider import differ, is_known, tell
+
+_SCRIPTS = Path(__file__).with_name("scripts")
+RESTORE_SCRIPT = Path(__file__).parents[1] / "backup" / "scripts" / "restore.sh"
+STEP_SECONDS = 60
+COPY_SECONDS = 3600
+"""Time limit of copying, checking or restoring the work of one notebook."""
+TOKEN_BYTES = 32
+NO_SNAPSHOT = 3
+"""The exit status of restore.sh where the repository has no snapshot of the notebook."""
+_COMPARED = ("location", "restore")
+
+
+def _do(props: Mapping[str, Any], script: str, seconds: float = STEP_SECONDS, **variables: str) -> Answer:
+    """Run one of the component's scripts on the host of a notebook."""
+    own = {**_volume(props), "CONTAINER": props["container"], "STACK": props["stack"], **variables}
+    return run(props["ssh"], (_SCRIPTS / f"{script}.sh").read_text(), own, seconds)
+
+
+def _volume(props: Mapping[str, Any]) -> dict[str, str]:
+    return {"VOLUME": f"{props['container']}-work", "NOTEBOOK": props["notebook"]}
+
+
+def _must(props: Mapping[str, Any], script: str, seconds: float = STEP_SECONDS, **variables: str) -> str:
+    answer = _do(props, script, seconds, **variables)
+    if answer.status:
+        raise HostError(
+            f"{props['host']}: {script} of {props['container']} failed: {answer.error or answer.text}. "
+            "Nothing was deleted; run 'pulumi up' again"
+        )
+    return answer.text.strip()
+
+
+def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
+    """Say what an update does to the saved work, a sentence each."""
+    said = []
+    before, after = olds.get("location"), news["location"]
+    if before and before != after:
+        said.append(f"{news['container']} moves from {before} to {after}, and its saved work with it")
+    if _restores(olds, news):
+        work = "an empty work folder" if news["restore"] == "empty" else f"the backup {news['restore']}"
+        said.append(
+            f"{news['container']} is stopped and begins again with {work}; what is saved now is kept in its "
+            "folder before-restore"
+        )
+    return said
+
+
+def _restores(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    return bool(news.get("restore")) and news.get("restore") != olds.get("restore")
+
+
+def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
+    """Copy the work to the notebook's new host, and compare both copies."""
+    stopped = _do(olds, "stop")
+    if not stopped.reached:
+        _recover(olds, news, stopped.error)
+        return
+    if stopped.status:
+        raise HostError(f"{olds['host']}: {olds['container']} cannot be stopped: {stopped.error}")
+    _must(news, "create-data")
+    export, import_ = ((_SCRIPTS / f"{script}.sh").read_text() for script in ("export", "import"))
+    problem = transfer((olds["ssh"], export), (news["ssh"], import_), _volume(news), COPY_SECONDS)
+    if not problem and _must(olds, "digest", COPY_SECONDS) != _must(news, "digest", COPY_SECONDS):
+        problem = "the copy differs from the original"
+    if problem:
+        _do(olds, "resume")
+        raise HostError(
+            f"{news['container']}: its work could not be copied from {olds['host']} to {news['host']}: "
+            f"{problem}. It runs on {olds['host']} again; run 'pulumi up' again"
+        )
+
+
+def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> None:
+    """Take the work from the last backup, because its host is gone."""
+    container, host = news["container"], olds["host"]
+    if news.get("restore") == "empty":
+        _must(news, "create-data")
+        return
+    if not news.get("repositories"):
+        raise HostError(
+            f"{container}: its work is on {host}, which does not answer ({reason}), and there is no backup. "
+            f"Start {host} and run 'pulumi up' again; or write 'restore: empty' to begin with an empty folder"
+        )
+    _must(news, "create-data")
+    _restore(news, news.get("restore") or "latest", first=host)
+
+
+def _restore(props: Mapping[str, Any], when: str, first: str) -> None:
+    """Put the files of a backup into the volume; what is there is set aside first.
+
+    Args:
+        props: The notebook.
+        when: `latest` or a UTC time.
+        first: The host whose backups are asked first: the one that the notebook was on.
+    """
+    repositories = props.get("repositories") or {}
+    if when != "empty" and not repositories:
+        raise HostError(f"{props['container']}: there are no backups to restore; add the section 'backup'")
+    _must(props, "stop")
+    aside = "before-restore"
+    _must(props, "set-aside", ASIDE=aside)
+    restored = "no"
+    try:
+        if when != "empty":
+            _from_repositories(props, when, [first, *(name for name in repositories if name != first)])
+        restored = "yes"
+    finally:
+        _must(props, "put-back", ASIDE=aside, RESTORED=restored)
+
+
+def _from_repositories(props: Mapping[str, Any], when: str, sources: list[str]) -> None:
+    for source in sources:
+        if source not in props["repositories"]:
+            continue
+        variables = {**_volume(props), "WHEN": when}
+        stdin = json.dumps(props["repositories"][source])
+        answer = run(props["ssh"], RESTORE_SCRIPT.read_text(), variables, COPY_SECONDS, stdin=stdin)
+        if not answer.status:
+            tell([f"{props['container']}: restored from {source}: {answer.text.strip()}"])
+            return
+        if answer.status != NO_SNAPSHOT:
+            raise HostError(
+                f"{props['host']}: {props['container']} cannot be restored from the backups of {source}: "
+                f"{answer.error}. What was saved is as it was"
+            )
+    raise HostError(
+        f"{props['container']}: there is no backup of {when}; 'lab class' has the ages of all. What was "
+        "saved is as it was; write 'restore: empty' to begin with an empty folder"
+    )
+
+
+class _WorkProvider(dynamic.ResourceProvider):
+    def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
+        tell(effects(olds, news) if is_known({**news, "repositories": None}) else [])
+        return dynamic.CheckResult(dict(news), [])
+
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        with messages_without_traceback():
+            _must(props, "create-data")
+            if props.get("restore") and props["restore"] != "empty":
+                _restore(props, props["restore"], first=props["host"])
+        return dynamic.CreateResult(props["container"], {**props, "token": secrets.token_hex(TOKEN_BYTES)})
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        return dynamic.DiffResult(changes=differ(_COMPARED, olds, news))
+
+    def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        with messages_without_traceback():
+            if olds["ssh"] != news["ssh"]:
+                _move(olds, news)
+            elif _restores(olds, news):
+                _restore(news, news["restore"], first=news["host"])
+        return dynamic.UpdateResult({**news, "token": olds["token"]})
+
+    def delete(self, _id: str, props: Mapping[str, Any]) -> None:
+        with messages_without_traceback():
+            _must(props, "remove-data")
+
+
+class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
+    """The saved work and the token of one notebook."""
+
+    token: Output[str]
+    """The token that opens the notebook (secret)."""
+
+    def __init__(
+        self,
+        name: str,
+        notebook: Notebook,
+        *,
+        stack: str,
+        host: Mapping[str, Input[str]],
+        repositories: Input[Mapping[str, Any]] | None,
+        opts: ResourceOptions,
+    ) -> None:
+        """Keep the work of a notebook.
+
+        Args:
+            name: The resource's name.
+            notebook: The notebook.
+            stack: The stack's name, a label of the volume.
+            host: `host`, `location` and `ssh`: the name of its host, where its volume is, the ssh command.
+            repositories: The backups by the host that made them (secret); None without backups.
+            opts: More resource options.
+        """
+        props = {
+            **host,
+            "container": notebook.container,
+            "notebook": notebook.name,
+            "stack": stack,
+            "restore": notebook.restore,
+            "repositories": repositories,
+            "token": None,
+        }
+        secret = ResourceOptions(additional_secret_outputs=["token", "repositories"])
+        super().__init__(_WorkProvider(), name, props, ResourceOptions.merge(opts, secret))
