@@ -182,7 +182,8 @@ def _calico(status: Status) -> Iterator[Finding]:
 def _containers(status: Status) -> Iterator[Finding]:
     for host, seen in status.hosts.items():
         for container in seen.containers:
-            if container.stack is not None and not container.healthy:
+            off = container.name in status.outputs.stopped
+            if container.stack is not None and not container.healthy and not off:
                 yield Finding(
                     host,
                     f"container {container.name} is {container.condition}",

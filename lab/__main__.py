@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 VERBS = {
+    "class": ("lab.classroom", "Show the notebooks of a class, and open one."),
     "doctor": ("lab.doctor.command", "Check before an `up` whether hosts can carry the lab."),
     "drift": ("lab.drift", "Compare the hosts' firewall rules with what was applied."),
     "graph": ("lab.graph", "Draw the lab."),

@@ -40,6 +40,8 @@ class Outputs:
     """URL of the proxy."""
     firewall: Mapping[str, tuple[str, ...]]
     """Active policies by host."""
+    notebooks: Mapping[str, Mapping[str, Any]]
+    """`host`, `container`, `path` on the proxy, and `enabled` of each notebook, by name."""
 
     @property
     def bpf(self) -> bool:
@@ -50,6 +52,11 @@ class Outputs:
     def notebook_api(self) -> str:
         """URL of the notebook's REST API, through the proxy."""
         return f"{self.proxy_url.rstrip('/')}/api"
+
+    @property
+    def stopped(self) -> set[str]:
+        """The containers of the notebooks that are off."""
+        return {one["container"] for one in self.notebooks.values() if not one["enabled"]}
 
     def etcd_endpoint(self, host: str) -> str | None:
         """Return the client URL of a host's etcd member; None if it has none."""
@@ -74,6 +81,7 @@ def parse(document: Mapping[str, Any], stack: str) -> Outputs:
             notebook_url=document["notebookUrl"],
             proxy_url=document["proxyUrl"],
             firewall={host: tuple(policies) for host, policies in document["firewall"].items()},
+            notebooks=document["notebooks"],
         )
     except KeyError as error:
         raise StackError(
@@ -89,6 +97,17 @@ def read(stack: str) -> Outputs:
         StackError: There is no such stack, or Pulumi cannot be run.
     """
     return parse(_pulumi(stack, "outputs", "stack", "output", "--json"), stack)
+
+
+def notebook_tokens(stack: str) -> dict[str, str]:
+    """Read the token of each notebook, by name. These are secrets.
+
+    Raises:
+        StackError: There is no such stack, or Pulumi cannot be run.
+    """
+    outputs = _pulumi(stack, "outputs", "stack", "output", "--json", "--show-secrets")
+    tokens: dict[str, str] = outputs.get("notebookTokens", {})
+    return tokens
 
 
 def resources(stack: str, kind: str) -> list[Mapping[str, Any]]:

@@ -31,8 +31,8 @@ class Notebooks(ComponentResource):
     """The token of each notebook (secret)."""
     containers: dict[str, NotebookContainer]
     """Known to be running when their IDs are known."""
-    output: Output[dict[str, dict[str, str]]]
-    """The host, the container and the path on the proxy of each notebook, once it answers."""
+    output: Output[dict[str, dict[str, Any]]]
+    """`host`, `container`, `path` on the proxy, and `enabled` of each notebook, once it answers."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Notebooks(ComponentResource):
         self._networks = networks
         self._backups = backups
         self.routes, self.tokens, self.containers = [], {}, {}
-        output: dict[str, Input[dict[str, str]]] = {}
+        output: dict[str, Input[dict[str, Any]]] = {}
         for notebook in notebooks.values():
             output[notebook.name] = self._run(notebook)
         self.output = Output.all(**output)
@@ -99,7 +99,7 @@ class Notebooks(ComponentResource):
         assert self._placed is not None  # noqa: S101 - a notebook without a host has a placement
         return self._placed.apply(lambda placed: values[placed[notebook.name]])
 
-    def _run(self, notebook: Notebook) -> Output[dict[str, str]]:
+    def _run(self, notebook: Notebook) -> Output[dict[str, Any]]:
         hosts = [self._hosts[notebook.host]] if notebook.host else list(self._hosts.values())
         host = {
             "host": self._of(notebook, {host.name: host.name for host in hosts}),
@@ -144,7 +144,12 @@ class Notebooks(ComponentResource):
         self.tokens[notebook.name] = work.token
         self.containers[notebook.name] = container
         return Output.all(container.id, host["host"]).apply(
-            lambda values: {"host": values[1], "container": notebook.container, "path": notebook.path}
+            lambda values: {
+                "host": values[1],
+                "container": notebook.container,
+                "path": notebook.path,
+                "enabled": notebook.enabled,
+            }
         )
 
     def _options(
