@@ -1,0 +1,214 @@
+"""A class: notebooks from a roster, which are placed, move with their work, and disturb no other."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.hosts import remote
+from tests.live.look import healthy
+from tests.live.program import QUIET, Program
+from tests.previews import ProgramError
+from workspace import outputs as stack
+from workspace.outputs import PROJECT, Outputs
+
+ROSTER = ("alice", "bob", "carol", "dave")
+WORK = "/home/notebook/work"
+MOST_SECONDS = 240
+_SINCE = "docker inspect --format '{{.State.StartedAt}}' "
+_DIGEST = Path("components/notebooks/scripts/digest.sh").read_text()
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """The class of these tests, whose roster they change."""
+
+    program: Program
+    folder: Path
+
+    def up(self, *lines: str, keep_work: bool = True) -> Outputs:
+        """Apply a roster, a line each; `alice,a1` names a host."""
+        self.program.up(self.config(*lines, keep_work=keep_work), seconds=MOST_SECONDS)
+        return stack.read(self.program.stack)
+
+    def config(self, *lines: str, keep_work: bool = True) -> Path:
+        """Write a roster, and the config that names it."""
+        roster = self.folder / "students.csv"
+        roster.write_text("\n".join(["name,host,memory,enabled", *(f"{line}" for line in lines), ""]))
+        section = {"students": str(roster), "memory": 384, "cpus": 0.5, "keepWork": keep_work}
+        return self.program.changed_config(self.folder, {"notebooks": section})
+
+    def run(self, name: str, script: str) -> str:
+        """Run a script on the host of a notebook, with its container and its volume as variables."""
+        outputs = stack.read(self.program.stack)
+        notebook = outputs.notebooks[name]
+        variables = {"CONTAINER": notebook["container"], "VOLUME": f"{notebook['container']}-work"}
+        answer = remote.run(outputs.ssh[notebook["host"]], script, variables, 60)
+        assert answer.status == 0, answer
+        return answer.text.strip()
+
+    def since(self) -> dict[str, str]:
+        """When each notebook was started."""
+        outputs = stack.read(self.program.stack)
+        return {name: self.run(name, f'{_SINCE} "$CONTAINER"') for name in outputs.notebooks}
+
+    def save(self, name: str, mebibytes: int = 1) -> str:
+        """Write files of many kinds into the work folder of a notebook; return their digest."""
+        script = (
+            f"cd {WORK} && mkdir -p 'a folder' && echo ä >'a folder/ä' && ln -sf 'a folder/ä' link"
+            f" && head -c {mebibytes}M /dev/urandom >data && chmod 600 data && sync"
+        )
+        self.run(name, f'docker exec "$CONTAINER" sh -c "{script}"')
+        return self.run(name, _DIGEST)
+
+
+@pytest.fixture(scope="module")
+def classroom(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Classroom]:
+    """A class that runs; afterwards the lab is as before."""
+    made = Classroom(program, tmp_path_factory.mktemp("class"))
+    made.up(*ROSTER)
+    yield made
+    # Saved work is deleted only where the state says that it may be.
+    made.up(*ROSTER, keep_work=False)
+    program.up(seconds=MOST_SECONDS)
+    healthy(program)
+
+
+@pytest.mark.timeout(600)
+def test_class_is_spread(classroom: Classroom, program: Program) -> None:
+    outputs = stack.read(program.stack)
+    placed = [outputs.notebooks[name]["host"] for name in ROSTER]
+    assert set(placed) == set(outputs.hosts)
+    healthy(program)
+
+
+def test_class_tokens_differ(classroom: Classroom, program: Program) -> None:
+    tokens = json.loads(program.secret_output("notebookTokens"))
+    assert len(set(tokens.values())) == len(ROSTER) + 1
+    for name, token in tokens.items():
+        asked = 'docker exec "$CONTAINER" sh -c \'cat /run/secrets/token\'; docker inspect "$CONTAINER"'
+        text = classroom.run(name, asked)
+        assert text.splitlines()[0] == token
+        assert token not in text.partition("\n")[2], (
+            "a token is in a file, and not in the container's settings"
+        )
+
+
+@pytest.mark.timeout(600)
+def test_class_student_added(classroom: Classroom, program: Program) -> None:
+    before = classroom.since()
+    config = classroom.config(*ROSTER, "erin")
+    changes = {
+        change.name: change.operation for change in program.preview(config) if change.operation != "same"
+    }
+    assert {name for name, operation in changes.items() if operation == "create"} == {
+        "notebook-erin",
+        "notebook-erin-work",
+    }
+    assert not [name for name in changes if name.removeprefix("notebook-").split("-")[0] in ROSTER], changes
+    classroom.up(*ROSTER, "erin")
+    after = classroom.since()
+    assert {name: after[name] for name in before} == before
+    assert "erin" in after
+
+
+@pytest.mark.timeout(600)
+def test_class_student_removed(classroom: Classroom, program: Program) -> None:
+    classroom.up(*ROSTER, "erin")
+    before = classroom.since()
+    with pytest.raises(ProgramError, match="protect"):
+        program.up(classroom.config(*ROSTER))
+    assert classroom.since() == before
+    classroom.up(*ROSTER, "erin", keep_work=False)
+    outputs = classroom.up(*ROSTER, keep_work=False)
+    assert "erin" not in outputs.notebooks
+    after = classroom.since()
+    assert after == {name: before[name] for name in after}
+    classroom.up(*ROSTER)
+
+
+@pytest.mark.timeout(600)
+def test_class_limits_changed(classroom: Classroom) -> None:
+    before = classroom.since()
+    classroom.up("alice,,512", *ROSTER[1:])
+    assert classroom.run("alice", "docker inspect --format '{{.HostConfig.Memory}}' \"$CONTAINER\"") == str(
+        512 << 20
+    )
+    assert classroom.since() == before, "a change of limits restarts nothing"
+
+
+@pytest.mark.timeout(600)
+def test_class_notebook_off(classroom: Classroom, program: Program) -> None:
+    digest = classroom.save("bob")
+    classroom.up("alice", "bob,,,false", *ROSTER[2:])
+    assert classroom.run("bob", "docker inspect --format '{{.State.Status}}' \"$CONTAINER\"") == "exited"
+    healthy(program)
+    shown = json.loads(subprocess.run(["lab", "class", "--json"], capture_output=True, check=True).stdout)
+    assert {one["name"]: one["state"] for one in shown["notebooks"]}["bob"] == "exited"
+    classroom.up(*ROSTER)
+    assert classroom.run("bob", _DIGEST) == digest
+
+
+@pytest.mark.timeout(600)
+def test_class_notebook_moved(classroom: Classroom, program: Program) -> None:
+    digest = classroom.save("carol")
+    outputs = stack.read(program.stack)
+    former = outputs.notebooks["carol"]["host"]
+    other = next(host for host in outputs.hosts if host != former)
+    before = classroom.since()
+    outputs = classroom.up("alice", "bob", f"carol,{other}", "dave")
+    assert outputs.notebooks["carol"]["host"] == other
+    assert classroom.run("carol", _DIGEST) == digest
+    after = classroom.since()
+    assert {name for name in before if before[name] != after[name]} == {"carol"}
+    left = remote.run(outputs.ssh[former], "docker ps --all --format '{{.Names}}'; docker volume ls --quiet")
+    assert "notebook-carol" not in left.text
+
+
+@pytest.mark.timeout(600)
+def test_class_move_interrupted(classroom: Classroom, program: Program) -> None:
+    digest = classroom.save("dave", mebibytes=300)
+    outputs = stack.read(program.stack)
+    former = outputs.notebooks["dave"]["host"]
+    other = next(host for host in outputs.hosts if host != former)
+    config = classroom.config("alice", "bob", "carol", f"dave,{other}")
+    command = [
+        "pulumi",
+        "up",
+        "--yes",
+        "--skip-preview",
+        *QUIET,
+        "--stack",
+        program.stack,
+        "--config-file",
+        str(config),
+    ]
+    arrives = "du -sm $(docker volume inspect -f '{{.Mountpoint}}' calico-lab-notebook-dave-work) | cut -f 1"
+    with subprocess.Popen(command, cwd=PROJECT, start_new_session=True, stdout=subprocess.DEVNULL) as up:
+        deadline = time.monotonic() + MOST_SECONDS
+        while time.monotonic() < deadline:
+            seen = remote.run(outputs.ssh[other], arrives)
+            if not seen.status and int(seen.text or 0) > 20:
+                break
+        os.killpg(up.pid, signal.SIGKILL)
+    subprocess.run(["pulumi", "cancel", "--yes", "--stack", program.stack], cwd=PROJECT, check=False)
+    outputs = classroom.up("alice", "bob", "carol", f"dave,{other}")
+    assert outputs.notebooks["dave"]["host"] == other
+    assert classroom.run("dave", _DIGEST) == digest
+
+
+def test_class_tokens_written(classroom: Classroom, tmp_path: Path) -> None:
+    sheet = tmp_path / "class.csv"
+    subprocess.run(["lab", "class", "tokens", str(sheet)], check=True, capture_output=True)
+    assert sheet.stat().st_mode & 0o777 == 0o600
+    assert len(sheet.read_text().splitlines()) == len(ROSTER) + 2
+    opened = subprocess.run(
+        ["lab", "class", "open", "alice"], check=True, capture_output=True, text=True
+    ).stdout
+    assert opened.strip() in sheet.read_text()
