@@ -12,7 +12,7 @@ from components.firewall.component import FirewallPolicy
 from components.firewall.rules.lab_hosts import lab_hosts
 from components.hosts.component import Hosts
 from components.notebooks.component import Notebooks
-from components.notebooks.config import NOTEBOOK_PORT, ORIGINAL
+from components.notebooks.config import ORIGINAL
 from components.services.proxy import HttpProxy
 from components.services.service import services_ready
 from components.services.ssh_box import SshBox
@@ -67,7 +67,11 @@ ssh_box = SshBox(
 
 proxy_host = hosts.members[config.proxy.host]
 proxy = HttpProxy(
-    "proxy", config.proxy, proxy_host, target=f"http://{config.notebook.address}:{NOTEBOOK_PORT}"
+    "proxy",
+    config.proxy,
+    proxy_host,
+    notebooks=notebooks.routes,
+    authority=authority,
 )
 
 original = notebooks.containers[ORIGINAL]
@@ -82,6 +86,7 @@ pulumi.export("notebookToken", notebooks.tokens[ORIGINAL])
 pulumi.export("notebooks", notebooks.output)
 pulumi.export("notebookTokens", notebooks.tokens)
 pulumi.export("proxyUrl", ready.id.apply(lambda _: proxy.url))
+pulumi.export("proxyAuthority", proxy.authority)
 pulumi.export("sshBox", {"address": ssh_box.address, "hostKey": ssh_box.host_key})
 pulumi.export("sshBoxKey", ssh_box.private_key)
 pulumi.export("firewall", firewall.active)

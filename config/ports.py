@@ -56,6 +56,12 @@ def listeners(config: LabConfig, host: str) -> list[Listener]:
     if host == proxy.host:
         table.append(Listener("the HTTP proxy", proxy.port, (own,), "proxy.port"))
         table.append(Listener("the HTTP proxy's API", proxy.api_port, loopback, "proxy.apiPort"))
+        if proxy.https != "none":
+            table.append(Listener("the HTTP proxy's redirect", proxy.http_port, (own,), "proxy.httpPort"))
+        if proxy.metrics_port:
+            table.append(
+                Listener("the HTTP proxy's metrics", proxy.metrics_port, loopback, "proxy.metricsPort")
+            )
     return table
 
 

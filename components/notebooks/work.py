@@ -23,6 +23,8 @@ STEP_SECONDS = 60
 COPY_SECONDS = 3600
 """Time limit of copying, checking or restoring the work of one notebook."""
 TOKEN_BYTES = 32
+USER = 8888
+"""The ID of the image's user, who owns the saved work and the token's file."""
 NO_SNAPSHOT = 3
 """The exit status of restore.sh where the repository has no snapshot of the notebook."""
 _COMPARED = ("location", "restore")

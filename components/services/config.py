@@ -1,10 +1,21 @@
 """The sections of the services in the config."""
 
-from typing import Annotated, Any
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from components.shared.section import Address, HostName, Number, Section, UnprivilegedPort, Whole
+from components.shared.section import (
+    Address,
+    ExpandedPath,
+    HostName,
+    Number,
+    Section,
+    UnprivilegedPort,
+    Whole,
+    problem_at,
+)
 
 MOST_MEMORY = 64 << 20
 """MiB that Linux can have on x86-64: 64 TiB (Documentation/arch/x86/x86_64/mm.rst)."""
@@ -19,6 +30,18 @@ def _hundredths(value: float) -> float:
 
 Cpus = Annotated[Number, AfterValidator(_hundredths)]
 """A number of processors, to the hundredth."""
+
+
+def _dns_name(value: str) -> str:
+    value = value.lower()
+    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    # RFC 1123, section 2.1; an address is none, because the last label has a letter.
+    if len(value) > 253 or not re.fullmatch(rf"({label}\.)*(?=[0-9-]*[a-z]){label}", value):
+        raise ValueError("must be a DNS name such as lab.example.org")
+    return value
+
+
+DnsName = Annotated[str, AfterValidator(_dns_name)]
 
 
 def memory_field(default: int, at_least: int, user: str) -> Any:  # noqa: ANN401 - as pydantic's Field
@@ -59,6 +82,66 @@ class ProxyConfig(ServiceConfig):
     api_port: UnprivilegedPort = Field(
         8001, description="Where its API listens, on the loopback interface of the host."
     )
+    https: Literal["none", "lab", "own"] = Field(
+        "none",
+        description="`none`: HTTP. `lab`: HTTPS with a certificate of the lab's own CA, which visitors have "
+        "to trust once; `pulumi stack output proxyAuthority` prints it. `own`: HTTPS with `certificate` and "
+        "`key`, and HSTS.",
+    )
+    certificate: ExpandedPath | None = Field(
+        None,
+        description="With `https: own`: path of a PEM file with the certificate, then the authorities "
+        "between it and the root.",
+    )
+    key: ExpandedPath | None = Field(
+        None,
+        description="With `https: own`: path of a PEM file with the certificate's private key, without "
+        "passphrase.",
+    )
+    name: DnsName | None = Field(
+        None,
+        description="The DNS name by which visitors reach it, for URLs and the certificate. Left out: the "
+        "host's address.",
+    )
+    http_port: UnprivilegedPort = Field(
+        8080, description="With HTTPS: where HTTP requests are redirected to `port`."
+    )
+    start_page: bool | None = Field(
+        None,
+        description="Whether `/` lists the notebooks. Left out: if there are others than the one at `/`. "
+        "Without it `/` is that notebook's.",
+    )
+    metrics_port: UnprivilegedPort | None = Field(
+        None,
+        description="Where `/metrics` is served for Prometheus, on the loopback interface of the host. Left "
+        "out: nowhere.",
+    )
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URLs."""
+        return "http" if self.https == "none" else "https"
+
+    @model_validator(mode="after")
+    def _certificate_is_usable(self) -> Self:
+        if self.https != "own":
+            return self
+        # Only here, because `cryptography` takes a while to import.
+        from components.services.certificate import check_certificate, check_key  # noqa: PLC0415
+
+        try:
+            check_certificate(self.certificate, self.name)
+        except ValueError as error:
+            raise problem_at("certificate", _path(self.certificate), str(error)) from None
+        try:
+            check_key(self.key, self.certificate or Path())
+        except ValueError as error:
+            raise problem_at("key", _path(self.key), str(error)) from None
+        return self
+
+
+def _path(path: Path | None) -> str:
+    return str(path or "left out")
 
 
 class SshBoxConfig(ServiceConfig):

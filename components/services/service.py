@@ -47,6 +47,16 @@ class ServiceFile:
 
 
 @dataclass(frozen=True)
+class ServiceFolder:
+    """Files that a service follows while it runs, so that a change does not replace its container."""
+
+    name: str
+    path: str
+    """Where its container has the folder."""
+    files: Sequence[ServiceFile]
+
+
+@dataclass(frozen=True)
 class ServiceVolume:
     """A folder of a service that is kept when its container is replaced."""
 
@@ -71,6 +81,7 @@ class Service:
         parent: Resource,
         user: int,
         files: Sequence[ServiceFile],
+        folders: Sequence[ServiceFolder] = (),
         volume: ServiceVolume | None = None,
         environment: Mapping[str, str] | None = None,
         capabilities: Sequence[str] = (),
@@ -89,6 +100,7 @@ class Service:
             parent: The component that it is a part of.
             user: The ID, in the image, of the user and group that its secret files belong to.
             files: Its files under `/run/secrets`.
+            folders: Its folders, which are mounted as a whole, so that it sees a replaced file.
             volume: The folder that is kept when the container is replaced.
             environment: Its settings; never secret.
             capabilities: Its Linux capabilities; all others are dropped.
@@ -100,10 +112,13 @@ class Service:
         self._name = name
         self._host = host
         self._parent = parent
+        all_files = {self._path(file): file for file in files} | {
+            f"{self._folder(folder)}/{file.name}": file for folder in folders for file in folder.files
+        }
         placed = host.install(
             name,
-            files={self._path(file): file.content for file in files if not file.secret},
-            secrets={self._path(file): file.content for file in files if file.secret},
+            files={path: file.content for path, file in all_files.items() if not file.secret},
+            secrets={path: file.content for path, file in all_files.items() if file.secret},
             owner=f"{user}:{user}",
             opts=ResourceOptions(parent=parent),
         )
@@ -118,7 +133,8 @@ class Service:
             networks_advanced=networks,
             network_mode=network_mode,
             mounts=[
-                *(self._file_mount(file) for file in files),
+                *(self._bind(self._path(file), f"{FILES}/{file.name}") for file in files),
+                *(self._bind(self._folder(folder), folder.path) for folder in folders),
                 *([self._volume_mount(volume)] if volume else []),
             ],
             read_only=read_only,
@@ -159,10 +175,12 @@ class Service:
     def _path(self, file: ServiceFile) -> str:
         return f"/etc/calico-lab/{self._name}/{file.name}"
 
-    def _file_mount(self, file: ServiceFile) -> docker.ContainerMountArgs:
-        return docker.ContainerMountArgs(
-            type="bind", source=self._path(file), target=f"{FILES}/{file.name}", read_only=True
-        )
+    def _folder(self, folder: ServiceFolder) -> str:
+        return f"/etc/calico-lab/{self._name}-{folder.name}"
+
+    @staticmethod
+    def _bind(source: str, target: str) -> docker.ContainerMountArgs:
+        return docker.ContainerMountArgs(type="bind", source=source, target=target, read_only=True)
 
     def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
         child = ResourceOptions(parent=self._parent)

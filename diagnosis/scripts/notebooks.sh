@@ -8,7 +8,8 @@ set -eu
 activity() {
     docker container exec "$1" python3 -c '
 import os, pathlib, urllib.request
-url = f"http://127.0.0.1:8888{os.environ.get("NOTEBOOK_PATH", "/")}api/status"
+path = os.environ.get("NOTEBOOK_PATH", "/")
+url = f"http://127.0.0.1:8888{path}api/status"
 token = pathlib.Path("/run/secrets/token").read_text().strip()
 request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
 print(urllib.request.urlopen(request, timeout=5).read().decode())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.services import notebook, proxy
+from components.notebooks import work
+from components.services import proxy
 
 PROJECT = Path(__file__).resolve().parents[3]
 IMAGES = PROJECT / "images"
@@ -65,7 +66,7 @@ def test_dockerfile_has_health_check(image: str) -> None:
 
 def test_dockerfile_user_owns_its_files() -> None:
     text = "\n".join(final_stage("notebook"))
-    assert f"useradd --uid {notebook.USER} --user-group --create-home --shell /bin/bash notebook" in text
+    assert f"useradd --uid {work.USER} --user-group --create-home --shell /bin/bash notebook" in text
     assert "USER notebook" in text
     assert f"USER {proxy.USER}:{proxy.USER}" in final_stage("proxy")
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from pulumi_command import remote
 from components.hosts.host import Host
 from components.services.config import ProxyConfig, SshBoxConfig
 from components.services.image import PROXIES, REGISTRIES, service_image
-from components.services.proxy import HttpProxy
+from components.services.proxy import HttpProxy, Route
 from components.services.service import services_ready
 from components.services.ssh_box import SshBox
+from components.shared.secrets import CertificateAuthority, issue_certificate, make_authority
 
 ARRIVED = "sha256:arrived"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
@@ -41,6 +42,8 @@ class Engine(mocks.Mocks):
             known = {"value": f"secret-{args.name}"}
         elif args.typ.endswith(":SshKey"):
             known = {"private_key": f"secret-{args.name}", "public_key": f"ssh-ed25519 {args.name}"}
+        elif args.typ.endswith((":CertificateAuthority", ":Certificate")):
+            known = {"certificate": f"public-{args.name}", "private_key": f"secret-{args.name}"}
         elif args.typ.endswith(":Container"):
             known = {"networkDatas": [{"ipAddress": "192.168.7.7"}]}
         elif args.typ.endswith(":Command"):
@@ -91,16 +94,30 @@ def box() -> Run:
     return run(program)
 
 
-@pytest.fixture(scope="module")
-def proxy() -> Run:
+ORIGINAL = Route("notebook", "/", "http://192.168.0.100:8888", "a1")
+ALICE = Route("alice", "/alice/", "http://192.168.3.4:8888", "a0")
+
+
+def proxied(config: dict[str, Any], *notebooks: Route) -> Run:
+    """Run a program with a proxy."""
+
     def program() -> dict[str, Any]:
-        config = ProxyConfig.model_validate({"port": 9000, "apiPort": 9001})
-        target = "http://192.168.0.100:8888"
-        made = HttpProxy("proxy", config, host("a2", "10.0.0.2"), target=target)
+        made = HttpProxy(
+            "proxy",
+            ProxyConfig.model_validate(config),
+            host("a2", "10.0.0.2"),
+            notebooks=notebooks,
+            authority=CertificateAuthority("authority", "lab"),
+        )
         services_ready("ready", [made.service])
-        return {"url": made.url, "api_token": made.api_token}
+        return {"url": made.url, "authority": made.authority, "api_token": made.api_token}
 
     return run(program)
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Run:
+    return proxied({"port": 9000, "apiPort": 9001}, ORIGINAL)
 
 
 def test_the_ssh_box_takes_a_free_address_when_it_has_none(
@@ -125,8 +142,104 @@ def test_the_proxy_listens_at_its_hosts_address(
         "PROXY_ADDRESS=10.0.0.2",
         "PROXY_PORT=9000",
         "PROXY_API_PORT=9001",
-        "PROXY_TARGET=http://192.168.0.100:8888",
+        "PROXY_HTTPS=none",
     ]
+    assert outputs["authority"] == ""
+
+
+def routes_of(run: Run) -> dict[str, Any]:
+    """The routes.json that a program places."""
+    placed = run[0]["a2-proxy"]["create"]
+    text = placed.partition("==> /etc/calico-lab/proxy-routes/routes.json\n")[2].partition("\n]}\n")[0]
+    routes: dict[str, Any] = json.loads(text + "]}")
+    return routes
+
+
+def test_the_proxy_has_a_route_for_each_notebook() -> None:
+    stopped = replace(ALICE, enabled=False)
+    routes = routes_of(proxied({}, ORIGINAL, stopped))
+    assert routes["notebooks"] == [
+        {
+            "name": "notebook",
+            "path": "/",
+            "target": "http://192.168.0.100:8888",
+            "host": "a1",
+            "enabled": True,
+        },
+        {
+            "name": "alice",
+            "path": "/alice/",
+            "target": "http://192.168.3.4:8888",
+            "host": "a0",
+            "enabled": False,
+        },
+    ]
+
+
+def test_the_proxy_has_routes_to_places_that_are_outputs() -> None:
+    routes = routes_of(proxied({}, replace(ALICE, host=pulumi.Output.from_input("a9"))))
+    assert [notebook["host"] for notebook in routes["notebooks"]] == ["a9"]
+
+
+@pytest.mark.parametrize(
+    ("config", "notebooks", "start_page"),
+    [
+        ({}, [ORIGINAL], False),
+        ({}, [ORIGINAL, ALICE], True),
+        ({}, [ALICE], True),
+        ({}, [], False),
+        ({"startPage": True}, [ORIGINAL], True),
+        ({"startPage": False}, [ORIGINAL, ALICE], False),
+    ],
+)
+def test_the_proxy_has_a_start_page_where_there_is_a_choice(
+    config: dict[str, Any], notebooks: list[Route], start_page: bool
+) -> None:
+    assert routes_of(proxied(config, *notebooks))["startPage"] is start_page
+
+
+def test_a_change_of_the_notebooks_or_the_certificate_does_not_replace_the_proxy() -> None:
+    secure = {"https": "lab"}
+    one, _ = proxied(secure, ORIGINAL)
+    two, _ = proxied(secure, ORIGINAL, ALICE)
+    assert one["proxy"] == two["proxy"]
+    assert one["a2-proxy"] != two["a2-proxy"]
+    for folder in ("routes", "tls"):
+        assert {
+            "type": "bind",
+            "source": f"/etc/calico-lab/proxy-{folder}",
+            "target": f"/run/{folder}",
+            "readOnly": True,
+        } in one["proxy"]["mounts"]
+
+
+def test_the_proxy_with_a_certificate_of_the_lab() -> None:
+    asked, outputs = proxied({"https": "lab", "name": "lab.example.org", "httpPort": 8081}, ORIGINAL)
+    assert asked["proxy-certificate"]["names"] == ["10.0.0.2", "a2", "lab.example.org"]
+    assert asked["proxy-certificate"]["usages"] == ["server"]
+    assert outputs["url"] == "https://lab.example.org:8888"
+    assert outputs["authority"] == "public-authority"
+    assert "PROXY_HTTPS=lab" in asked["proxy"]["envs"]
+    assert "PROXY_HTTP_PORT=8081" in asked["proxy"]["envs"]
+    pem = "==> /etc/calico-lab/proxy-tls/tls.pem\nsecret-proxy-certificate\npublic-proxy-certificate\n"
+    assert pem in str(asked["a2-proxy"]["stdin"])
+    assert "secret-" not in asked["a2-proxy"]["create"]
+
+
+def test_the_proxy_with_a_certificate_of_the_operator(tmp_path: Path) -> None:
+    certificate, key = issue_certificate(*make_authority("x"), "lab", ["10.0.0.2"], ["server"])
+    (tmp_path / "certificate").write_text(certificate)
+    (tmp_path / "key").write_text(key)
+    files = {"certificate": str(tmp_path / "certificate"), "key": str(tmp_path / "key")}
+    asked, outputs = proxied({"https": "own", "metricsPort": 9002, **files}, ORIGINAL)
+    assert "proxy-certificate" not in asked
+    assert outputs["url"] == "https://10.0.0.2:8888"
+    assert outputs["authority"] == certificate
+    assert "PROXY_METRICS_PORT=9002" in asked["proxy"]["envs"]
+    placed = asked["a2-proxy"]
+    assert key.strip() in placed["stdin"]["value"]
+    assert SECRET in placed["stdin"].values()
+    assert "PRIVATE KEY" not in json.dumps({**placed, "stdin": None}) + json.dumps(asked["proxy"])
 
 
 @pytest.mark.parametrize(
