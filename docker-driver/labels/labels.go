@@ -1,5 +1,6 @@
 // Package labels copies containers' labels to their WorkloadEndpoints, where Calico's policies select by them. The
-// labels are set within a second after the container's start. After a failure they are set again a minute later.
+// labels are set within a second after the container's start; until then the endpoint has the label workload.Starting.
+// After a failure they are set again a minute later.
 package labels
 
 import (

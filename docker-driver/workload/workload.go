@@ -22,6 +22,10 @@ const orchestrator = "libnetwork"
 // ContainerName is the annotation with the name of the endpoint's container.
 const ContainerName = "org.projectcalico.docker/container-name"
 
+// Starting is the label of an endpoint that does not have its container's labels yet. Docker passes them to no network
+// driver, and reports the container only after its start. A policy that must hold from the first packet on selects it too.
+const Starting = "org.projectcalico.docker/starting"
+
 // identifierLength is the kernel's limit for interface names, 15 characters, less the prefix of four.
 const identifierLength = 11
 
@@ -58,6 +62,7 @@ func shortened(endpointID string) string {
 func (e Endpoints) New(endpointID, mac string, addresses []netip.Addr, profiles []string) *libapi.WorkloadEndpoint {
 	endpoint := libapi.NewWorkloadEndpoint()
 	endpoint.Namespace = orchestrator
+	endpoint.Labels = map[string]string{Starting: "true"}
 	endpoint.Spec = libapi.WorkloadEndpointSpec{
 		Orchestrator:  orchestrator,
 		Workload:      orchestrator,
@@ -112,7 +117,7 @@ func (e Endpoints) Delete(ctx context.Context, endpointID string) error {
 	return err
 }
 
-// SetContainer sets the endpoint's container and its labels, by which policies select it.
+// SetContainer sets the endpoint's container and its labels, by which policies select it, and removes the label Starting.
 func (e Endpoints) SetContainer(ctx context.Context, endpointID, containerID, name string, labels map[string]string) error {
 	return e.update(ctx, endpointID, func(endpoint *libapi.WorkloadEndpoint) bool {
 		wanted := maps.Clone(labels)
