@@ -11,7 +11,7 @@ of Calico behind. A network policy is in force exactly while the config has it.
 
 Network policies: `policy_config.py` has their config, `selector.py` parses Calico's selectors,
 `policy_rendering.py` resolves names and renders the policies, `policy_guard.py` refuses those that cut the
-proxy off, and this module makes the resources.
+proxy off, `isolation.py` renders the policy that isolates students, and this module makes the resources.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from pulumi_command import remote
 from components.calico.attached import Attached
 from components.calico.config import CalicoConfig
 from components.calico.flows import BGP_PORT, peers_of
+from components.calico.isolation import POLICY, Isolation, render_isolation
 from components.calico.policy_rendering import HOST_LABEL, Names, render_policies
 from components.calico.rendering import (
     AUTHORITY_FILE,
@@ -111,6 +112,8 @@ class CalicoNetwork(ComponentResource):
     """Docker's ID of the network by host."""
     output: Output[dict[str, Any]]
     """The stack's output `network`: name, cidr, dataplane and the hosts that are route reflectors."""
+    policies: list[Resource]
+    """What applies the network policies. A container depends on them if they have to hold from its start."""
 
     def __init__(
         self,
@@ -123,6 +126,7 @@ class CalicoNetwork(ComponentResource):
         dist: Path,
         reserved: Sequence[str] = (),
         names: Names,
+        isolation: Isolation | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Create the network.
@@ -136,6 +140,7 @@ class CalicoNetwork(ComponentResource):
             dist: The toolchain's folder with the archives of Calico's programs and the Docker driver.
             reserved: Addresses that a container gets only by asking for them.
             names: What names in network policies mean.
+            isolation: The isolation of students; None for none.
             opts: More resource options.
         """
         super().__init__("calico-lab:index:CalicoNetwork", name, None, opts)
@@ -154,7 +159,15 @@ class CalicoNetwork(ComponentResource):
         self.networks = {host.name: self._network(host, gate, datastore) for host in members}
         on_networks = ResourceOptions(parent=self, depends_on=list(self.networks.values()))
         Attached(f"{name}-attached", config.name, members, on_networks)
-        self._apply_policies(list(hosts.values()), members[0], started, gate, datastore, names=names)
+        documents = render_policies(config.policies, names)
+        if isolation:
+            documents[POLICY] = render_isolation(isolation, config.cidr)
+        # Policies select hosts too.
+        known = [self._hosts(list(hosts.values()), members[0], started, gate)] if documents else []
+        self.policies = [
+            self._policy(policy, document, members[0], [datastore, *known])
+            for policy, document in documents.items()
+        ]
         self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
         self.name = self.network_ids.apply(lambda _: config.name)
         self.cidr = Output.from_input(str(config.cidr))
@@ -325,21 +338,11 @@ class CalicoNetwork(ComponentResource):
             ),
         )
 
-    def _apply_policies(
-        self,
-        hosts: Sequence[Host],
-        first: Host,
-        started: Mapping[str, remote.Command],
-        gate: Resource,
-        datastore: Resource,
-        *,
-        names: Names,
-    ) -> None:
-        """Write the enabled network policies into the datastore, from the first host; each is a resource."""
-        documents = render_policies(self._config.policies, names)
-        if not documents:
-            return
-        told = first.run(
+    def _hosts(
+        self, hosts: Sequence[Host], first: Host, started: Mapping[str, remote.Command], gate: Resource
+    ) -> Resource:
+        """Write the addresses of all hosts into the datastore, for network policies."""
+        return first.run(
             "calico-hosts",
             _SCRIPTS / "hosts.sh",
             delete=_SCRIPTS / "remove-hosts.sh",
@@ -355,13 +358,15 @@ class CalicoNetwork(ComponentResource):
             # After the gate a host has its tunnel addresses.
             opts=ResourceOptions(parent=self, depends_on=[gate]),
         )
-        for policy, document in documents.items():
-            first.run(
-                f"network-policy-{policy}",
-                _SCRIPTS / "policy.sh",
-                delete=_SCRIPTS / "remove-policy.sh",
-                variables={"HOST": first.name, "POLICY": policy},
-                stdin=document,
-                once=True,
-                opts=ResourceOptions(parent=self, depends_on=[datastore, told]),
-            )
+
+    def _policy(self, policy: str, document: str, first: Host, needed: Sequence[Resource]) -> Resource:
+        """Write a network policy into the datastore, from the first host."""
+        return first.run(
+            f"network-policy-{policy}",
+            _SCRIPTS / "policy.sh",
+            delete=_SCRIPTS / "remove-policy.sh",
+            variables={"HOST": first.name, "POLICY": policy},
+            stdin=document,
+            once=True,
+            opts=ResourceOptions(parent=self, depends_on=needed),
+        )

@@ -30,6 +30,11 @@ class _NoAliases(yaml.SafeDumper):
         return True
 
 
+def to_yaml(document: Mapping[str, Any]) -> str:
+    """Format a resource of Calico as YAML, the keys in their order."""
+    return yaml.dump(document, Dumper=_NoAliases, sort_keys=False, width=1000)
+
+
 @dataclass(frozen=True)
 class Names:
     """The names that network policies can use."""
@@ -128,7 +133,7 @@ def _document(name: str, policy: Policy, names: Names) -> str:
         "metadata": {"name": name},
         "spec": spec,
     }
-    return yaml.dump(document, Dumper=_NoAliases, sort_keys=False, width=1000)
+    return to_yaml(document)
 
 
 def _calico_rules(rule: Rule, names: Names) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Apply the network policy on standard input to Calico's datastore. It replaces an earlier one of the same name.
+# Apply network policy $POLICY on standard input to Calico's datastore, after its tier if it has one of its own. It replaces
+# an earlier one of the same name.
 set -eu
 # shellcheck source=components/calico/scripts/environment.sh
 . /etc/calico-lab/calico/environment.sh

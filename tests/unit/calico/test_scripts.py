@@ -259,6 +259,18 @@ def test_a_policy_that_stays_is_an_error(host: PretendHost) -> None:
     assert "network policy web stays in the datastore: no quorum" in done.stderr
 
 
+def test_a_policy_in_a_tier_of_its_own_is_deleted_before_it(host: PretendHost) -> None:
+    variables = {"HOST": "a0", "POLICY": "calico-lab.students"}
+    calicoctl(host)
+    assert host.run(HERE / "remove-policy.sh", variables).returncode == 0
+    delete = "calicoctl --allow-version-mismatch delete --skip-not-exists"
+    assert host.calls == [f"{delete} globalnetworkpolicy calico-lab.students", f"{delete} tier calico-lab"]
+    calicoctl(host, '[[ $* == *globalnetworkpolicy* ]] || { echo "has other policies"; exit 1; }')
+    done = host.run(HERE / "remove-policy.sh", variables)
+    assert done.returncode == 1
+    assert "policy calico-lab.students stays in the datastore: has other policies" in done.stderr
+
+
 # ---- services
 
 
