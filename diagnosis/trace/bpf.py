@@ -7,7 +7,7 @@ only in the counter of all packets that policies dropped (`calico-node -bpf coun
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from diagnosis.trace.felix import Direction, FelixVerdict
@@ -16,6 +16,7 @@ from diagnosis.trace.felix import Direction, FelixVerdict
 _HOOKS: Mapping[str, Direction] = {"tc ingress": "egress", "tc egress": "ingress"}
 _NAME = re.compile(r"IfaceName: (?P<name>\S+)")
 _HOOK = re.compile(r"Hook: (?P<hook>.*)")
+_TIER = re.compile(r"// (?P<edge>Start|End) of tier (?P<name>[^\s:]+)(?:: (?P<action>\w+))?")
 _POLICY = re.compile(r"// (?P<edge>Start|End) of policy (?P<name>\S+)")
 _RULE = re.compile(r'// Start of rule (?P<text>.*?)\s*rule_id:"(?P<id>[^"]+)"')
 _COUNT = re.compile(r"// count = (?P<count>\d+)")
@@ -48,11 +49,13 @@ class BpfProgram:
 
     interface: str
     hook: str
-    policies: Sequence[str]
-    """Names of the policies that select the container."""
-    rules: Sequence[BpfRule]
     dropped: int = 0
     """Number of packets that policies dropped, by a rule or by default."""
+    policies: list[str] = field(default_factory=list)
+    """Names of the policies that select the container."""
+    denying: list[str] = field(default_factory=list)
+    """Those of them whose tier denies what none of its policies decides on; other tiers pass it on."""
+    rules: list[BpfRule] = field(default_factory=list)
 
     @property
     def place(self) -> str:
@@ -94,30 +97,31 @@ def parse_programs(dump: Iterable[str], dropped: Mapping[Direction, int]) -> Map
         dump: What `calico-node -bpf policy dump` printed about its interface.
         dropped: Number of packets that policies dropped there.
     """
-    rules: dict[Direction, list[BpfRule]] = {}
-    policies: dict[Direction, list[str]] = {}
-    hooks: dict[Direction, tuple[str, str]] = {}
+    programs: dict[Direction, BpfProgram] = {}
     name = policy = text = ""
-    direction: Direction | None = None
+    tier: list[str] = []
+    program: BpfProgram | None = None
     for line in dump:
         if found := _NAME.match(line):
-            name, direction = found["name"], None
+            name, program = found["name"], None
         elif (found := _HOOK.match(line)) and (direction := _HOOKS.get(found["hook"])):
-            hooks[direction] = name, found["hook"]
-            rules[direction], policies[direction] = [], []
-        elif direction is None:
+            program = programs[direction] = BpfProgram(name, found["hook"], dropped.get(direction, 0))
+        elif program is None:
             continue
+        elif found := _TIER.match(line):
+            program.denying.extend(tier if found["action"] == "deny" else ())
+            tier = []
         elif found := _POLICY.match(line):
             policy = found["name"] if found["edge"] == "Start" else ""
-            policies[direction] += [policy] if policy else []
+            if policy:
+                program.policies.append(policy)
+                tier.append(policy)
         elif found := _RULE.match(line):
             # Protocol buffers vary the spaces in their text at random.
             text = " ".join(found["text"].split())
         elif found := _COUNT.match(line):
-            rules[direction].append(BpfRule(policy, text, int(found["count"])))
-    return {
-        each: BpfProgram(*hooks[each], policies[each], rules[each], dropped.get(each, 0)) for each in hooks
-    }
+            program.rules.append(BpfRule(policy, text, int(found["count"])))
+    return programs
 
 
 def verdict_by_programs(
@@ -143,9 +147,8 @@ def verdict_by_programs(
     if denies and not passed:
         return FelixVerdict(False, _owner(denies[0], profile), denies[0].text, chains)
     if not passed and after.dropped > before.dropped:
-        return FelixVerdict(
-            False, f"no rule of {', '.join(deciding)} lets it pass", "the end of the tier", chains
-        )
+        denying = ", ".join(f"policy {name}" for name in after.denying) or profile
+        return FelixVerdict(False, f"no rule of {denying} lets it pass", "the end of the tier", chains)
     if allows:
         return FelixVerdict(True, _owner(allows[0], profile), allows[0].text, chains)
     if passed:
