@@ -1,6 +1,6 @@
-"""Nine containers on the network, one of each team on each host, and which of them reach which."""
+"""Containers on the network, one of each team on each host, and which of them reach which."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -15,7 +15,8 @@ GUEST = (PROJECT / "bench" / "guest.sh").read_text()
 PROBE = (HERE / "crowd.sh").read_text()
 HEARD = (HERE / "heard.sh").read_text()
 REMOVE = "docker rm --force $NAMES >/dev/null && docker rmi calico-lab-guest >/dev/null 2>&1 || true"
-TEAMS = ("red", "green", "blue")
+TEAMS = {team: f"team={team}" for team in ("red", "green", "blue")}
+"""The label of each team."""
 PROTOCOLS = ("ping", "tcp", "udp")
 
 Reach = frozenset[tuple[str, str, str]]
@@ -27,6 +28,7 @@ class Crowd:
     """The containers, by name `<team>-<host>`."""
 
     outputs: Outputs
+    teams: Sequence[str]
     addresses: Mapping[str, str]
 
     @property
@@ -48,7 +50,7 @@ class Crowd:
 
     def _ask(self, script: str, **variables: str) -> list[list[str]]:
         by_host = {
-            host: {"NAMES": " ".join(f"{team}-{host}" for team in TEAMS), **variables}
+            host: {"NAMES": " ".join(f"{team}-{host}" for team in self.teams), **variables}
             for host in self.outputs.hosts
         }
         ssh = {host: self.outputs.ssh[host] for host in by_host}
@@ -61,17 +63,22 @@ class Crowd:
 
 
 @contextmanager
-def crowd(outputs: Outputs) -> Iterator[Crowd]:
-    """Start the containers, and remove them at the end."""
+def crowd(outputs: Outputs, teams: Mapping[str, str] = TEAMS) -> Iterator[Crowd]:
+    """Start the containers, and remove them at the end.
+
+    Args:
+        outputs: The lab.
+        teams: The label of each team, as policies see it; empty for none.
+    """
     ssh = {host: outputs.ssh[host] for host in outputs.hosts}
     addresses: dict[str, str] = {}
     try:
-        for team in TEAMS:
+        for team, label in teams.items():
             variables = {
                 host: {
                     "NAME": f"{team}-{host}",
                     "NETWORK": outputs.network,
-                    "LABEL": f"org.projectcalico.label.team={team}",
+                    "LABEL": label and f"org.projectcalico.label.{label}",
                 }
                 for host in ssh
             }
@@ -79,9 +86,9 @@ def crowd(outputs: Outputs) -> Iterator[Crowd]:
                 if answer.status != 0:
                     raise GuestError(f"{host}: {team}-{host} did not start: {answer.error}")
                 addresses[f"{team}-{host}"] = answer.text.strip()
-        people = Crowd(outputs, addresses)
+        people = Crowd(outputs, list(teams), addresses)
         people._ask(HEARD)
         yield people
     finally:
-        names = {host: {"NAMES": " ".join(f"{team}-{host}" for team in TEAMS)} for host in ssh}
+        names = {host: {"NAMES": " ".join(f"{team}-{host}" for team in teams)} for host in ssh}
         remote.ask(ssh, REMOVE, names)
