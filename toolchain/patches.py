@@ -1,4 +1,4 @@
-"""Patches to third-party Go modules: a build uses patched copies of their source.
+"""Patches to third-party source: Go modules, of which a build uses patched copies, and the Pulumi SDK.
 
 A patch corrects a fault, or leaves out code that the lab does not use and that takes minutes to compile. It
 replaces exactly one text. Where that text is missing, as after an upgrade of the module, the build fails: so
@@ -18,17 +18,17 @@ from toolchain.progress import Step
 
 
 class Patch(NamedTuple):
-    """A replacement of one text in a module's source."""
+    """A replacement of one text in a third-party source."""
 
     file: str
-    """The file's path in the module."""
+    """The file's path in the module, or in the folder of Python packages."""
     old: str = ""
     """The text, which is in the file once; empty to remove the whole file."""
     new: str = ""
     """The text that replaces it."""
 
     def apply(self, source: Path) -> None:
-        """Apply the patch to a copy of the module's source.
+        """Apply the patch to a copy of the source.
 
         Raises:
             ToolchainError: The text is not in the file, or more than once.
@@ -40,10 +40,10 @@ class Patch(NamedTuple):
                 f"a patch in {Path(__file__).parent} does not apply to {self.file}; next: read the file and "
                 f"adapt or remove the patch: {self.old or 'the file is removed'}"
             )
+        # Not in place, because uv makes hard links to the files in its cache.
+        file.unlink()
         if self.old:
             file.write_text(text.replace(self.old, self.new))
-        else:
-            file.unlink()
 
 
 class PatchedSource(NamedTuple):

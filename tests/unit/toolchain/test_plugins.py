@@ -92,6 +92,7 @@ def test_obtain_with_a_downloaded_cli_installs_official_plugins_in_the_cache(
     assert not home.exists()
     assert plugins.obtain(step, DOWNLOADED, go, Path("uv")) == own
     assert installs == OFFICIAL, "nothing is installed twice"
+    assert (own / plugins.LOGS).is_file(), "Pulumi would write a log of each command"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ def test_obtain_without_the_host_installs_own_plugins_in_the_cache(
     own = plugins.obtain(step, cli, go, Path("uv"))
     assert own
     assert own.is_relative_to(cache.root())
+    assert (own / plugins.LOGS).is_file(), "Pulumi would write a log of each command"
     assert not home.exists()
     assert [command[3:6] for command in installs] == [
         ("docker", "5.2.0", "--file"),
