@@ -12,6 +12,7 @@ container gets everything again that was on it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pulumi import ComponentResource, Output, ResourceOptions, RunError
@@ -22,9 +23,10 @@ from components.hosts.config import DockerHosts, ExistingHosts, HostsConfig
 from components.hosts.container import HostContainer, HostNetwork, interface_in
 from components.hosts.files import render
 from components.hosts.host import Host
+from components.hosts.keys import derive_key
 from components.hosts.known import host_key
 from components.hosts.ssh import Endpoint, Login, SshAccess
-from components.shared.secrets import SshKey
+from components.shared.secrets import SshKey, Token
 
 # An engine that the host has, from docker-ce for example, is used as it is. From Debian 13 on, docker.io has
 # no client. docker.io only recommends apparmor, and without it starts no container where the kernel has
@@ -100,24 +102,25 @@ class Hosts(ComponentResource):
         controller = DockerProvider("controller", opts=self._child)
         on_controller = ResourceOptions(parent=self, provider=controller)
         operator = SshKey("operator", opts=self._child)
+        secret = Token("host-keys", opts=self._child).value
         network = HostNetwork(config.network, config.release, operator, on_controller)
         endpoints: list[Endpoint] = []
         containers: dict[str, HostContainer] = {}
         visitor = {"visitor": config.visitor} if config.visitor else {}
         for alias, asked in {**config.members, **visitor}.items():
             address = str(asked.address)
-            key = SshKey(f"{alias}-host-key", opts=self._child)
+            key = secret.apply(partial(derive_key, host=alias))
             containers[alias] = HostContainer(
                 alias,
                 network=network,
                 address=address,
                 mac=asked.mac,
-                host_key=key,
+                host_key=key.private_key,
                 operator=operator,
                 docker_engine=alias != "visitor",
                 opts=on_controller,
             )
-            endpoints.append(Endpoint(alias, address, 22, "root", key.public_key))
+            endpoints.append(Endpoint(alias, address, 22, "root", Output.unsecret(key.public_key)))
         return endpoints, containers, Login(operator.private_key)
 
     def _take(self, config: ExistingHosts) -> tuple[list[Endpoint], dict[str, HostContainer], Login]:

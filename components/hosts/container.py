@@ -131,7 +131,7 @@ class HostContainer:
         network: HostNetwork,
         address: str,
         mac: str | None,
-        host_key: SshKey,
+        host_key: Output[str],
         operator: SshKey,
         docker_engine: bool,
         opts: ResourceOptions,
@@ -161,7 +161,7 @@ class HostContainer:
             ],
             uploads=[
                 docker.ContainerUploadArgs(
-                    file="/etc/ssh/ssh_host_ed25519_key", content=host_key.private_key, permissions="0600"
+                    file="/etc/ssh/ssh_host_ed25519_key", content=host_key, permissions="0600"
                 ),
                 docker.ContainerUploadArgs(
                     file="/root/.ssh/authorized_keys", content=operator.public_key, permissions="0600"
