@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import pulumi_docker as docker
 from pulumi import ComponentResource, Output, Resource, ResourceOptions, RunError
 from pulumi_command import remote
@@ -50,6 +49,7 @@ from components.etcd.component import EtcdCluster
 from components.etcd.rendering import etcdctl, render_client
 from components.hosts.files import digest
 from components.hosts.host import Host, digest_of
+from components.hosts.sent_file import SentFile
 from components.readiness.gate import Check, Gate
 from components.shared.secrets import Certificate, CertificateAuthority
 
@@ -152,7 +152,15 @@ class CalicoNetwork(ComponentResource):
         self._child = ResourceOptions(parent=self)
         members = [hosts[host] for host in config.hosts or hosts]
         settings = NetworkSettings(f"{name}-settings", config, members, opts=self._child)
-        installed = {host.name: self._install(host, settings) for host in members}
+        archive = SentFile(
+            "calico-archive",
+            self._archive,
+            members,
+            digest=self._archive_digest,
+            target=REMOTE_ARCHIVE,
+            opts=self._child,
+        )
+        installed = {host.name: self._install(host, archive, settings) for host in members}
         datastore = self._fill_datastore(members, installed, settings, reserved)
         started = {host.name: self._start(host, installed[host.name], datastore) for host in members}
         gate = self._gate(members, started)
@@ -179,17 +187,10 @@ class CalicoNetwork(ComponentResource):
         )
         self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
 
-    def _install(self, host: Host, settings: Resource) -> _Installed:
+    def _install(self, host: Host, archive: Resource, settings: Resource) -> _Installed:
         """Install programs, credentials and settings on a host; nothing runs yet."""
         ebpf = self._config.dataplane == "ebpf"
         names = [*PACKAGES, *(EBPF_PACKAGES if ebpf else [])]
-        archive = remote.CopyToRemote(
-            f"{host.name}-calico-archive",
-            connection=host.connection,
-            source=pulumi.FileAsset(str(self._archive)),
-            remote_path=REMOTE_ARCHIVE,
-            opts=host.options(ResourceOptions(parent=self, replacement_trigger=host.replaced_with)),
-        )
         certificate = Certificate(
             f"{host.name}-calico-certificate",
             self._authority,

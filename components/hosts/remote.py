@@ -108,6 +108,36 @@ def run(
     return Answer(done.returncode, done.stdout, done.stderr.strip())
 
 
+def send(ssh: str, source: Path, target: str, seconds: float) -> Answer:
+    """Copy a file to a host, as the SSH user; it gets mode 0600.
+
+    Args:
+        ssh: The ssh command that reaches it.
+        source: The file on the controller, from the project's folder.
+        target: Its absolute path on the host; it appears there when all of it has arrived.
+        seconds: Time limit, the connection included.
+    """
+    draft, final = shlex.quote(f"{target}.new"), shlex.quote(target)
+    # The size is compared, because cat does not see that a connection has ended early.
+    size = (PROJECT / source).stat().st_size
+    script = f"umask 077; cat >{draft} && [ $(wc -c <{draft}) = {size} ] && mv {draft} {final}"
+    with (PROJECT / source).open("rb") as stream:
+        try:
+            done = subprocess.run(
+                [*shlex.split(ssh), f"exec sh -c {shlex.quote(script)}"],
+                stdin=stream,
+                cwd=PROJECT,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            return Answer(124, "", f"no answer within {seconds:g} s")
+    return Answer(done.returncode, done.stdout, done.stderr.strip())
+
+
 def watch(
     ssh: str,
     script: str,

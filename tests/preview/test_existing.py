@@ -110,4 +110,4 @@ def test_operator_key_is_a_secret_of_connections_only(make: Make) -> None:
     program = make()
     assert [r.name for r in program.resources if "PRIVATE KEY" in r.plain()] == []
     holders = {r.type for r in program.resources if "OPENSSH PRIVATE KEY" in str(list(r.secrets()))}
-    assert holders == {"command:remote:Command", "command:remote:CopyToRemote"}
+    assert holders == {"command:remote:Command"}

@@ -55,7 +55,7 @@ def test_a_machine_in_anothers_place_gets_all_that_was_on_it(lab: Program) -> No
     containers = {lab.named(f"{host}-container").urn for host in HOSTS}
     for resource in (resource for resource in lab.resources if resource.deleted_with in containers):
         identity = f"{resource.deleted_with.rpartition('::')[2]}-id"
-        if resource.type.startswith("docker:") or resource.type.endswith(":CopyToRemote"):
+        if resource.type.startswith("docker:"):
             # What is saved in a volume outlives the machine.
             lasts = resource.type.endswith(":Volume")
             assert (resource.replacement_trigger == identity) is not lasts, resource.name

@@ -12,7 +12,7 @@ trap 'rm -rf "$programs.archive"' EXIT
 copy=$programs.archive/calico.tar.gz
 if ! timeout 60 cat "$ARCHIVE" >"$copy" 2>/dev/null || ! sha256sum --status --check <<<"$DIGEST  $copy"; then
     echo "$HOST: calico: $ARCHIVE is missing or differs from the archive that was sent;" \
-        "send it again: 'pulumi up --replace' with the URN of $HOST-calico-archive" >&2
+        "send it again: 'pulumi up --replace' with the URN of calico-archive" >&2
     exit 1
 fi
 mkdir "$programs.new"

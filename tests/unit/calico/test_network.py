@@ -65,14 +65,13 @@ def test_a_felix_that_was_not_built_is_a_plain_error(monkeypatch: pytest.MonkeyP
 
 def test_what_takes_long_does_not_wait_for_etcd(lab: Program) -> None:
     etcd = urns(lab, "etcd") | {lab.named("etcd-health").urn}
-    for host in HOSTS:
-        for step in ("calico-archive", "calico-programs"):
-            assert not etcd & lab.named(f"{host}-{step}").dependencies
+    for name in ("calico-archive", *(f"{host}-calico-programs" for host in HOSTS)):
+        assert not etcd & lab.named(name).dependencies
 
 
 def test_services_start_with_all_that_they_need(lab: Program) -> None:
     for host in HOSTS:
-        assert lab.named(f"{host}-calico-archive").urn in lab.named(f"{host}-calico-programs").dependencies
+        assert lab.named("calico-archive").urn in lab.named(f"{host}-calico-programs").dependencies
         needed = {lab.named(f"{host}-calico-programs").urn, lab.named("calico-datastore").urn}
         assert needed <= lab.named(f"{host}-calico").dependencies
 
