@@ -14,8 +14,14 @@ printf '%s\n' "$START" >"$record/start.sh"
 if [ -n "$PACKAGES$MASK" ]; then NAME=$COMPONENT bash "$tools/packages.sh"; fi
 if [ -n "$FILES" ]; then
     printf '%s' "$FILES" | NAME=$COMPONENT MODE=0644 OWNER=root:root bash "$tools/place-files.sh"
+else
+    NAME=$COMPONENT bash "$tools/remove-files.sh"
 fi
-if [ "$SECRETS" = yes ]; then NAME=$COMPONENT-secrets MODE=0600 bash "$tools/place-files.sh"; fi
+if [ "$SECRETS" = yes ]; then
+    NAME=$COMPONENT-secrets MODE=0600 bash "$tools/place-files.sh"
+else
+    NAME=$COMPONENT-secrets bash "$tools/remove-files.sh"
+fi
 unset FILES START STOP
 if [ -z "$UNIT" ] || [ "$(cat "$record/config" 2>/dev/null)" != "$CONFIG" ] || ! systemctl is-active --quiet "$UNIT"; then
     bash "$record/start.sh"

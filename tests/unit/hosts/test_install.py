@@ -118,6 +118,17 @@ def words(host: PretendHost) -> list[str]:
     return [call for call in host.calls if " " not in call]
 
 
+@pytest.mark.parametrize("left", ["files", "secrets", "nothing"])
+def test_install_without_files_or_secrets_removes_former_ones(host: PretendHost, left: str) -> None:
+    files, secrets = {SETTINGS: "A=1"}, {KEY: "KEY"}
+    assert install(host, files=files, secrets=secrets) == 0
+    kept_files = files if left == "files" else None
+    kept_secrets = secrets if left == "secrets" else None
+    assert install(host, files=kept_files, secrets=kept_secrets) == 0
+    assert host.path(SETTINGS).exists() == (left == "files")
+    assert host.path(KEY).exists() == (left == "secrets")
+
+
 def records(host: PretendHost) -> list[str]:
     return sorted(path.name for path in host.path(RECORDS).iterdir())
 
