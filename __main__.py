@@ -50,11 +50,17 @@ network = CalicoNetwork(
     dist=Path(".toolchain/dist"),
     reserved=sections.reserved(config),
     names=sections.names(config, lab),
+    isolation=sections.isolation(config),
 )
 
 on_network = {name: hosts.members[name] for name in network.networks}
 notebooks = Notebooks(
-    "notebooks", config.notebooks, sections.all_notebooks(config), on_network, networks=network.networks
+    "notebooks",
+    config.notebooks,
+    sections.all_notebooks(config),
+    on_network,
+    networks=network.networks,
+    policies=network.policies,
 )
 
 ssh_host = hosts.members[config.ssh_box.host]

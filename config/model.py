@@ -8,6 +8,7 @@ from pydantic import Field
 
 from components.calico.config import CalicoConfig
 from components.calico.flows import required_flows as calico_flows
+from components.calico.isolation import Isolation
 from components.calico.policy_rendering import Names
 from components.etcd.config import EtcdConfig
 from components.etcd.rendering import required_flows as etcd_flows
@@ -15,7 +16,7 @@ from components.firewall.rules.config import FirewallConfig
 from components.firewall.rules.guard import RequiredFlow, required_flows
 from components.firewall.rules.lab_hosts import LabHosts
 from components.hosts.config import HostsConfig
-from components.notebooks.config import Notebook, NotebookConfig, NotebooksConfig, notebooks
+from components.notebooks.config import NOTEBOOK_PORT, Notebook, NotebookConfig, NotebooksConfig, notebooks
 from components.services.config import ProxyConfig, ServiceConfig, SshBoxConfig
 from components.shared.section import Section
 
@@ -72,6 +73,13 @@ def all_notebooks(config: LabConfig) -> dict[str, Notebook]:
 def members(config: LabConfig) -> list[Notebook]:
     """Returns the notebooks of the class."""
     return list(all_notebooks(config).values())[1:]
+
+
+def isolation(config: LabConfig) -> Isolation | None:
+    """Returns the isolation of students; None where there are none, or where they are not isolated."""
+    if config.notebooks.isolation == "none" or not any(member.student for member in members(config)):
+        return None
+    return Isolation(proxies=(config.proxy.host,), port=NOTEBOOK_PORT)
 
 
 def services(config: LabConfig) -> dict[str, ServiceConfig]:

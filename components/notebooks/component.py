@@ -6,7 +6,7 @@ but in a file that its notebook's user alone can read; a member more or less cha
 `work.py` keeps what outlasts a container, `container.py` runs it, `placement.py` chooses its host.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -42,6 +42,7 @@ class Notebooks(ComponentResource):
         hosts: Mapping[str, Host],
         *,
         networks: Mapping[str, docker.Network],
+        policies: Sequence[Resource] = (),
         backups: Input[Mapping[str, Any]] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -53,6 +54,7 @@ class Notebooks(ComponentResource):
             notebooks: The notebooks by name, from both sections.
             hosts: The hosts of the lab that are on the network.
             networks: The Docker network of each of these hosts.
+            policies: The network policies, which hold before a notebook starts.
             backups: What `restore` needs, by the host that made a backup (secret); None without backups.
             opts: More resource options.
         """
@@ -72,6 +74,7 @@ class Notebooks(ComponentResource):
             host: service_image("notebook", self._hosts[host], self._child) for host in self._hosts
         }
         self._networks = networks
+        self._policies = policies
         self._backups = backups
         self.routes, self.tokens, self.containers = [], {}, {}
         output: dict[str, Input[dict[str, Any]]] = {}
@@ -127,7 +130,10 @@ class Notebooks(ComponentResource):
             token=work.token,
             cull_seconds=self._config.cull_seconds,
             repositories=" ".join(self._config.repositories),
-            opts=self._options(hosts, depends_on=[work, *(self._networks[host.name] for host in hosts)]),
+            opts=self._options(
+                hosts,
+                depends_on=[work, *(self._networks[host.name] for host in hosts), *self._policies],
+            ),
         )
         address = notebook.address or container.given_address
         self.routes.append(
