@@ -28,17 +28,23 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Apart:
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An operator's key file and a host key."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An operator's key file and a host key, and the roster of a class."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("key", "host"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
-    return {"key": str(folder / "key"), "host_key": (folder / "host.pub").read_text().strip()}
+    roster = folder / "students.csv"
+    roster.write_text("\n".join(["name", *(f"student-{number}" for number in range(30))]))
+    return {
+        "key": str(folder / "key"),
+        "host_key": (folder / "host.pub").read_text().strip(),
+        "roster": str(roster),
+    }
 
 
 @pytest.mark.parametrize("case", yaml.safe_load(CASES))
-def test_preview_from_nothing_creates_everything(case: str, nothing: Apart, keys: dict[str, str]) -> None:
-    differences = yaml.safe_load(Template(CASES).substitute(keys))[case]
+def test_preview_from_nothing_creates_everything(case: str, nothing: Apart, files: dict[str, str]) -> None:
+    differences = yaml.safe_load(Template(CASES).substitute(files))[case]
     creates = differences.pop("creates")
     seen = nothing.preview(config_with(differences))
     assert "Traceback" not in seen.text
