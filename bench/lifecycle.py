@@ -121,9 +121,10 @@ def until_notebook_answers(name: str, seconds: float = 60) -> float:
     Raises:
         BenchError: It does not answer in time.
     """
-    url = stack.read(name).notebook_api
+    outputs = stack.read(name)
+    url = outputs.notebook_api
     started = time.monotonic()
-    while (answer := web.get(url)).status != 200:
+    while (answer := web.get(url, outputs.proxy_authority)).status != 200:
         if time.monotonic() - started > seconds:
             raise BenchError(f"{url} does not answer after {seconds:g} s: {answer}; next: lab status")
         time.sleep(0.1)

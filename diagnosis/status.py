@@ -70,8 +70,8 @@ class Status:
 def look(outputs: Outputs, stack: str) -> Status:
     """Ask all hosts and the notebook, in parallel."""
     with ThreadPoolExecutor() as pool:
-        notebook = pool.submit(web.get, outputs.notebook_api)
-        kernels = pool.submit(web.get, f"{outputs.notebook_api}/kernels")
+        notebook = pool.submit(web.get, outputs.notebook_api, outputs.proxy_authority)
+        kernels = pool.submit(web.get, f"{outputs.notebook_api}/kernels", outputs.proxy_authority)
         hosts = ask(outputs)
         kernel = _BOOT_ID.read_text().strip()
         return Status(stack, outputs, hosts, notebook.result(), kernels.result(), kernel)

@@ -1,28 +1,34 @@
 """What is made of whatever answers at a URL, by real connections."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
+from components.shared.secrets import issue_certificate, make_authority
 from diagnosis import web
 
 
 @contextmanager
-def server(said: bytes) -> Iterator[str]:
-    """The URL of a server that says the same to whoever comes, and hangs up."""
+def server(said: bytes, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server that says the same to whoever comes, and hangs up; with a context, by TLS."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(said)
+            plain, _ = listener.accept()
+            # A client that does not trust the server hangs up first.
+            with plain, suppress(ssl.SSLError):
+                connection = context.wrap_socket(plain, server_side=True) if context else plain
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(said)
 
         threading.Thread(target=answer, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        yield f"{'https' if context else 'http'}://127.0.0.1:{listener.getsockname()[1]}/api"
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,17 @@ def test_get_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     assert "Connection refused" in str(web.get(url))
+
+
+@pytest.mark.parametrize(
+    ("trusted", "told"), [("authority", "200"), ("certificate", "200"), ("none", "CERTIFICATE_VERIFY_FAILED")]
+)
+def test_get_https(trusted: str, told: str, tmp_path: Path) -> None:
+    authority = make_authority("the lab")
+    certificate, key = issue_certificate(*authority, "proxy", ["127.0.0.1"], ["server"])
+    (tmp_path / "tls.pem").write_text(key + certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "tls.pem")
+    authorities = {"authority": authority[0], "certificate": certificate, "none": ""}
+    with server(b"HTTP/1.0 200 OK\r\n\r\n", context) as url:
+        assert told in str(web.get(url, authorities[trusted]))

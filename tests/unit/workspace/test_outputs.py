@@ -15,7 +15,18 @@ def test_etcd_endpoint_by_address() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["hosts", "ssh", "etcdEndpoints", "network", "notebookUrl", "proxyUrl", "firewall", "notebooks"]
+    "key",
+    [
+        "hosts",
+        "ssh",
+        "etcdEndpoints",
+        "network",
+        "notebookUrl",
+        "proxyUrl",
+        "proxyAuthority",
+        "firewall",
+        "notebooks",
+    ],
 )
 def test_parse_missing_output(key: str) -> None:
     document = json.loads((FOLDER / "healthy" / "outputs.json").read_text())
