@@ -63,6 +63,7 @@ export class NotebookProxy extends ConfigurableProxy {
   async targetForReq(request) {
     const match = await super.targetForReq(request);
     request.notebook = match && this.#notebooks.get(match.prefix);
+    if (request.headers.cookie) request.headers.cookie = closest(request.headers.cookie);
     return request.notebook?.enabled === false ? undefined : match;
   }
 
@@ -112,6 +113,19 @@ export class NotebookProxy extends ConfigurableProxy {
     }
     return this.#states.found;
   }
+}
+
+/**
+ * The first cookie of each name. All notebooks give theirs the same names, and a visitor who is logged in at `/` sends
+ * those along to `/alice/`, after those of `/alice/` (RFC 6265, section 5.4). Jupyter would take the last.
+ */
+function closest(cookies) {
+  const seen = new Set();
+  const isFirst = (cookie) => {
+    const [name] = cookie.trim().split("=", 1);
+    return !seen.has(name) && seen.add(name);
+  };
+  return cookies.split(";").filter(isFirst).join(";");
 }
 
 /** Whether a notebook answers. Jupyter's `/api` needs no token. */

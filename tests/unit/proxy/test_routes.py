@@ -247,6 +247,17 @@ def test_websocket_passes_host_and_origin_unchanged_because_jupyter_compares_the
     assert f"\r\nx-forwarded-for: {ADDRESS}\r\n" in head
 
 
+def test_cookies_of_the_closest_path_are_passed(proxy: Proxy, start: Start) -> None:
+    proxy.routes([route("alice", start("on"))])
+    cookies = "_xsrf=1|a=; username-a=alice; _xsrf=2; username-a=root; theme=x"
+    for connection, answer in (
+        ask(proxy, f"GET /alice/ HTTP/1.1\nHost: a\nCookie: {cookies}"),
+        upgrade(proxy, "/alice/ws", f"\nCookie: {cookies}"),
+    ):
+        connection.close()
+        assert "\r\ncookie: _xsrf=1|a=; username-a=alice; theme=x\r\n" in answer.lower()
+
+
 def test_metrics_count_requests(proxy: Proxy, start: Start) -> None:
     proxy.routes([route("alice", start("on"))])
     proxy.get("/alice/")
