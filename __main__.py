@@ -6,6 +6,7 @@ import pulumi
 from pulumi import Output, RunError
 from pulumi.runtime.config import CONFIG
 
+from components.backup.component import Backup
 from components.calico.component import CalicoNetwork
 from components.etcd.component import EtcdCluster
 from components.firewall.component import FirewallPolicy
@@ -53,14 +54,20 @@ network = CalicoNetwork(
     isolation=sections.isolation(config),
 )
 
-on_network = {name: hosts.members[name] for name in network.networks}
+backup = None
+if config.backup:
+    kept = {name: hosts.members[name] for name in sections.backed_up(config)}
+    backup = Backup("backup", config.backup, kept, authority)
+
 notebooks = Notebooks(
     "notebooks",
     config.notebooks,
     sections.all_notebooks(config),
-    on_network,
+    {name: hosts.members[name] for name in network.networks},
     networks=network.networks,
-    policies=network.policies,
+    backup=backup,
+    # They hold before a notebook starts.
+    after=network.policies,
 )
 
 ssh_host = hosts.members[config.ssh_box.host]

@@ -6,6 +6,8 @@ sections. `config.loading` reads a file and reports all problems.
 
 from pydantic import Field
 
+from components.backup.config import BackupConfig
+from components.backup.rendering import required_flows as backup_flows
 from components.calico.config import CalicoConfig
 from components.calico.flows import required_flows as calico_flows
 from components.calico.isolation import Isolation
@@ -39,12 +41,17 @@ class LabConfig(Section):
     firewall: FirewallConfig = Field(
         default_factory=lambda: FirewallConfig.model_validate({}), description="The firewall policies."
     )
+    backup: BackupConfig | None = Field(
+        None, description="Backups of the notebooks' work on other hosts; without it there are none."
+    )
 
 
 def flows(config: LabConfig, lab: LabHosts) -> list[RequiredFlow]:
     """Returns the flows that the lab needs. No firewall policy may cut one."""
     hosts = tuple(config.hosts.members)
     between = [*etcd_flows(config.etcd, config.network.hosts or hosts), *calico_flows(config.network, hosts)]
+    if config.backup:
+        between += backup_flows(config.backup, backed_up(config))
     return required_flows(lab, between, proxy=(config.proxy.host, config.proxy.port))
 
 
@@ -87,6 +94,12 @@ def services(config: LabConfig) -> dict[str, ServiceConfig]:
     return {**containers(config), "proxy": config.proxy}
 
 
+def backed_up(config: LabConfig) -> tuple[str, ...]:
+    """Returns the hosts that may run notebooks, and the backup hosts."""
+    hosts = (*(config.network.hosts or config.hosts.members), *(config.backup.hosts if config.backup else ()))
+    return tuple(dict.fromkeys(hosts))
+
+
 def components(config: LabConfig) -> dict[str, list[str]]:
     """The components that each host has, as `Host.install` calls them."""
     on_network = config.network.hosts or tuple(config.hosts.members)
@@ -94,6 +107,7 @@ def components(config: LabConfig) -> dict[str, list[str]]:
         "etcd": config.etcd.members,
         "calico-programs": on_network,
         "calico": on_network,
+        "backup": backed_up(config) if config.backup else (),
         **{key.lower(): [service.host] for key, service in services(config).items() if key != "notebook"},
     }
     return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}

@@ -45,6 +45,7 @@ def _across_sections(config: LabConfig) -> Iterator[str]:
     if config.proxy.host in config.hosts.members:
         yield from collisions(config)
     yield from _published_policies_take_effect(config)
+    yield from _backup_server_is_packaged(config)
 
 
 def _hosts_exist(config: LabConfig) -> Iterator[str]:
@@ -56,6 +57,8 @@ def _hosts_exist(config: LabConfig) -> Iterator[str]:
         for index, host in enumerate(config.network.route_reflectors)
     ]
     named += _hosts_of_services(config)
+    if config.backup:
+        named += [(f"backup.hosts[{index}]", host) for index, host in enumerate(config.backup.hosts)]
     for path, host in named:
         if host not in known:
             yield f"{path}: {host!r}: must be one of hosts.members ({listed(known)})"
@@ -163,6 +166,15 @@ def _published_policies_take_effect(config: LabConfig) -> Iterator[str]:
                 "firewall's rules for published ports; write host, say who may reach a container in "
                 "network.policies, or take network.dataplane: iptables"
             )
+
+
+def _backup_server_is_packaged(config: LabConfig) -> Iterator[str]:
+    # An existing host without the package is refused when it is installed, because it may have the program.
+    if config.backup and isinstance(config.hosts, DockerHosts) and config.hosts.release == "bookworm":
+        yield (
+            "hosts.release: 'bookworm': has no package of restic-rest-server, which "
+            "backup.hosts need; must be trixie, or the section backup left out"
+        )
 
 
 def _firewall_policies_keep_flows(config: LabConfig) -> Iterator[str]:

@@ -9,6 +9,8 @@ declare -A package=(
     [ipset]=ipset
     [nft]=nftables
     [tcpdump]=tcpdump
+    # The hosts' backups are tested with it.
+    [jq]=jq
     # The Docker driver's conformance suite has an engine and an etcd of its own, and builds a current engine.
     [dockerd]=docker.io
     [etcd]=etcd-server

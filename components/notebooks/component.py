@@ -13,6 +13,7 @@ import pulumi
 import pulumi_docker as docker
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
+from components.backup.component import Backup
 from components.hosts.host import Host, ssh_commands
 from components.notebooks.config import NOTEBOOK_PORT, Notebook, NotebooksConfig
 from components.notebooks.container import NotebookContainer
@@ -42,8 +43,8 @@ class Notebooks(ComponentResource):
         hosts: Mapping[str, Host],
         *,
         networks: Mapping[str, docker.Network],
-        policies: Sequence[Resource] = (),
-        backups: Input[Mapping[str, Any]] | None = None,
+        backup: Backup | None = None,
+        after: Sequence[Resource] = (),
         opts: ResourceOptions | None = None,
     ) -> None:
         """Run the notebooks.
@@ -54,8 +55,8 @@ class Notebooks(ComponentResource):
             notebooks: The notebooks by name, from both sections.
             hosts: The hosts of the lab that are on the network.
             networks: The Docker network of each of these hosts.
-            policies: The network policies, which hold before a notebook starts.
-            backups: What `restore` needs, by the host that made a backup (secret); None without backups.
+            backup: The backups of all hosts; None without.
+            after: What is done before a notebook starts.
             opts: More resource options.
         """
         super().__init__("calico-lab:index:Notebooks", name, None, opts)
@@ -74,8 +75,8 @@ class Notebooks(ComponentResource):
             host: service_image("notebook", self._hosts[host], self._child) for host in self._hosts
         }
         self._networks = networks
-        self._policies = policies
-        self._backups = backups
+        self._backup = backup
+        self._after = after
         self.routes, self.tokens, self.containers = [], {}, {}
         output: dict[str, Input[dict[str, Any]]] = {}
         for notebook in notebooks.values():
@@ -114,8 +115,13 @@ class Notebooks(ComponentResource):
             notebook,
             stack=pulumi.get_stack(),
             host=host,
-            repositories=self._backups,
-            opts=self._options(hosts, protect=self._config.keep_work and notebook.student),
+            repositories=self._backup.repositories if self._backup else None,
+            opts=self._options(
+                hosts,
+                # On the new host of a notebook, what restores a backup is there.
+                depends_on=[self._backup.ready] if self._backup else [],
+                protect=self._config.keep_work and notebook.student,
+            ),
         )
         container = NotebookContainer(
             notebook.service,
@@ -132,7 +138,7 @@ class Notebooks(ComponentResource):
             repositories=" ".join(self._config.repositories),
             opts=self._options(
                 hosts,
-                depends_on=[work, *(self._networks[host.name] for host in hosts), *self._policies],
+                depends_on=[work, *(self._networks[host.name] for host in hosts), *self._after],
             ),
         )
         address = notebook.address or container.given_address

@@ -13,20 +13,20 @@ from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
+from components.backup.component import RESTORE
 from components.hosts.remote import Answer, HostError, messages_without_traceback, run, transfer
 from components.notebooks.config import Notebook
 from components.shared.provider import differ, is_known, tell
 
 _SCRIPTS = Path(__file__).with_name("scripts")
-RESTORE_SCRIPT = Path(__file__).parents[1] / "backup" / "scripts" / "restore.sh"
 STEP_SECONDS = 60
 COPY_SECONDS = 3600
 """Time limit of copying, checking or restoring the work of one notebook."""
 TOKEN_BYTES = 32
 USER = 8888
 """The ID of the image's user, who owns the saved work and the token's file."""
-NO_SNAPSHOT = 3
-"""The exit status of restore.sh where the repository has no snapshot of the notebook."""
+ASIDE = "before-restore"
+"""The folder in the work that has what was saved before a restore."""
 _COMPARED = ("location", "restore")
 
 
@@ -93,59 +93,52 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
 def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> None:
     """Take the work from the last backup, because its host is gone."""
     container, host = news["container"], olds["host"]
-    if news.get("restore") == "empty":
-        _must(news, "create-data")
-        return
-    if not news.get("repositories"):
+    when = news.get("restore") or "latest"
+    if when != "empty" and not news.get("repositories"):
         raise HostError(
             f"{container}: its work is on {host}, which does not answer ({reason}), and there is no backup. "
             f"Start {host} and run 'pulumi up' again; or write 'restore: empty' to begin with an empty folder"
         )
     _must(news, "create-data")
-    _restore(news, news.get("restore") or "latest", first=host)
+    if when != "empty":
+        _restore(news, when)
 
 
-def _restore(props: Mapping[str, Any], when: str, first: str) -> None:
-    """Put the files of a backup into the volume; what is there is set aside first.
+def _restore(props: Mapping[str, Any], when: str) -> None:
+    """Put the files of the last backup before a moment into the volume; what is there is set aside first.
 
     Args:
         props: The notebook.
-        when: `latest` or a UTC time.
-        first: The host whose backups are asked first: the one that the notebook was on.
+        when: `latest`, a UTC time, or `empty` for no files.
     """
-    repositories = props.get("repositories") or {}
-    if when != "empty" and not repositories:
+    if when != "empty" and not props.get("repositories"):
         raise HostError(f"{props['container']}: there are no backups to restore; add the section 'backup'")
     _must(props, "stop")
-    aside = "before-restore"
-    _must(props, "set-aside", ASIDE=aside)
+    _must(props, "set-aside", ASIDE=ASIDE)
     restored = "no"
     try:
         if when != "empty":
-            _from_repositories(props, when, [first, *(name for name in repositories if name != first)])
+            _from_backup(props, when)
         restored = "yes"
     finally:
-        _must(props, "put-back", ASIDE=aside, RESTORED=restored)
+        _must(props, "put-back", ASIDE=ASIDE, RESTORED=restored)
 
 
-def _from_repositories(props: Mapping[str, Any], when: str, sources: list[str]) -> None:
-    for source in sources:
-        if source not in props["repositories"]:
-            continue
-        variables = {**_volume(props), "WHEN": when}
-        stdin = json.dumps(props["repositories"][source])
-        answer = run(props["ssh"], RESTORE_SCRIPT.read_text(), variables, COPY_SECONDS, stdin=stdin)
-        if not answer.status:
-            tell([f"{props['container']}: restored from {source}: {answer.text.strip()}"])
-            return
-        if answer.status != NO_SNAPSHOT:
-            raise HostError(
-                f"{props['host']}: {props['container']} cannot be restored from the backups of {source}: "
-                f"{answer.error}. What was saved is as it was"
-            )
-    raise HostError(
-        f"{props['container']}: there is no backup of {when}; 'lab class' has the ages of all. What was "
-        "saved is as it was; write 'restore: empty' to begin with an empty folder"
+def _from_backup(props: Mapping[str, Any], when: str) -> None:
+    stdin = json.dumps(props["repositories"])
+    variables = {**_volume(props), "WHEN": when}
+    answer = run(props["ssh"], RESTORE.read_text(), variables, COPY_SECONDS, stdin=stdin)
+    if answer.status:
+        raise HostError(
+            f"{props['host']}: {props['container']} cannot be restored: {answer.error}. What was saved is as it "
+            "was; write 'restore: empty' to begin with an empty folder"
+        )
+    found = json.loads(answer.text)
+    tell(
+        [
+            f"{props['container']} has the work of {found['time']}, from the backups of {found['source']}: "
+            f"{found['files']} files"
+        ]
     )
 
 
@@ -158,7 +151,7 @@ class _WorkProvider(dynamic.ResourceProvider):
         with messages_without_traceback():
             _must(props, "create-data")
             if props.get("restore") and props["restore"] != "empty":
-                _restore(props, props["restore"], first=props["host"])
+                _restore(props, props["restore"])
         return dynamic.CreateResult(props["container"], {**props, "token": secrets.token_hex(TOKEN_BYTES)})
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
@@ -169,7 +162,7 @@ class _WorkProvider(dynamic.ResourceProvider):
             if olds["ssh"] != news["ssh"]:
                 _move(olds, news)
             elif _restores(olds, news):
-                _restore(news, news["restore"], first=news["host"])
+                _restore(news, news["restore"])
         return dynamic.UpdateResult({**news, "token": olds["token"]})
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
