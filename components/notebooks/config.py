@@ -97,9 +97,13 @@ class MemberConfig(Section):
     address: Address | None = Field(
         None, description="Its fixed address on the container network; without it, any that is free."
     )
-    memory: Whole | None = Field(None, ge=256, description="The memory of it and its kernels, in MiB.")
-    cpus: Cpus | None = Field(None, ge=0.1, description="The processors of it and its kernels.")
-    pids: Whole | None = _pids(None)
+    memory: Annotated[Whole, Field(ge=256)] | None = Field(
+        None, description="The memory of it and its kernels, in MiB."
+    )
+    cpus: Annotated[Cpus, Field(ge=0.1)] | None = Field(
+        None, description="The processors of it and its kernels."
+    )
+    pids: Annotated[Whole, Field(ge=64)] | None = Field(None, description="The most processes and threads.")
     enabled: bool = Field(default=True, description=_ENABLED)
     password: PasswordHash | None = Field(
         None,

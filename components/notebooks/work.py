@@ -130,8 +130,8 @@ def _from_backup(props: Mapping[str, Any], when: str) -> None:
     answer = run(props["ssh"], RESTORE.read_text(), variables, COPY_SECONDS, stdin=stdin)
     if answer.status:
         raise HostError(
-            f"{props['host']}: {props['container']} cannot be restored: {answer.error}. What was saved is as it "
-            "was; write 'restore: empty' to begin with an empty folder"
+            f"{props['host']}: {props['container']} cannot be restored: {answer.error}. What was saved is as "
+            "it was; write 'restore: empty' to begin with an empty folder"
         )
     found = json.loads(answer.text)
     tell(
