@@ -14,6 +14,7 @@ import pytest
 from components.hosts import remote
 from tests.live.look import healthy
 from tests.live.program import QUIET, Program
+from tests.live.waiting import eventually
 from tests.previews import ProgramError
 from workspace import outputs as stack
 from workspace.outputs import PROJECT, Outputs
@@ -21,6 +22,7 @@ from workspace.outputs import PROJECT, Outputs
 ROSTER = ("alice", "bob", "carol", "dave")
 WORK = "/home/notebook/work"
 MOST_SECONDS = 240
+LOST = "a1"
 _SINCE = "docker inspect --format '{{.State.StartedAt}}' "
 _DIGEST = Path("components/notebooks/scripts/digest.sh").read_text()
 
@@ -32,17 +34,18 @@ class Classroom:
     program: Program
     folder: Path
 
-    def up(self, *lines: str, keep_work: bool = True) -> Outputs:
-        """Apply a roster, a line each; `alice,a1` names a host."""
-        self.program.up(self.config(*lines, keep_work=keep_work), seconds=MOST_SECONDS)
+    def up(self, *lines: str, backup: bool = False, **section: object) -> Outputs:
+        """Apply a roster, a line each: `alice,a1` names a host."""
+        self.program.up(self.config(*lines, backup=backup, **section), seconds=MOST_SECONDS)
         return stack.read(self.program.stack)
 
-    def config(self, *lines: str, keep_work: bool = True) -> Path:
-        """Write a roster, and the config that names it."""
+    def config(self, *lines: str, backup: bool = False, **section: object) -> Path:
+        """Write a roster, and the config that names it; `section` has more keys of `notebooks`."""
         roster = self.folder / "students.csv"
-        roster.write_text("\n".join(["name,host,memory,enabled", *(f"{line}" for line in lines), ""]))
-        section = {"students": str(roster), "memory": 384, "cpus": 0.5, "keepWork": keep_work}
-        return self.program.changed_config(self.folder, {"notebooks": section})
+        roster.write_text("\n".join(["name,host,memory,enabled,restore", *lines, ""]))
+        notebooks = {"students": str(roster), "memory": 384, "cpus": 0.5, **section}
+        kept = {"backup": {"hosts": ["a0", "a2"]}} if backup else {}
+        return self.program.changed_config(self.folder, {"notebooks": notebooks, **kept})
 
     def run(self, name: str, script: str) -> str:
         """Run a script on the host of a notebook, with its container and its volume as variables."""
@@ -75,7 +78,7 @@ def classroom(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made.up(*ROSTER)
     yield made
     # Saved work is deleted only where the state says that it may be.
-    made.up(*ROSTER, keep_work=False)
+    made.up(*ROSTER, keepWork=False)
     program.up(seconds=MOST_SECONDS)
     healthy(program)
 
@@ -127,8 +130,8 @@ def test_class_student_removed(classroom: Classroom, program: Program) -> None:
     with pytest.raises(ProgramError, match="protect"):
         program.up(classroom.config(*ROSTER))
     assert classroom.since() == before
-    classroom.up(*ROSTER, "erin", keep_work=False)
-    outputs = classroom.up(*ROSTER, keep_work=False)
+    classroom.up(*ROSTER, "erin", keepWork=False)
+    outputs = classroom.up(*ROSTER, keepWork=False)
     assert "erin" not in outputs.notebooks
     after = classroom.since()
     assert after == {name: before[name] for name in after}
@@ -214,3 +217,37 @@ def test_class_tokens_written(classroom: Classroom, tmp_path: Path) -> None:
         ["lab", "class", "open", "alice"], check=True, capture_output=True, text=True
     ).stdout
     assert opened.strip() in sheet.read_text()
+
+
+@pytest.mark.timeout(900)
+def test_class_work_restored(classroom: Classroom, outputs: Outputs) -> None:
+    """From a backup by one value, and again when the host of a notebook is gone."""
+    others = ("alice", "bob", "dave")
+    classroom.up(*others, "carol,a1", backup=True)
+    digest = classroom.save("carol")
+    classroom.run("carol", "systemctl start calico-lab-backup.service")
+    classroom.run("carol", f'docker exec "$CONTAINER" rm {WORK}/data')
+    classroom.up(*others, "carol,a1,,,latest", backup=True)
+    assert classroom.run("carol", f'docker exec "$CONTAINER" ls {WORK}/before-restore') == "a folder\nlink"
+    classroom.run("carol", f'docker exec "$CONTAINER" rm -r {WORK}/before-restore')
+    assert classroom.run("carol", _DIGEST) == digest
+
+    before = classroom.since()
+    lost = f"calico-lab-{LOST}"
+    subprocess.run(["docker", "kill", lost], check=True, capture_output=True)
+    try:
+        placed = classroom.up(*others, "carol,,,,latest", backup=True, hosts=["a0", "a2"]).notebooks
+        assert placed["carol"]["host"] in ("a0", "a2")
+        assert classroom.run("carol", _DIGEST) == digest
+        assert {name: classroom.run(name, f'{_SINCE} "$CONTAINER"') for name in others} == {
+            name: before[name] for name in others
+        }
+    finally:
+        subprocess.run(["docker", "start", lost], check=True, capture_output=True)
+        left = "docker rm -f calico-lab-notebook-carol; docker volume rm calico-lab-notebook-carol-work"
+        eventually(lambda: _succeeds(outputs.ssh[LOST], left), seconds=90, pause=1)
+
+
+def _succeeds(ssh: str, script: str) -> None:
+    answer = remote.run(ssh, script)
+    assert answer.status == 0, answer
