@@ -26,6 +26,10 @@ const STATES = { on: "on", stopped: "stopped", dead: "does not answer" };
 /** Seconds. A notebook that is starting answers within seconds. */
 const RELOAD = 5;
 
+/** The name of the lab's original notebook. */
+const ORIGINAL = "notebook";
+
+const called = (name) => (name === ORIGINAL ? "The notebook" : `The notebook ${name}`);
 const escaped = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 
 /**
@@ -82,7 +86,7 @@ ${items.join("\n")}
 /** @param {import("./routes.mjs").Notebook} notebook */
 export function stoppedPage({ name, host }) {
   return {
-    title: `The notebook ${name} is stopped`,
+    title: `${called(name)} is stopped`,
     body: `<p>It is switched off in the lab's config. Its work is kept, on host <code>${escaped(host)}</code>.</p>
 <p>If you need it, ask your teacher or the lab's operator. On the controller, where <code>pulumi</code> runs:</p>
 <ol>
@@ -94,9 +98,9 @@ export function stoppedPage({ name, host }) {
 
 /** @param {import("./routes.mjs").Notebook} notebook */
 export function deadPage({ name, host }) {
-  const container = name === "notebook" ? "calico-lab-notebook" : `calico-lab-notebook-${name}`;
+  const container = name === ORIGINAL ? "calico-lab-notebook" : `calico-lab-notebook-${name}`;
   return {
-    title: `The notebook ${name} does not answer`,
+    title: `${called(name)} does not answer`,
     reload: RELOAD,
     body: `<p>The proxy works; the notebook <code>${escaped(name)}</code> on host <code>${escaped(host)}</code> does not
 answer. If it has just been started, it will answer within seconds; this page reloads every five seconds.</p>

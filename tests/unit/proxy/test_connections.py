@@ -77,7 +77,7 @@ def test_connection_of_a_websocket_gets_no_page_after_it_was_open(
     alice = start("on")
     proxy.routes([route("alice", alice)])
     connection, _ = upgrade(proxy, "/alice/ws")
-    for writer in alice.open:
+    for writer in list(alice.open):
         loop.run(close(writer, mode))
     with connection, suppress(ConnectionResetError):
         assert connection.recv(65536) == b""

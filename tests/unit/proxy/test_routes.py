@@ -190,7 +190,7 @@ def test_dead_notebook_has_a_page_that_says_what_to_check(proxy: Proxy, start: S
 def test_dead_original_notebook_is_named_as_its_container(proxy: Proxy, start: Start) -> None:
     proxy.routes([route("notebook", start("refusing"))])
     page = proxy.get("/lab")
-    assert title(page) == "The notebook notebook does not answer"
+    assert title(page) == "The notebook does not answer"
     assert "docker logs calico-lab-notebook<" in page.text
 
 
