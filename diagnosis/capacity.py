@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from diagnosis.facts import FileSystem, HostFacts
 from diagnosis.finding import Finding
 
-CONTROLLER = "this machine"
+CONTROLLER = "the controller"
 GIB = 1 << 30
 MIN_DISK = 1 * GIB
 """Bytes. etcd keeps up to five log files of 64 MB and writes snapshots of its database. An update of an image
@@ -15,7 +15,7 @@ MIN_MEMORY = GIB // 4
 """Bytes. A notebook kernel needs about as much to start. Without free memory, Linux kills a process of its
 choice."""
 FREE_DISK = "make room there: docker system df, apt-get clean"
-FREE_MEMORY = "give the machine more, or end what else runs there"
+FREE_MEMORY = "give it more memory, or end what else runs there"
 
 
 def gib(size: int) -> str:

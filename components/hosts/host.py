@@ -1,6 +1,5 @@
 """A host of the lab: how resources run scripts and install components on it, and reach its Docker engine."""
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,9 @@ from pulumi_command import remote
 from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.files import digest, render
-from components.hosts.remote import with_variables
+from components.hosts.remote import as_root, with_variables
 
 _SCRIPTS = Path(__file__).with_name("scripts")
-
-
-def as_root(script: str, user: str) -> str:
-    """The command line that runs a bash script as root, for an SSH user that is root or may use sudo."""
-    command = f"bash -c {shlex.quote(script)}"
-    return command if user == "root" else f"sudo -n {command}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class Host:
 
     @property
     def container_variable(self) -> dict[str, Input[str]]:
-        """The container's ID, as the variable `MACHINE` of scripts.
+        """The container's ID, as the variable `HOST_CONTAINER` of scripts.
 
         A replaced container changes the command, so Pulumi runs it again, as an update.
 
@@ -79,7 +72,7 @@ class Host:
         whatever `deleted_with` says. Existing hosts have none: when one is exchanged, what is on the former
         one has to be removed.
         """
-        return {"MACHINE": self.container.id} if self.container else {}
+        return {"HOST_CONTAINER": self.container.id} if self.container else {}
 
     def options(self, opts: ResourceOptions | None = None, *, once: bool = False) -> ResourceOptions:
         """Options for a resource on this host.
@@ -174,7 +167,7 @@ class Host:
         others = {name: value for name, value in variables.items() if name not in known}
 
         def line(values: Mapping[str, str]) -> str:
-            return as_root(with_variables(text, {**known, **values}), self.user)
+            return as_root("bash", "-c", with_variables(text, {**known, **values}))
 
         return Output.all(**others).apply(line) if others else Output.from_input(line({}))
 

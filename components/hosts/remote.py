@@ -18,12 +18,23 @@ from typing import IO
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder; paths in ssh commands are relative to it."""
-# The script is read from standard input, so that the process list does not show it.
 # sudo drops SSH_CONNECTION (sshd(8)), which has the operator's address.
 _AS_ROOT = (
-    'if [ "$(id -u)" = 0 ]; then exec bash -s; '
-    """else exec sudo -n bash -c 'SSH_CONNECTION=$0 exec bash -s' "$SSH_CONNECTION"; fi"""
+    'if [ "$(id -u)" = 0 ]; then exec "$@"; '
+    'else exec sudo -n env "SSH_CONNECTION=${SSH_CONNECTION-}" "$@"; fi'
 )
+
+
+def as_root(*command: str) -> str:
+    """The command line that runs a command as root, for an SSH user that is root or may use sudo.
+
+    It is decided on the host, because an alias of ssh_config(5) does not say the user.
+    """
+    return f"exec sh -c {shlex.quote(_AS_ROOT)} sh {shlex.join(command)}"
+
+
+# A script is read from standard input, so that the process list does not show it.
+_SCRIPT = as_root("bash", "-s")
 
 
 def with_variables(script: str, variables: Mapping[str, str]) -> str:
@@ -94,7 +105,7 @@ def run(
         script = f"{{\n{script}\nexit\n}}\n{stdin}"
     try:
         done = subprocess.run(
-            [*shlex.split(ssh), _AS_ROOT],
+            [*shlex.split(ssh), _SCRIPT],
             input=with_variables(script, variables or {}),
             cwd=PROJECT,
             capture_output=True,
@@ -162,7 +173,7 @@ def watch(
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
-            [*shlex.split(ssh), _AS_ROOT],
+            [*shlex.split(ssh), _SCRIPT],
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -92,7 +92,7 @@ def _clocks(candidates: Candidates) -> Iterator[Finding]:
             direction = "ahead of" if seconds > 0 else "behind"
             yield Finding(
                 name,
-                f"its clock is {abs(seconds):.0f} s {direction} this machine's: certificates and etcd mind",
+                f"its clock is {abs(seconds):.0f} s {direction} the controller's: certificates and etcd mind",
                 "there: timedatectl set-ntp true, or whatever keeps its time",
             )
 

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.hosts.host import as_root
 from components.hosts.remote import with_variables
 
 FOLDERS = re.compile(
@@ -75,7 +74,7 @@ class PretendHost:
             assert old in text
             text = text.replace(old, new)
         return subprocess.run(
-            ["sh", "-c", as_root(with_variables(text, variables), "root")],
+            ["bash", "-c", with_variables(text, variables)],
             input=stdin,
             capture_output=True,
             text=True,

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Check that $HOST meets the lab's requirements. Then create the lab's folders, place the tools on standard input in one
 # of them, and undo interrupted installations of components that are not in $COMPONENTS. If $CHECK_ONLY is set, only
-# check. $MACHINE is the ID of a host container, $LOGIN the SSH user, and $ROLE the host's role for the message of the
+# check. $HOST_CONTAINER is the ID of a host container, $LOGIN the SSH user, and $ROLE the host's role for the message of the
 # day.
 set -eu
 refuse() {
@@ -24,7 +24,7 @@ esac
 # installed yet. Volumes stay.
 data=/var/lib/docker tasks=/run/containerd/io.containerd.runtime.v2.task/moby
 has_former_data() {
-    [ -n "${MACHINE-}" ] && [ ! -e /var/lib/calico-lab ] &&
+    [ -n "${HOST_CONTAINER-}" ] && [ ! -e /var/lib/calico-lab ] &&
         { [ -n "$(ls -A $data/containers 2>/dev/null)" ] || grep -qs calico-ipam $data/network/files/local-kv.db; }
 }
 if [ -z "${CHECK_ONLY-}" ] && has_former_data; then

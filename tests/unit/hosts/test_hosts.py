@@ -14,9 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from components.hosts import container as machine
 from components.hosts.config import HostsConfig
 from components.hosts.container import interface_in
-from components.hosts.host import as_root
 from components.hosts.known import pinned_key
-from components.hosts.remote import with_variables
+from components.hosts.remote import as_root, with_variables
 from components.hosts.ssh import render_config, render_known_hosts
 
 CASES = Path(__file__).parent / "cases"
@@ -27,13 +26,25 @@ TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])
 @settings(deadline=None)
 @given(TEXT)
 def test_a_variable_arrives_in_the_script_as_it_is(value: str) -> None:
-    script = as_root(with_variables('printf %s "$VALUE"', {"VALUE": value}), "root")
+    script = as_root("bash", "-c", with_variables('printf %s "$VALUE"', {"VALUE": value}))
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
     assert done.stdout == value.encode()
 
 
-def test_a_sudoer_runs_scripts_by_sudo_and_is_never_asked() -> None:
-    assert as_root("id", "admin") == "sudo -n bash -c id"
+@pytest.mark.parametrize("user", [0, 1000])
+def test_as_root_uses_sudo_for_a_sudoer_only(tmp_path: Path, user: int) -> None:
+    """With sudo the operator's address arrives too, and sudo never asks for a password."""
+    for name, text in {"id": f"echo {user}", "sudo": 'echo "sudo $1"; shift; exec "$@"'}.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SSH_CONNECTION": "192.0.2.1 5 192.0.2.2 22"}
+    shown = 'echo "it\'s $SSH_CONNECTION"'
+    done = subprocess.run(
+        ["sh", "-c", as_root("sh", "-c", shown)], capture_output=True, text=True, check=True, env=environment
+    )
+    sudo = "sudo -n\n" if user else ""
+    assert done.stdout == f"{sudo}it's 192.0.2.1 5 192.0.2.2 22\n"
 
 
 @pytest.mark.parametrize("case", sorted((CASES / "refused").glob("*.json")), ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ CONTAINER = f"{DATA}/containers/0123/config.v2.json"
 NETWORKS = f"{DATA}/network/files/local-kv.db"
 LAYER = f"{DATA}/overlay2/0123/diff/file"
 TAKEN = {"HOST": "a0", "LOGIN": "root", "ROLE": "a host of the lab", "COMPONENTS": "docker"}
-MADE = {**TAKEN, "MACHINE": "fedcba"}
+MADE = {**TAKEN, "HOST_CONTAINER": "fedcba"}
 
 
 @pytest.fixture

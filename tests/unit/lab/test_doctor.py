@@ -217,7 +217,7 @@ def test_findings_no_engine(error: Exception, said: str, monkeypatch: pytest.Mon
     pretend(monkeypatch, {})
     monkeypatch.setattr("subprocess.run", fail)
     [found] = findings.findings(checkup.look(config()))
-    assert found.where == "this machine"
+    assert found.where == "the controller"
     assert found.what.startswith("Docker does not answer: ")
     assert said in found.what
 

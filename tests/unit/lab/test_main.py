@@ -32,7 +32,7 @@ def test_status_warning_has_exit_code_0(monkeypatch: pytest.MonkeyPatch) -> None
     code, text = run(monkeypatch, case, "status")
     assert code == 0
     assert "0.0 GiB of memory are free" in text
-    assert "next: give the machine more, or end what else runs there" in text
+    assert "next: give it more memory, or end what else runs there" in text
     code, text = run(monkeypatch, case, "status", "--json")
     assert (code, json.loads(text)["healthy"]) == (0, True)
 
