@@ -56,7 +56,9 @@ def _traces(source: SshHost, target: SshHost, packet: Packet) -> tuple[Answer, A
     with ThreadPoolExecutor(max_workers=3) as pool:
         request = pool.submit(run, target.ssh, script, scripts.trace_variables(packet), timeout)
         reply = pool.submit(run, source.ssh, script, scripts.answer_variables(packet), timeout)
-        pool.submit(run, source.ssh, scripts.SEND_SCRIPT.read_text(), scripts.send_variables(packet), timeout)
+        pool.submit(
+            run, source.ssh, scripts.SEND_SCRIPT.read_text(), scripts.repeated_send_variables(packet), timeout
+        )
         return request.result(), reply.result()
 
 

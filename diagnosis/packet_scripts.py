@@ -53,14 +53,30 @@ def answer_variables(packet: Packet) -> dict[str, str]:
     }
 
 
-def send_variables(packet: Packet) -> dict[str, str] | None:
-    """Return the variables of `send.sh`; None for a packet that it cannot send."""
+def send_variables(
+    destination: str, protocol: str, port: int | None, *, container: str = "", seconds: int = 0
+) -> dict[str, str]:
+    """Return the variables of `send.sh`.
+
+    Args:
+        destination: The address.
+        protocol: `tcp`, `udp` or `icmp`.
+        port: The port; None for icmp.
+        container: The container that sends; empty for the host.
+        seconds: How long packets are sent; 0 for one.
+    """
+    return {
+        "CONTAINER": container,
+        "DESTINATION": destination,
+        "PROTOCOL": protocol,
+        "PORT": str(port or ""),
+        "DURATION": str(seconds),
+    }
+
+
+def repeated_send_variables(packet: Packet) -> dict[str, str] | None:
+    """Return the variables of `send.sh` for the time of a trace; None for a packet that it cannot send."""
     if packet.protocol not in ("tcp", "udp") and packet.icmp_type != _ECHO_REQUEST:
         return None
-    return {
-        "CONTAINER": "",
-        "DESTINATION": str(packet.destination),
-        "PROTOCOL": packet.protocol,
-        "PORT": str(packet.port or ""),
-        "DURATION": str(TRACE_SECONDS + EXTRA_SEND_SECONDS),
-    }
+    seconds = TRACE_SECONDS + EXTRA_SEND_SECONDS
+    return send_variables(str(packet.destination), packet.protocol, packet.port, seconds=seconds)

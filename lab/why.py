@@ -139,7 +139,7 @@ def look(explanation: Explanation, outputs: Outputs, source: str, host: str) -> 
     timeout = scripts.TIMEOUT_SECONDS
     with ThreadPoolExecutor(max_workers=2) as pool:
         traced = pool.submit(remote.run, outputs.ssh[host], script, scripts.trace_variables(packet), timeout)
-        if sender and (variables := scripts.send_variables(packet)):
+        if sender and (variables := scripts.repeated_send_variables(packet)):
             sent = pool.submit(
                 remote.run, sender, scripts.SEND_SCRIPT.read_text(), variables, timeout
             ).result()

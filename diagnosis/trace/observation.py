@@ -9,7 +9,7 @@ from pathlib import Path
 from components.hosts import remote
 from diagnosis import facts
 from diagnosis.facts import HostFacts
-from diagnosis.packet_scripts import SEND_SCRIPT
+from diagnosis.packet_scripts import SEND_SCRIPT, send_variables
 from diagnosis.status import STATUS_SCRIPT
 from diagnosis.trace import location, path_facts
 from diagnosis.trace.flow import Flow, Outcome, parse_outcome
@@ -108,13 +108,7 @@ def _send_and_watch(
             sent = remote.run(
                 outputs.ssh[source.host],
                 SEND_SCRIPT.read_text(),
-                {
-                    "CONTAINER": source.container or "",
-                    "DESTINATION": target.address,
-                    "PROTOCOL": flow.protocol,
-                    "PORT": str(flow.port or ""),
-                    "DURATION": "0",
-                },
+                send_variables(target.address, flow.protocol, flow.port, container=source.container or ""),
                 WATCH_SECONDS,
             )
         finally:
