@@ -46,6 +46,9 @@ SDK_PATCHES = [
     Patch("pulumi/log.py", "import asyncio\nimport sys\n", "import asyncio\nimport os\nimport sys\n"),
 ]
 """Patches of the Pulumi SDK. With CALICO_LAB_DEBUG=1 it sends debug messages, for `pulumi up --debug`."""
+PINS = ("pip", "compile", "--upgrade", "--generate-hashes", "--no-emit-index-url")
+FOR_IMAGES = ("--no-header", "--no-annotate", "--python-version", "3.11")
+"""The images' Python, whatever the controller's is."""
 
 
 def uv(step: Step) -> Path:
@@ -138,7 +141,32 @@ def lock(step: Step, uv_program: Path, root: Path) -> None:
     """Pin the newest versions that the `requirements.in` files allow."""
     for folder in (root, root / "toolchain" / "command-plugin"):
         # Renovate repeats the command in the lock file's header, and wants an equal sign in the option.
-        pins = ["pip", "compile", "--upgrade", "--generate-hashes", "--no-emit-index-url"]
         files = ["--output-file=requirements.lock", "requirements.in"]
-        step.run(f"pinning {folder.name}", uv_program, *pins, *files, cwd=folder, env=environment())
+        step.run(f"pinning {folder.name}", uv_program, *PINS, *files, cwd=folder, env=environment())
+    for folder in (root / "images" / "notebook", root / "images" / "proxy"):
+        files = ["--output-file=requirements.lock", "requirements.in"]
+        step.run(
+            f"pinning {folder.name}", uv_program, *PINS, *FOR_IMAGES, *files, cwd=folder, env=environment()
+        )
+    lock_packages(step, uv_program, root, root / "images" / "notebook" / "packages.in")
     step.result = "requirements.lock is written"
+
+
+def lock_packages(step: Step, uv_program: Path, root: Path, source: Path) -> None:
+    """Pin the newest versions of a list of packages for notebooks.
+
+    They are written into the file beside the list that ends in `.lock`, and suit the image's JupyterLab.
+    """
+    written = source.with_suffix(".lock")
+    constraint = root / "images" / "notebook" / "requirements.lock"
+    files: list[str | Path] = ["--constraint", constraint, "--output-file", written, source]
+    step.run(f"pinning {source.name}", uv_program, *PINS, *FOR_IMAGES, *files, env=environment())
+    # The first line has the list, so that a later change of the list is noticed.
+    written.write_text(f"# {' '.join(listed(source.read_text()))}\n{written.read_text()}")
+    step.result = f"{written.name} is written"
+
+
+def listed(text: str) -> list[str]:
+    """The requirements in a list of packages, sorted, without comments."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return sorted("".join(line.split()) for line in lines if line)

@@ -16,7 +16,7 @@ VERBS = {
     "setup": "install everything that `pulumi up` needs; what is installed is kept",
     "current-engine": "install the current Docker engine, which tests of the Docker driver use",
     "ebpf": "build what `dataplane: ebpf` needs; setup does it where the stack's config asks for it",
-    "lock": "pin the newest Python packages that the requirements.in files allow",
+    "lock": "pin the newest Python packages that the requirements.in files and lists of packages allow",
     "sweep": "remove from the Docker engine what an interrupted run of the stack has left",
     "stop-engine": "stop the Docker engine, if setup has started it",
     "clean": "destroy the lab and remove what setup has made in this checkout",
@@ -31,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
         arguments = verbs.add_parser(verb, help=text, description=text)
         if verb in OF_A_STACK:
             arguments.add_argument("--stack", default="lab", help="the Pulumi stack (lab)")
+        if verb == "lock":
+            arguments.add_argument(
+                "--packages",
+                type=Path,
+                help="only this list of packages for notebooks; writes its .lock file",
+            )
         if verb == "clean":
             arguments.add_argument(
                 "--cache", action="store_true", help=f"also the shared cache, {cache.root()}"
@@ -47,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> None:
         case "ebpf":
             setup.ebpf_dataplane(ROOT)
         case "lock":
-            setup.lock(ROOT)
+            setup.lock(ROOT, arguments.packages)
         case "sweep":
             sweep(Stack(ROOT, arguments.stack))
         case "stop-engine":

@@ -17,6 +17,7 @@ from toolchain import (
     python_env,
 )
 from toolchain.download import Download
+from toolchain.errors import ToolchainError
 from toolchain.process import ask
 from toolchain.progress import Steps, side_by_side
 from workspace import leftovers, links
@@ -129,7 +130,21 @@ def ebpf_dataplane(root: Path) -> None:
     links.point(root / ".toolchain" / "dist", dist)
 
 
-def lock(root: Path) -> None:
-    """Pin the newest Python packages that the `requirements.in` files allow."""
+def lock(root: Path, packages: Path | None = None) -> None:
+    """Pin the newest Python packages that the `requirements.in` files allow.
+
+    Args:
+        root: The checkout.
+        packages: Only this list of packages for notebooks.
+
+    Raises:
+        ToolchainError: There is no such list.
+    """
+    if packages and not packages.is_file():
+        raise ToolchainError(f"there is no file {packages}; next: write the packages into it, one on a line")
     with Steps(1).step("lock files") as step:
-        python_env.lock(step, python_env.uv(step), root)
+        uv = python_env.uv(step)
+        if packages:
+            python_env.lock_packages(step, uv, root, packages.resolve())
+        else:
+            python_env.lock(step, uv, root)

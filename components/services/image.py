@@ -4,6 +4,7 @@ The controller's engine caches the layers, and has the images that they start fr
 image goes from engine to engine over SSH, once for each ID.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -33,13 +34,16 @@ def build_arguments(dockerfile: str, environment: Mapping[str, str]) -> dict[str
     return {name: environment[name] for name in names if environment.get(name)}
 
 
-def service_image(name: str, host: Host, opts: ResourceOptions | None = None) -> Output[str]:
+def service_image(
+    name: str, host: Host, opts: ResourceOptions | None = None, *, packages: Path | None = None
+) -> Output[str]:
     """Build an image on the controller's engine, and load it into that of a host.
 
     Args:
         name: The image is `calico-lab/<name>`, from the folder `images/<name>`.
         host: The host that runs it.
         opts: More resource options, usually the parent.
+        packages: The lock file of packages to build in, in the place of the folder's `packages.lock`.
 
     Returns:
         The ID that the image has on the host, once it is there.
@@ -58,6 +62,7 @@ def service_image(name: str, host: Host, opts: ResourceOptions | None = None) ->
             "DESTINATION": host.url,
             "SSH_CONFIG": host.ssh_config,
             "BUILD_ARGUMENTS": " ".join(arguments),
+            **({"PACKAGES": str(packages)} if packages else {}),
             # A proxy's URL may hold a password.
             **{key: Output.secret(value) for key, value in arguments.items()},
             **host.container_variable,
@@ -65,6 +70,7 @@ def service_image(name: str, host: Host, opts: ResourceOptions | None = None) ->
         # By another registry the image gets another ID. An update would leave the one before on the host.
         triggers=[
             context_digest(folder),
+            *([hashlib.sha256(packages.read_bytes()).hexdigest()] if packages else []),
             *(Output.secret(arguments[key]) for key in REGISTRIES if key in arguments),
         ],
         logging=local.Logging.STDERR,

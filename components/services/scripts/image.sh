@@ -1,8 +1,8 @@
 #!/bin/bash
 # Build image $IMAGE from folder $CONTEXT on the controller's Docker engine, with the variables named in
-# $BUILD_ARGUMENTS as build arguments. Load it into the engine of $HOST unless it is there already, tag it $IMAGE, and
-# print its ID there. The ID identifies the image, because another lab that builds on the same engine uses the same
-# names.
+# $BUILD_ARGUMENTS as build arguments, and with the file $PACKAGES, if it is set, as packages.lock. Load it into the
+# engine of $HOST unless it is there already, tag it $IMAGE, and print its ID there. The ID identifies the image, because
+# another lab that builds on the same engine uses the same names.
 set -eu -o pipefail
 
 host_docker() { ssh -F "$SSH_CONFIG" "$DESTINATION" docker "$@"; }
@@ -14,19 +14,25 @@ fail() {
 }
 
 build() {
-    local arguments=() name log
+    local arguments=() name log folder=$CONTEXT
     for name in $BUILD_ARGUMENTS; do arguments+=(--build-arg "$name"); done
     log=$(mktemp)
+    if [ -n "${PACKAGES:-}" ]; then
+        folder=$log.context
+        mkdir "$folder"
+        cp -a "$CONTEXT/." "$folder"
+        cp "$PACKAGES" "$folder/packages.lock"
+    fi
     # The legacy builder, because BuildKit needs buildx, which Debian does not package.
-    if ! DOCKER_BUILDKIT=0 docker build --iidfile "$log.id" --tag "$IMAGE" "${arguments[@]}" "$CONTEXT" 2>&1 |
+    if ! DOCKER_BUILDKIT=0 docker build --iidfile "$log.id" --tag "$IMAGE" "${arguments[@]}" "$folder" 2>&1 |
         tee "$log" | awk -v image="$IMAGE" '/^Step / { print image ": " $0; fflush() }' >&2; then
         tail -n 20 "$log" >&2
-        rm -f "$log" "$log.id"
+        rm -rf "$log" "$log.id" "$log.context"
         echo "the image $IMAGE could not be built from $CONTEXT, see above; then run 'pulumi up' again" >&2
         return 1
     fi
     cat "$log.id"
-    rm -f "$log" "$log.id"
+    rm -rf "$log" "$log.id" "$log.context"
 }
 
 # One build of a folder at a time, because simultaneous builds do not share layers.

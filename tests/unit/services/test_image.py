@@ -28,6 +28,7 @@ echo "$engine: docker $*" >>"$CALLS"
 case "$1 $2" in
 "build --iidfile")
     env >"$ENGINES/environment"
+    cp "${*: -1}/packages.lock" "$ENGINES/packages" 2>/dev/null
     for step in $(seq 30); do echo "Step $step/30 : RUN something"; done
     [ ! -e "$ENGINES/broken" ] || { echo "pip: no matching distribution" >&2; exit 1; }
     printf '%s' "$BUILT" >"$3" ;;
@@ -131,6 +132,18 @@ def test_image_build_gets_its_arguments_by_name_because_a_value_may_be_a_passwor
 def test_image_build_without_arguments(engines: Engines) -> None:
     assert engines.run("image.sh", BUILD_ARGUMENTS="").returncode == 0
     assert "--build-arg" not in " ".join(engines.calls())
+
+
+def test_image_build_with_packages_in_the_place_of_the_folders_own(engines: Engines) -> None:
+    own, given = engines.folder / "context" / "packages.lock", engines.folder / "class.lock"
+    own.write_text("own\n")
+    given.write_text("given\n")
+    assert engines.run("image.sh", PACKAGES=str(given)).returncode == 0
+    assert (engines.folder / "packages").read_text() == "given\n"
+    assert own.read_text() == "own\n"
+    assert list((engines.folder / "logs").iterdir()) == []
+    engines.run("image.sh")
+    assert (engines.folder / "packages").read_text() == "own\n"
 
 
 def test_image_build_that_fails_shows_its_last_lines_and_the_next_step(engines: Engines) -> None:
