@@ -12,7 +12,8 @@ lint-imports --no-logo
 # The toolchain's own flags, so that its compiled packages are used again, and no module outside go.sum is needed.
 CGO_ENABLED=0 GOFLAGS=$(python3 -c 'from toolchain import golang; print(*golang.FLAGS)')
 export CGO_ENABLED GOFLAGS
-git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init 'components/*/scripts/*ctl' \
+git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run images/host/init \
+    images/notebook/{health,kernel,start,user-environment} 'components/*/scripts/*ctl' \
     'components/*/scripts/calico-lab-*' | xargs -0 shellcheck
 for module in docker-driver toolchain/docker-plugin; do
     (

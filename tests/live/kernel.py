@@ -55,22 +55,28 @@ def run_cell(url: str, token: str, code: str) -> str:
 
 
 def _execute(kernel: str, session: requests.Session, code: str) -> str:
-    parts = urlsplit(f"{kernel}/channels")
-    connection = websocket.create_connection(
-        urlunsplit(parts._replace(scheme={"http": "ws", "https": "wss"}[parts.scheme])),
-        timeout=ANSWER_SECONDS,
-        origin=f"{parts.scheme}://{parts.netloc}",
-        cookie="; ".join(f"{name}={value}" for name, value in session.cookies.items()),
-    )
+    connection = connect(kernel, session)
     request = uuid.uuid4().hex
     try:
-        connection.send(json.dumps(_execute_request(request, code)))
+        connection.send(json.dumps(execute_request(request, code)))
         return _output(connection, request)
     finally:
         connection.close()
 
 
-def _execute_request(identifier: str, code: str) -> dict[str, object]:
+def connect(kernel: str, session: requests.Session) -> websocket.WebSocket:
+    """Open the websocket of a kernel, with a session's cookies."""
+    parts = urlsplit(f"{kernel}/channels")
+    return websocket.create_connection(
+        urlunsplit(parts._replace(scheme={"http": "ws", "https": "wss"}[parts.scheme])),
+        timeout=ANSWER_SECONDS,
+        origin=f"{parts.scheme}://{parts.netloc}",
+        cookie="; ".join(f"{name}={value}" for name, value in session.cookies.items()),
+    )
+
+
+def execute_request(identifier: str, code: str) -> dict[str, object]:
+    """The message that makes a kernel run code."""
     return {
         "channel": "shell",
         "header": {

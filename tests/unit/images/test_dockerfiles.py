@@ -88,14 +88,17 @@ def test_sshd_config_keys_only_no_root() -> None:
     assert "HostKey /run/secrets/host_key" in settings
 
 
-@pytest.mark.parametrize("image", ["notebook", "proxy"])
-def test_python_packages_locked_by_hash(image: str) -> None:
-    lock = (IMAGES / image / "requirements.lock").read_text()
-    requirements = re.split(r"\n(?=[a-z])", lock)
+@pytest.mark.parametrize(
+    "lock", sorted(IMAGES.glob("*/*.lock")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_python_packages_locked_by_hash(lock: Path) -> None:
+    text = re.sub(r"\A#.*\n", "", lock.read_text())
+    requirements = re.split(r"\n(?=[a-z])", text)
     assert requirements
     for requirement in requirements:
         assert re.match(r"[a-z0-9._-]+==\S+( ;[^\\]*)? \\\n    --hash=sha256:", requirement), requirement
-    assert "--require-hashes" in (IMAGES / image / "Dockerfile").read_text()
+    dockerfile = (lock.parent / "Dockerfile").read_text()
+    assert re.search(rf"--require-hashes[\\\s]+--requirement /{lock.name}", dockerfile)
 
 
 def test_node_packages_locked_by_hash() -> None:
