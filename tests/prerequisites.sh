@@ -11,6 +11,7 @@ declare -A package=(
     [tcpdump]=tcpdump
     # The hosts' backups are tested with it.
     [jq]=jq
+    [chromium]=chromium
     # The Docker driver's conformance suite has an engine and an etcd of its own, and builds a current engine.
     [dockerd]=docker.io
     [etcd]=etcd-server
