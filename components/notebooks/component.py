@@ -7,6 +7,7 @@ but in a file that its notebook's user alone can read; a member more or less cha
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -20,6 +21,7 @@ from components.notebooks.container import NotebookContainer
 from components.notebooks.placement import Placement
 from components.notebooks.work import NotebookWork
 from components.services.image import service_image
+from components.services.packages import packages_lock
 from components.services.proxy import Route
 
 
@@ -71,8 +73,10 @@ class Notebooks(ComponentResource):
             if host in named or (self._placed and hosts[host] in candidates)
         }
         self._ssh = ssh_commands(list(self._hosts.values()))
+        lock = packages_lock(config.packages, Path()) if config.packages else None
         self._images = {
-            host: service_image("notebook", self._hosts[host], self._child) for host in self._hosts
+            host: service_image("notebook", self._hosts[host], self._child, packages=lock)
+            for host in self._hosts
         }
         self._networks = networks
         self._backup = backup

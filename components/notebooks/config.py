@@ -11,11 +11,13 @@ from pydantic import (
     PrivateAttr,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from components.notebooks.roster import RosterError, roster_lines
 from components.services.config import Cpus, ServiceConfig, cpus_field, memory_field
+from components.services.packages import packages_lock
 from components.shared.section import (
     Address,
     ExpandedPath,
@@ -158,6 +160,11 @@ class NotebooksConfig(Section):
     repositories: tuple[Annotated[str, StringConstraints(pattern=r"^https?://\S+$")], ...] = Field(
         (), description="Git repositories that every notebook of the section has in its work folder."
     )
+    packages: ExpandedPath | None = Field(
+        None,
+        description="A list of the Python packages that the notebooks have, in the place of "
+        "`images/notebook/packages.in`. `python3 -m workspace lock --packages FILE` writes its lock file.",
+    )
     isolation: Literal["students", "none"] = Field(
         "students", description="`students`: no student's notebook reaches another student's."
     )
@@ -167,6 +174,13 @@ class NotebooksConfig(Section):
         "delete saved work.",
     )
     _roster: dict[str, MemberConfig] = PrivateAttr(default_factory=dict)
+
+    @field_validator("packages")
+    @classmethod
+    def _packages_are_locked(cls, packages: Path | None) -> Path | None:
+        if packages:
+            packages_lock(packages, Path())
+        return packages
 
     @model_validator(mode="after")
     def _read_students(self) -> "NotebooksConfig":
