@@ -14,6 +14,7 @@ from components.firewall.rules.lab_hosts import lab_hosts
 from components.hosts.component import Hosts
 from components.notebooks.component import Notebooks
 from components.notebooks.config import ORIGINAL
+from components.services.box_access import BoxAccess
 from components.services.proxy import HttpProxy
 from components.services.service import services_ready
 from components.services.ssh_box import SshBox
@@ -70,13 +71,17 @@ notebooks = Notebooks(
     after=network.policies,
 )
 
-ssh_host = hosts.members[config.ssh_box.host]
-ssh_box = SshBox(
-    "sshbox",
-    config.ssh_box,
-    ssh_host,
-    network=network.networks[ssh_host.name].name,
-)
+ssh_boxes = [
+    SshBox(
+        name.lower(),
+        box,
+        hosts.members[box.host],
+        network=network.networks[box.host].name,
+        policy_name=name,
+    )
+    for name, box in sections.ssh_boxes(config).items()
+]
+box_access = BoxAccess("box-access", ssh_boxes)
 
 proxy_host = hosts.members[config.proxy.host]
 proxy = HttpProxy(
@@ -88,7 +93,7 @@ proxy = HttpProxy(
 )
 
 original = notebooks.containers[ORIGINAL]
-ready = services_ready("services-ready", [ssh_box.service, proxy.service])
+ready = services_ready("services-ready", [*(box.service for box in ssh_boxes), proxy.service])
 
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
@@ -100,6 +105,5 @@ pulumi.export("notebooks", notebooks.output)
 pulumi.export("notebookTokens", notebooks.tokens)
 pulumi.export("proxyUrl", ready.id.apply(lambda _: proxy.url))
 pulumi.export("proxyAuthority", proxy.authority)
-pulumi.export("sshBox", {"address": ssh_box.address, "hostKey": ssh_box.host_key})
-pulumi.export("sshBoxKey", ssh_box.private_key)
+pulumi.export("sshBoxes", box_access.output)
 pulumi.export("firewall", firewall.active)

@@ -20,7 +20,7 @@ from components.firewall.rules.lab_hosts import LabHosts
 from components.hosts.config import HostsConfig
 from components.notebooks.config import NOTEBOOK_PORT, Notebook, NotebookConfig, NotebooksConfig, notebooks
 from components.services.config import ProxyConfig, ServiceConfig, SshBoxConfig
-from components.shared.section import Section
+from components.shared.section import HostName, Section
 
 NAMESPACE = "calico-lab"
 """Prefix of every section in `Pulumi.<stack>.yaml`: `calico-lab:hosts`."""
@@ -37,6 +37,10 @@ class LabConfig(Section):
         default_factory=lambda: NotebooksConfig.model_validate({}), description="The notebooks of a class."
     )
     ssh_box: SshBoxConfig = Field(description="The SSH server on that network.")
+    ssh_boxes: dict[HostName, SshBoxConfig] = Field(
+        default_factory=dict,
+        description="More SSH servers, by name. Network policies and ssh(1) call them sshbox-NAME.",
+    )
     proxy: ProxyConfig = Field(description="The HTTP proxy in front of the notebook.")
     firewall: FirewallConfig = Field(
         default_factory=lambda: FirewallConfig.model_validate({}), description="The firewall policies."
@@ -60,7 +64,10 @@ def names(config: LabConfig, lab: LabHosts) -> Names:
     others = {name: [host.address] for name, host in lab.others.items()}
     operator = [str(address) for address in lab.operator if address.version == 4]
     return Names(
-        services=(*containers(config), *(notebook.service for notebook in members(config))),
+        services=(
+            *map(service_name, containers(config)),
+            *(notebook.service for notebook in members(config)),
+        ),
         hosts=tuple(config.hosts.members),
         proxy=config.proxy.host,
         others={**others, "operator": operator},
@@ -69,7 +76,24 @@ def names(config: LabConfig, lab: LabHosts) -> Names:
 
 def containers(config: LabConfig) -> dict[str, NotebookConfig | SshBoxConfig]:
     """Returns the sections of the services that have an address on the network, by their keys in the file."""
-    return {"notebook": config.notebook, "sshBox": config.ssh_box}
+    more = {f"sshBoxes.{name}": box for name, box in config.ssh_boxes.items()}
+    return {"notebook": config.notebook, "sshBox": config.ssh_box, **more}
+
+
+def service_name(key: str) -> str:
+    """Returns the name of a service in network policies, by its key in the file.
+
+    In lower case it is the name of its resource and of its container.
+    """
+    section, _, name = key.partition(".")
+    return f"sshbox-{name}" if section == "sshBoxes" else section
+
+
+def ssh_boxes(config: LabConfig) -> dict[str, SshBoxConfig]:
+    """Returns the SSH boxes by their names in network policies, the original's first."""
+    return {
+        service_name(key): box for key, box in containers(config).items() if isinstance(box, SshBoxConfig)
+    }
 
 
 def all_notebooks(config: LabConfig) -> dict[str, Notebook]:
@@ -108,7 +132,11 @@ def components(config: LabConfig) -> dict[str, list[str]]:
         "calico-programs": on_network,
         "calico": on_network,
         "backup": backed_up(config) if config.backup else (),
-        **{key.lower(): [service.host] for key, service in services(config).items() if key != "notebook"},
+        **{
+            service_name(key).lower(): [service.host]
+            for key, service in services(config).items()
+            if key != "notebook"
+        },
     }
     return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}
 

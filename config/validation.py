@@ -16,7 +16,7 @@ from components.hosts.config import DockerHosts
 from components.notebooks.config import NOTEBOOK_PORT
 from components.shared.policy_values import PolicyError
 from components.shared.section import listed
-from config.model import LabConfig, containers, flows, members, names, reserved, services
+from config.model import LabConfig, containers, flows, members, names, reserved, service_name, services
 from config.ports import collisions
 
 
@@ -37,6 +37,7 @@ def total_memory(meminfo: str) -> int:
 
 def _across_sections(config: LabConfig) -> Iterator[str]:
     yield from _hosts_exist(config)
+    yield from _boxes_are_not_named_like_hosts(config)
     yield from _services_are_on_the_network(config)
     yield from _networks_do_not_overlap(config)
     yield from _pool_is_large_enough(config)
@@ -71,6 +72,13 @@ def _hosts_of_services(config: LabConfig) -> list[tuple[str, str]]:
         *named,
         *((f"notebooks.hosts[{index}]", host) for index, host in enumerate(config.notebooks.hosts or ())),
     ]
+
+
+def _boxes_are_not_named_like_hosts(config: LabConfig) -> Iterator[str]:
+    for name in config.ssh_boxes:
+        alias = service_name(f"sshBoxes.{name}")
+        if alias in config.hosts.members:
+            yield f"sshBoxes.{name}: is called {alias}, as a host is; must be another name"
 
 
 def _services_are_on_the_network(config: LabConfig) -> Iterator[str]:

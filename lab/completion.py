@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 from workspace.outputs import PROJECT
 
 SERVICES = ("notebook", "sshbox")
-"""The lab's containers on the container network, by the names that `lab trace` accepts."""
+"""The containers of every lab on the container network, by the names that `lab trace` accepts."""
 
 
 def complete_host(
@@ -28,28 +28,40 @@ def complete_sender(
 
 
 def complete_container(
-    _context: click.Context, _parameter: click.Parameter, incomplete: str
+    context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete a container."""
-    return _starting(SERVICES, incomplete)
+    return _starting(_services(context), incomplete)
 
 
 def complete_target(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete the target of `lab trace`."""
-    return _starting([*SERVICES, *_hosts(context)], incomplete)
+    return _starting([*_services(context), *_hosts(context)], incomplete)
 
 
 def _starting(words: Any, incomplete: str) -> list[CompletionItem]:  # noqa: ANN401
     return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
-def _hosts(context: click.Context, folder: Path = PROJECT) -> list[str]:
-    """The hosts in the config; empty if it cannot be read, because completion cannot report an error."""
+def _services(context: click.Context) -> list[str]:
+    boxes = _config(context).get("calico-lab:sshBoxes")
+    return [*SERVICES, *(f"sshbox-{name}" for name in (boxes if isinstance(boxes, dict) else ()))]
+
+
+def _hosts(context: click.Context) -> list[str]:
+    try:
+        return list(_config(context)["calico-lab:hosts"]["members"])
+    except (LookupError, TypeError):
+        return []
+
+
+def _config(context: click.Context, folder: Path = PROJECT) -> dict[str, Any]:
+    """The config; empty if it cannot be read, because completion cannot report an error."""
     stack = str(context.find_root().params["name"]).rpartition("/")[2]
     try:
         document = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())
-        return list(document["config"]["calico-lab:hosts"]["members"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
-        return []
+        return dict(document["config"])
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
+        return {}

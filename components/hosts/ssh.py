@@ -31,6 +31,29 @@ def access_folder() -> str:
     return f".state/ssh/{pulumi.get_stack()}"
 
 
+def boxes_config(folder: Path) -> Path:
+    """The ssh_config(5) of the SSH boxes, in a folder with their other files; absent without boxes.
+
+    Args:
+        folder: The folder of the hosts' files.
+    """
+    return folder / "boxes" / "config"
+
+
+def write_files(folder: Path, files: Mapping[Path, str]) -> None:
+    """Write files that only the operator can read, and remove all other files of their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for path, text in files.items():
+        draft = path.with_suffix(".new")
+        draft.touch(mode=0o600)
+        draft.write_text(text)
+        draft.replace(path)
+    for path in set(folder.iterdir()) - set(files):
+        if not path.is_dir():
+            path.unlink()
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Address, port and user of one host."""
@@ -71,14 +94,16 @@ class Login:
 
 
 def render_config(folder: Path, hosts: Sequence[Mapping[str, Any]], identity: Path | None) -> str:
-    """Render the ssh_config(5): an alias for each host, one key, pinned host keys only.
+    """Render the ssh_config(5): an alias for each host and each SSH box, one key, pinned host keys only.
 
     Args:
         folder: The folder with known_hosts.
         hosts: The hosts that get an alias.
         identity: The only private key that is tried; None for those of the ssh-agent.
     """
-    blocks = [
+    # ssh(1) ignores it if it is absent.
+    blocks = [f'Include "{boxes_config(folder)}"\n']
+    blocks += [
         f"Host {host['alias']}\n"
         f"  HostName {host['address']}\n"
         f"  Port {int(host['port'])}\n"
@@ -203,17 +228,7 @@ class _SshAccessProvider(dynamic.ResourceProvider):
 
     def _write(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
         props = {**news, "known": reached(olds, news)}
-        files = _files(props)
-        folder = PROJECT / props["folder"]
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        for path, text in files.items():
-            draft = path.with_suffix(".new")
-            draft.touch(mode=0o600)
-            draft.write_text(text)
-            draft.replace(path)
-        for path in set(folder.iterdir()) - set(files):
-            path.unlink()
+        write_files(PROJECT / props["folder"], _files(props))
         return props
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:

@@ -145,7 +145,7 @@ def _path(path: Path | None) -> str:
 
 
 class SshBoxConfig(ServiceConfig):
-    """The `sshBox` section of the config."""
+    """An SSH box: the `sshBox` section of the config, and each of the `sshBoxes`."""
 
     host: HostName = Field("a0", description="The host that runs it; what is saved does not move along.")
     address: Address | None = Field(

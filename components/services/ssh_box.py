@@ -26,6 +26,10 @@ CAPABILITIES = (
 class SshBox(ComponentResource):
     """An SSH server on the container network."""
 
+    name: str
+    """Its name, also for ssh(1)."""
+    host: str
+    """The name of its host."""
     address: Output[str]
     """Where it listens on the container network."""
     service: Service
@@ -42,6 +46,7 @@ class SshBox(ComponentResource):
         host: Host,
         *,
         network: Input[str],
+        policy_name: str,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Run the SSH server.
@@ -51,9 +56,11 @@ class SshBox(ComponentResource):
             config: Its section.
             host: The host that the section names.
             network: The Docker network's name on that host.
+            policy_name: Its name in network policies.
             opts: More resource options.
         """
         super().__init__("calico-lab:index:SshBox", name, None, opts)
+        self.name, self.host = name, host.name
         host_key = SshKey(f"{name}-host-key", opts=ResourceOptions(parent=self))
         user_key = SshKey(f"{name}-admin-key", opts=ResourceOptions(parent=self))
         self.service = Service(
@@ -75,7 +82,7 @@ class SshBox(ComponentResource):
                     name=network, ipv4_address=str(config.address) if config.address else None
                 )
             ],
-            policy_name="sshBox",
+            policy_name=policy_name,
         )
         given = self.service.container.network_datas.apply(lambda attached: str(attached[0].ip_address))
         self.address = Output.from_input(str(config.address)) if config.address else given

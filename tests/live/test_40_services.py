@@ -1,5 +1,7 @@
 """The notebook, the proxy and the SSH box: what they serve, and which clients they refuse."""
 
+import json
+import shlex
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,22 +41,10 @@ def test_notebook_reached_from_every_host(guest: dict[str, Guest]) -> None:
         assert "succeeded" in one.run("nc -v -z -w 5 192.168.0.100 8888 2>&1")
 
 
-def ssh_to_box(options: list[str], outputs: Outputs, address: str) -> subprocess.CompletedProcess[str]:
-    """Open a session as `admin` by way of a2, whose only way to the box is the Calico network."""
-    through = f"ProxyCommand={outputs.ssh['a2']} -W %h:%p"
+def ssh_to_box(command: str) -> subprocess.CompletedProcess[str]:
+    """Open a session by an ssh command of the stack's outputs, in the project's folder."""
     return subprocess.run(
-        [
-            "ssh",
-            "-F",
-            "none",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            through,
-            *options,
-            f"admin@{address}",
-            "id -un; ip -o -4 a",
-        ],
+        [*shlex.split(command), "id -un; ip -o -4 a"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -63,22 +53,21 @@ def ssh_to_box(options: list[str], outputs: Outputs, address: str) -> subprocess
     )
 
 
-def test_ssh_box_login_by_key(outputs: Outputs, program: Program, tmp_path: Path) -> None:
-    box = program.resource("SshBox")
-    key = tmp_path / "key"
-    key.touch(mode=0o600)
-    key.write_text(program.plaintext(box["outputs"]["privateKey"]))
-    address = box["outputs"]["address"]
-    known = tmp_path / "known_hosts"
-    known.write_text(f"{address} {box['outputs']['hostKey']}\n")
-    pinned = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
-    session = ssh_to_box([*pinned, "-i", str(key)], outputs, address)
+def test_ssh_box_login_by_the_command_in_the_outputs(program: Program) -> None:
+    box = json.loads(program.pulumi("stack", "output", "sshBoxes", "--json"))["sshbox"]
+    session = ssh_to_box(box["command"])
     assert session.returncode == 0, session.stderr
     user, *interfaces = session.stdout.splitlines()
     assert user == "admin"
-    assert any(f" {address}/32 " in line for line in interfaces)
+    assert any(f" {box['address']}/32 " in line for line in interfaces)
 
-    stranger = ssh_to_box([*pinned, "-i", "/dev/null"], outputs, address)
+
+def test_ssh_box_refuses_another_key(program: Program) -> None:
+    box = json.loads(program.pulumi("stack", "output", "sshBoxes", "--json"))["sshbox"]
+    # By its address, ssh(1) has the key of the hosts alone.
+    known = f"-o HostKeyAlias=sshbox -o UserKnownHostsFile=.state/ssh/{program.stack}/boxes/known_hosts"
+    command = box["command"].removesuffix("sshbox")
+    stranger = ssh_to_box(f"{command} {known} -J a0 admin@{box['address']}")
     assert stranger.returncode == 255
     assert "Permission denied (publickey)" in stranger.stderr
 

@@ -142,6 +142,27 @@ def test_a_notebook_that_moves_is_updated_with_its_work(lab: Program) -> None:
         assert {key for key in before if before[key] != moved[key]} >= {"host", "location", "ssh"}
 
 
+def test_another_ssh_box_takes_the_config_alone(lab: Program) -> None:
+    config = config_of("lab")
+    config["calico-lab:sshBoxes"] = {"class": {"host": "a1", "address": "192.168.0.102"}}
+    config["calico-lab:network"]["policies"]["box"] = {"appliesTo": "sshbox-class", "egress": []}
+    after = run(config)
+    box = after.named("sshbox-class")
+    assert (box.inputs["name"], box.inputs["hostname"]) == ("calico-lab-sshbox-class", "sshbox-class")
+    assert box.inputs["networksAdvanced"] == [{"name": "netv", "ipv4Address": "192.168.0.102"}]
+    labels = {one["label"]: one["value"] for one in box.inputs["labels"]}
+    assert labels["org.projectcalico.label.calico-lab.service"] == "sshbox-class"
+    assert "calico-lab.service == 'sshbox-class'" in after.named("network-policy-box").inputs["stdin"]
+    assert "192.168.0.102/32" in after.named("calico-datastore").inputs["stdin"]
+    access = after.named("box-access")
+    assert [(one["alias"], one["host"]) for one in access.inputs["boxes"]] == [
+        ("sshbox", "a0"),
+        ("sshbox-class", "a1"),
+    ]
+    # The original's box is as it was.
+    assert after.named("sshbox").inputs == lab.named("sshbox").inputs
+
+
 def test_a_volume_that_moves_is_another_one(lab: Program) -> None:
     before = lab.named("sshbox-home")
     after = run(with_change("sshBox.host", "a2")).named("sshbox-home")

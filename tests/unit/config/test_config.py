@@ -237,9 +237,14 @@ def test_load_any_document(data: st.DataObject, existing: bool) -> None:
         ({}, "a2", ["etcd", "calico-programs", "calico", "proxy"]),
         ({"etcd.members": ["a1"]}, "a0", ["calico-programs", "calico", "sshbox"]),
         ({"network.hosts": ["a0", "a1"], "proxy.host": "a1"}, "a2", ["etcd"]),
+        (
+            {"sshBoxes": {"b": {"host": "a2"}}},
+            "a2",
+            ["etcd", "calico-programs", "calico", "sshbox-b", "proxy"],
+        ),
         ({"proxy.host": "a0"}, "a0", ["etcd", "calico-programs", "calico", "sshbox", "proxy"]),
     ],
-    ids=["a0", "a1", "a2", "no-member", "not-on-the-network", "service-moved"],
+    ids=["a0", "a1", "a2", "no-member", "not-on-the-network", "another-box", "service-moved"],
 )
 def test_components_of_a_host_are_those_of_its_sections(
     changes: dict[str, Any], host: str, expected: list[str]

@@ -87,7 +87,7 @@ def run(program: Callable[[], dict[str, Any]]) -> Run:
 def box() -> Run:
     def program() -> dict[str, Any]:
         config = SshBoxConfig.model_validate({})
-        made = SshBox("sshbox", config, host("a0", "10.0.0.1"), network="netv")
+        made = SshBox("sshbox", config, host("a0", "10.0.0.1"), network="netv", policy_name="sshBox")
         services_ready("ready", [made.service])
         return {"address": made.address, "key": made.private_key, "host_key": made.host_key}
 
@@ -305,7 +305,9 @@ def test_a_new_key_makes_a_new_container() -> None:
     for name in ("one", "two"):
 
         def program(name: str = name) -> dict[str, Any]:
-            SshBox(name, SshBoxConfig.model_validate({}), host("a1", "10.0.0.1"), network="netv")
+            SshBox(
+                name, SshBoxConfig.model_validate({}), host("a1", "10.0.0.1"), network="netv", policy_name="b"
+            )
             return {}
 
         asked, _ = run(program)
