@@ -23,7 +23,8 @@ preview: setup ## show what `make up` would change
 	@$(PULUMI) preview --stack $(STACK) --diff $(QUIET)
 
 destroy: setup ## remove the lab from its hosts
-	@$(PULUMI) destroy --stack $(STACK) --yes --skip-preview $(QUIET)
+	@# With a preview, which refuses to delete protected work before anything is deleted.
+	@$(PULUMI) destroy --stack $(STACK) --yes $(QUIET)
 
 test: setup ## everything: lint, types, unit, preview, engine and live tests; leaves nothing running
 	@tests/run.sh

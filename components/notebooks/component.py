@@ -91,14 +91,11 @@ class Notebooks(ComponentResource):
     def _placement(
         self, name: str, notebooks: Mapping[str, Notebook], candidates: list[Host]
     ) -> Output[dict[str, str]] | None:
-        wanted = {notebook.name: notebook.memory for notebook in notebooks.values() if not notebook.host}
-        if not wanted:
+        wanted = {notebook.name: notebook.memory for notebook in notebooks.values()}
+        named = {notebook.name: notebook.host for notebook in notebooks.values() if notebook.host}
+        if len(named) == len(wanted):
             return None
-        fixed: dict[str, int] = {}
-        for notebook in notebooks.values():
-            if notebook.host:
-                fixed[notebook.host] = fixed.get(notebook.host, 0) + notebook.memory
-        return Placement(f"{name}-placement", wanted, candidates, fixed, self._child).hosts
+        return Placement(f"{name}-placement", wanted, named, candidates, self._child).hosts
 
     def _of(self, notebook: Notebook, values: Mapping[str, Input[str]]) -> Input[str]:
         """The value of the notebook's host. Those of other hosts do not count, known or not."""

@@ -1,4 +1,4 @@
-"""Placement: the hosts of the notebooks that name none.
+"""Placement: the hosts of the notebooks.
 
 Owes: no notebook moves because another joined or left. It moves when its host leaves the lab, or may no
 longer be used. A new one goes to the host with the most memory that no notebook may use.
@@ -20,25 +20,26 @@ ASK_SECONDS = 10
 
 def spread(
     wanted: Mapping[str, int],
+    named: Mapping[str, str],
     former: Mapping[str, str],
     allowed: Sequence[str],
     memory: Mapping[str, int],
-    fixed: Mapping[str, int],
 ) -> dict[str, str]:
     """Choose a host for each notebook.
 
     Args:
         wanted: The memory of each notebook, MiB, in the order of the config.
+        named: The host of each notebook that names one.
         former: The host of each notebook up to now; it stays there while the host is allowed.
-        allowed: The hosts that may be used.
+        allowed: The hosts that may be chosen.
         memory: The memory of each host that can take another notebook, MiB; at least one.
-        fixed: The memory of each host, MiB, that notebooks have which name their host.
 
     Returns:
         The host of each notebook. The first of equal hosts is taken.
     """
-    chosen = {name: former[name] for name in wanted if former.get(name) in allowed}
-    free = {host: total - fixed.get(host, 0) for host, total in memory.items()}
+    stay = {name: former[name] for name in wanted if former.get(name) in allowed}
+    chosen = {**stay, **{name: named[name] for name in wanted if name in named}}
+    free = dict(memory)
     for name, host in chosen.items():
         free[host] = free.get(host, 0) - wanted[name]
     for name in wanted:
@@ -69,17 +70,17 @@ class _PlacementProvider(StoringProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         """Choose the hosts here, so that a preview knows them."""
         wanted = {name: int(memory) for name, memory in news["wanted"].items()}
-        fixed = {host: int(memory) for host, memory in news["fixed"].items()}
-        former, allowed = olds.get("hosts") or {}, news["allowed"]
+        named, allowed = news["named"], news["allowed"]
+        former = olds.get("hosts") or {}
         memory: Mapping[str, int] = {}
-        if any(former.get(name) not in allowed for name in wanted):
+        if any(name not in named and former.get(name) not in allowed for name in wanted):
             memory = memory_of(news["ssh"]) if is_known(news["ssh"]) else dict.fromkeys(allowed, 0)
-        hosts = spread(wanted, former, allowed, memory, fixed)
+        hosts = spread(wanted, named, former, allowed, memory)
         return dynamic.CheckResult({**news, "hosts": hosts}, [])
 
 
 class Placement(dynamic.Resource, module="calico-lab", name="NotebookPlacement"):
-    """The host of each notebook that names none."""
+    """The host of each notebook, whether it names one or not."""
 
     hosts: Output[dict[str, str]]
     """Host by notebook; known at a preview."""
@@ -88,8 +89,8 @@ class Placement(dynamic.Resource, module="calico-lab", name="NotebookPlacement")
         self,
         name: str,
         wanted: Mapping[str, int],
+        named: Mapping[str, str],
         hosts: Sequence[Host],
-        fixed: Mapping[str, int],
         opts: ResourceOptions | None = None,
     ) -> None:
         """Choose the hosts.
@@ -97,13 +98,13 @@ class Placement(dynamic.Resource, module="calico-lab", name="NotebookPlacement")
         Args:
             name: The resource's name.
             wanted: The memory of each notebook, MiB.
+            named: The host of each notebook that names one. It stays there when it names none any more.
             hosts: The hosts that may be chosen.
-            fixed: The memory, MiB, of the notebooks that name their host, by host.
             opts: More resource options, usually the parent.
         """
         props = {
             "wanted": dict(wanted),
-            "fixed": dict(fixed),
+            "named": dict(named),
             "allowed": [host.name for host in hosts],
             "ssh": ssh_commands(hosts),
             "hosts": None,

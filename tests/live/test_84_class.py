@@ -127,8 +127,11 @@ def test_class_student_added(classroom: Classroom, program: Program) -> None:
 def test_class_student_removed(classroom: Classroom, program: Program) -> None:
     classroom.up(*ROSTER, "erin")
     before = classroom.since()
-    with pytest.raises(ProgramError, match="protect"):
-        program.up(classroom.config(*ROSTER))
+    with pytest.raises(ProgramError, match="protected"):
+        program.preview(classroom.config(*ROSTER))
+    destroy = subprocess.run(["make", "destroy"], capture_output=True, text=True, check=False, cwd=PROJECT)
+    assert destroy.returncode != 0
+    assert "protected" in destroy.stdout + destroy.stderr
     assert classroom.since() == before
     classroom.up(*ROSTER, "erin", keepWork=False)
     outputs = classroom.up(*ROSTER, keepWork=False)

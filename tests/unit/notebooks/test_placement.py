@@ -15,21 +15,24 @@ classes = st.dictionaries(st.sampled_from([f"s{number}" for number in range(30)]
 memories = st.fixed_dictionaries({host: st.integers(1024, 65536) for host in HOSTS})
 
 
-@given(classes, memories, st.dictionaries(st.sampled_from(HOSTS), st.integers(0, 4096)))
+@given(
+    classes, memories, st.dictionaries(st.sampled_from([f"s{n}" for n in range(30)]), st.sampled_from(HOSTS))
+)
 def test_spread_places_every_notebook(
-    wanted: dict[str, int], memory: dict[str, int], fixed: dict[str, int]
+    wanted: dict[str, int], memory: dict[str, int], named: dict[str, str]
 ) -> None:
-    placed = spread(wanted, {}, HOSTS, memory, fixed)
+    placed = spread(wanted, named, {}, HOSTS, memory)
     assert list(placed) == list(wanted)
     assert set(placed.values()) <= set(HOSTS)
+    assert all(placed[name] == host for name, host in named.items() if name in placed)
 
 
 @given(classes, classes, memories)
 def test_spread_moves_nobody_because_another_joins_or_leaves(
     before: dict[str, int], after: dict[str, int], memory: dict[str, int]
 ) -> None:
-    former = spread(before, {}, HOSTS, memory, {})
-    now = spread(after, former, HOSTS, memory, {})
+    former = spread(before, {}, {}, HOSTS, memory)
+    now = spread(after, {}, former, HOSTS, memory)
     assert all(now[name] == former[name] for name in set(former) & set(now))
 
 
@@ -37,9 +40,9 @@ def test_spread_moves_nobody_because_another_joins_or_leaves(
 def test_spread_moves_only_those_of_a_host_that_leaves(
     wanted: dict[str, int], memory: dict[str, int], gone: str
 ) -> None:
-    former = spread(wanted, {}, HOSTS, memory, {})
+    former = spread(wanted, {}, {}, HOSTS, memory)
     left = [host for host in HOSTS if host != gone]
-    now = spread(wanted, former, left, {host: memory[host] for host in left}, {})
+    now = spread(wanted, {}, former, left, {host: memory[host] for host in left})
     assert {name for name in wanted if now[name] != former[name]} == {
         name for name in wanted if former[name] == gone
     }
@@ -47,15 +50,19 @@ def test_spread_moves_only_those_of_a_host_that_leaves(
 
 @given(st.integers(0, 60))
 def test_spread_over_equal_hosts_is_even(number: int) -> None:
-    placed = list(
-        spread({f"s{n}": 512 for n in range(number)}, {}, HOSTS, dict.fromkeys(HOSTS, 4096), {}).values()
-    )
+    wanted = {f"s{n}": 512 for n in range(number)}
+    placed = list(spread(wanted, {}, {}, HOSTS, dict.fromkeys(HOSTS, 4096)).values())
     counts = [placed.count(host) for host in HOSTS]
     assert max(counts) - min(counts) <= 1
 
 
-def test_spread_counts_memory_that_others_may_use() -> None:
-    assert spread({"s": 512}, {}, HOSTS, dict.fromkeys(HOSTS, 4096), {"a0": 1024, "a1": 512}) == {"s": "a2"}
+def test_spread_counts_memory_of_notebooks_that_name_their_host() -> None:
+    wanted, named = {"x": 1024, "y": 512, "s": 512}, {"x": "a0", "y": "a1"}
+    assert spread(wanted, named, {}, HOSTS, dict.fromkeys(HOSTS, 4096)) == {"x": "a0", "y": "a1", "s": "a2"}
+
+
+def test_spread_leaves_a_notebook_that_names_no_host_any_more() -> None:
+    assert spread({"s": 512}, {}, {"s": "a1"}, HOSTS, dict.fromkeys(HOSTS, 4096)) == {"s": "a1"}
 
 
 def answers(**memory: int | None) -> Any:  # noqa: ANN401 - a function that stands for `run`
@@ -68,7 +75,7 @@ def answers(**memory: int | None) -> Any:  # noqa: ANN401 - a function that stan
 
 def check(olds: dict[str, Any], wanted: dict[str, int]) -> dict[str, str]:
     ssh = {host: f"ssh {host}" for host in HOSTS}
-    news = {"wanted": wanted, "fixed": {}, "allowed": list(HOSTS), "ssh": ssh}
+    news = {"wanted": wanted, "named": {}, "allowed": list(HOSTS), "ssh": ssh}
     hosts: dict[str, str] = _PlacementProvider().check(olds, news).inputs["hosts"]
     return hosts
 
