@@ -6,6 +6,7 @@ The messages are those of the Jupyter protocol (jupyter-client.readthedocs.io, "
 import json
 import time
 import uuid
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -14,17 +15,21 @@ import websocket
 ANSWER_SECONDS = 30
 
 
-def login(url: str, token: str) -> requests.Session:
+def login(url: str, token: str, authority: Path | None = None) -> requests.Session:
     """Open a session at a notebook server.
 
     Args:
         url: The server, or the proxy in front of it.
         token: Its token; it is given once, and a cookie stands for it from then on.
+        authority: The file with the certificates that vouch for it, with HTTPS.
 
     Raises:
         requests.HTTPError: The server refuses, with 403 when the token is wrong.
     """
     session = requests.Session()
+    # A bundle that the environment names would replace the one of the session.
+    session.trust_env = False
+    session.verify = str(authority) if authority else True
     page = session.get(f"{url}/lab", params={"token": token}, timeout=ANSWER_SECONDS)
     page.raise_for_status()
     session.headers["X-XSRFToken"] = session.cookies["_xsrf"]
@@ -33,29 +38,31 @@ def login(url: str, token: str) -> requests.Session:
     return session
 
 
-def run_cell(url: str, token: str, code: str) -> str:
+def run_cell(url: str, token: str, code: str, authority: Path | None = None, origin: str = "") -> str:
     """Run code in a new kernel and return what it prints.
 
     Args:
         url: The server, or the proxy in front of it.
         token: Its token.
         code: Python source.
+        authority: The file with the certificates that vouch for it, with HTTPS.
+        origin: The origin of the page that opens the websocket; empty for the server's own.
 
     Raises:
         RuntimeError: The code raises, or the kernel does not finish in time.
     """
-    session = login(url, token)
+    session = login(url, token, authority)
     started = session.post(f"{url}/api/kernels", timeout=ANSWER_SECONDS)
     started.raise_for_status()
     kernel = f"{url}/api/kernels/{started.json()['id']}"
     try:
-        return _execute(kernel, session, code)
+        return _execute(kernel, session, code, origin)
     finally:
         session.delete(kernel, timeout=ANSWER_SECONDS).raise_for_status()
 
 
-def _execute(kernel: str, session: requests.Session, code: str) -> str:
-    connection = connect(kernel, session)
+def _execute(kernel: str, session: requests.Session, code: str, origin: str) -> str:
+    connection = connect(kernel, session, origin)
     request = uuid.uuid4().hex
     try:
         connection.send(json.dumps(execute_request(request, code)))
@@ -64,14 +71,15 @@ def _execute(kernel: str, session: requests.Session, code: str) -> str:
         connection.close()
 
 
-def connect(kernel: str, session: requests.Session) -> websocket.WebSocket:
+def connect(kernel: str, session: requests.Session, origin: str = "") -> websocket.WebSocket:
     """Open the websocket of a kernel, with a session's cookies."""
     parts = urlsplit(f"{kernel}/channels")
     return websocket.create_connection(
         urlunsplit(parts._replace(scheme={"http": "ws", "https": "wss"}[parts.scheme])),
         timeout=ANSWER_SECONDS,
-        origin=f"{parts.scheme}://{parts.netloc}",
+        origin=origin or f"{parts.scheme}://{parts.netloc}",
         cookie="; ".join(f"{name}={value}" for name, value in session.cookies.items()),
+        sslopt={"ca_certs": session.verify} if isinstance(session.verify, str) else None,
     )
 
 

@@ -160,18 +160,8 @@ class Proxy:
         }
         mounts = {"api-token": "/run/secrets/api-token", "routes": "/run/routes", "tls": "/run/tls"}
         docker(
-            *(
-                "run",
-                "--detach",
-                "--name",
-                self.name,
-                "--network",
-                "host",
-                "--read-only",
-                "--cap-drop",
-                "ALL",
-            ),
-            *("--memory", "256m", "--security-opt", "no-new-privileges"),
+            *("run", "--detach", "--name", self.name, "--label", "calico-lab.test", "--network", "host"),
+            *("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"),
             *(f"--env={key}={value}" for key, value in settings.items()),
             *(
                 f"--volume={self.folder / file}:{path}:ro"

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import re
 import socket
+import subprocess
 from collections import Counter
 from contextlib import suppress
 from typing import get_args
@@ -68,6 +70,21 @@ def test_connection_of_a_websocket_that_is_reset_does_not_end_the_proxy(
     until(lambda: proxy.connections() == 0)
     assert proxy.pid == pid
     assert proxy.is_healthy()
+
+
+def test_connection_of_a_websocket_is_probed_at_both_ends(proxy: Proxy, start: Start) -> None:
+    # Linux's own default is two hours, after which a host that lost its power is noticed.
+    alice = start("on")
+    proxy.routes([route("alice", alice)])
+    connection, _ = upgrade(proxy, "/alice/ws")
+    with connection:
+        ends = f"( sport = :{proxy.port} or dport = :{alice.port} )"
+        listed = subprocess.run(
+            ["ss", "-tnoH", "state", "established", ends], capture_output=True, text=True, check=True
+        )
+        seconds = re.findall(r"timer:\(keepalive,(\d+)sec,0\)", listed.stdout)
+        assert len(seconds) == 2, listed.stdout
+        assert all(int(one) <= 30 for one in seconds)
 
 
 @pytest.mark.parametrize("mode", ["resetting", "ending"])
