@@ -73,7 +73,8 @@ if ! apt install -y --no-install-recommends "${wanted[@]}"; then
 fi
 for entry in "${missing[@]}"; do
     command -v "${entry#*|}" >/dev/null || [ "${entry#*|}" = "$entry" ] || {
-        echo "no package of this release provides the program ${entry#*|}" >&2
+        echo "no package of this release provides the program ${entry#*|}; next: install the program on this host," \
+            "then run 'pulumi up' again" >&2
         exit 1
     }
 done

@@ -192,18 +192,18 @@ def test_restore_takes_the_newest_snapshot_that_is_not_younger(host: BackupHost)
         assert json.loads(done.stdout)["files"] == 1
 
 
-def test_restore_compares_the_repositories_of_all_sources(host: BackupHost) -> None:
-    source = host.volume("alice", notes="on a1")
-    host.call("run")
-    # The notebook has moved to a2 and been saved there.
-    (source / "notes").write_text("on a2")
-    host.write(REPOSITORY_FILE, json.dumps(host.repositories("a2")))
-    host.call("run")
+@pytest.mark.parametrize(("first", "second"), [("a1", "a2"), ("a2", "a1")])
+def test_restore_takes_the_newest_snapshot_of_all_sources(host: BackupHost, first: str, second: str) -> None:
+    # The notebook has moved from one host to the other, and was saved on both.
+    for source in (first, second):
+        host.volume("alice", notes=f"on {source}")
+        host.write(REPOSITORY_FILE, json.dumps(host.repositories(source)))
+        assert host.call("run").returncode == 0
     volume = host.volume("restored")
     done = host.restore("alice", "restored", "a2", "a1", "a0")
     assert done.returncode == 0, done.stderr
-    assert (volume / "notes").read_text() == "on a2"
-    assert json.loads(done.stdout)["source"] == "a2"
+    assert (volume / "notes").read_text() == f"on {second}"
+    assert json.loads(done.stdout)["source"] == second
 
 
 @pytest.mark.parametrize("when", ["latest", "2020-01-01"])

@@ -87,7 +87,10 @@ def test_a_program_that_no_package_brings_is_an_error(host: PretendHost) -> None
     release_has(host, "engine.io")
     done = host.run(HERE / "packages.sh", {"NAME": "docker", "PACKAGES": ENGINE, "MASK": ""})
     assert done.returncode == 1
-    assert done.stderr == "no package of this release provides the program engine\n"
+    assert done.stderr == (
+        "no package of this release provides the program engine; next: install the program on this host, "
+        "then run 'pulumi up' again\n"
+    )
 
 
 def test_nothing_of_the_owners_is_removed_for_it(host: PretendHost) -> None:
