@@ -66,7 +66,10 @@ def explain(
         ValueError: An argument is invalid; the message says what is accepted.
     """
     if host not in lab.hosts:
-        raise ValueError(f"{host}: is not a host of the lab; they are {', '.join(lab.hosts)}")
+        raise ValueError(
+            f"{host}: is not a host of the lab; they are {', '.join(lab.hosts)}. For containers, to which "
+            "network policies apply, run lab trace"
+        )
     address = _address(lab, source)
     sender = lab.named(source) or lab.with_address(address)
     protocol, port, icmp_type = _flow(flow, address)

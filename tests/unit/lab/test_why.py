@@ -85,7 +85,11 @@ def test_why_json_has_what_text_has(case: dict[str, Any], monkeypatch: pytest.Mo
             ["nobody", "a0", "tcp/80"],
             "nobody: is neither an address nor one of a0, a1, a2, visitor, operator",
         ),
-        (["a1", "visitor", "tcp/80"], "visitor: is not a host of the lab; they are a0, a1, a2"),
+        (
+            ["a1", "visitor", "tcp/80"],
+            "visitor: is not a host of the lab; they are a0, a1, a2. For containers, to which network "
+            "policies apply, run lab trace",
+        ),
         (["a1", "a0", "http"], "http: must be like tcp/2380, udp/53, icmp or icmp/echo-request"),
         (["fd00::1", "a0", "tcp/80", "--live"], "fd00::1 cannot send to 172.16.6.44, the address of a0"),
         (["--", "a1", "a0"], "Missing argument 'PROTO/PORT'"),
