@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.hosts.remote import Answer
@@ -161,6 +161,25 @@ def test_verdict_by_programs_without_policy() -> None:
     assert verdict.chains == ("tc egress of cali1", "profile netv")
 
 
+def test_verdict_by_programs_after_a_tier_that_passes_on() -> None:
+    """A packet that nothing allows is dropped for want of a rule in the tier that denies the rest."""
+    passes_on = [
+        "// Start of tier calico-lab",
+        "// Start of policy calico-lab.students",
+        '// Start of rule action:"deny" rule_id:"students"',
+        "// count = 0",
+        "// End of policy calico-lab.students",
+        "// End of tier calico-lab: pass",
+    ]
+    dump = _dump({})
+    dump[4:4] = passes_on
+    before, after = (parse_programs(dump, {"ingress": dropped})["ingress"] for dropped in (0, 1))
+    assert after.policies == ["calico-lab.students", "default.a"]
+    verdict = verdict_by_programs(before, after, ["netv"], passed=False)
+    assert verdict
+    assert (verdict.passes, verdict.by) == (False, "no rule of policy default.a lets it pass")
+
+
 def test_captured_traces_decapsulated_packet() -> None:
     seen = [
         "vxlan.calico P   IP (tos 0x0, ttl 64, id 11700, offset 0, flags [none], proto ICMP (1), length 84)",
@@ -169,6 +188,7 @@ def test_captured_traces_decapsulated_packet() -> None:
     assert captured_traces(seen, {}, "192.168.0.101")["request"].in_interface == "vxlan.calico"
 
 
+@settings(deadline=None)
 @given(case=st.sampled_from([ACROSS, EBPF]), cut=st.floats(0, 1), part=st.text(max_size=30))
 def test_path_facts_cut_or_garbled_answer(case: Path, cut: float, part: str) -> None:
     text = (case / "a0.path.txt").read_text()
