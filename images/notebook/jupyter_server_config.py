@@ -10,8 +10,6 @@ Variables have what differs between notebooks.
 import os
 from pathlib import Path
 
-from tornado import httputil  # type: ignore[import-not-found]  # only in the image
-
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 - Jupyter defines it for this file
 
 NAME = os.environ.get("NOTEBOOK_NAME") or "notebook"
@@ -46,10 +44,6 @@ c.ServerApp.jinja_template_vars = {"notebook_name": NAME}
 # Notebooks behind one proxy share an origin: a browser sends the cookies of the one at `/` to all of them.
 # A login cookie of another name is not taken for an expired one, and not deleted.
 c.IdentityProvider.cookie_name = f"notebook-{NAME}"
-# JupyterLab fixes the name of the cookie against forged requests. Browsers send the one with the longest
-# path first (RFC 6265, 5.4), which JupyterLab uses. Tornado would use the last.
-_parse_cookie = httputil.parse_cookie
-httputil.parse_cookie = lambda cookie: _parse_cookie(";".join(reversed(cookie.split(";"))))
 
 # An open browser tab does not keep a kernel, a running cell does.
 c.MappingKernelManager.cull_idle_timeout = IDLE_S

@@ -1,6 +1,7 @@
 """Containers of the notebook image, without a lab: as the program runs them, on Docker's default network."""
 
 import fcntl
+import hashlib
 import os
 import secrets
 import subprocess
@@ -28,6 +29,11 @@ def docker(*arguments: str, check: bool = True) -> str:
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}")
     return done.stdout + done.stderr
+
+
+def hashed(password: str) -> str:
+    """A password as Jupyter hashes it, with a fast algorithm."""
+    return f"sha256:salt:{hashlib.sha256(f'{password}salt'.encode()).hexdigest()}"
 
 
 def build() -> str:
@@ -67,13 +73,15 @@ class Notebook:
 
     def get(self, path: str) -> requests.Response:
         """Ask its API."""
-        headers = {"Authorization": f"token {self.token}"}
-        return requests.get(f"{self.url}/api/{path}", headers=headers, timeout=10)
+        return self._ask("GET", path)
 
-    def post(self, path: str, body: object = None) -> requests.Response:
-        """Send to its API."""
+    def post(self, path: str) -> requests.Response:
+        """Create something by its API."""
+        return self._ask("POST", path)
+
+    def _ask(self, method: str, path: str) -> requests.Response:
         headers = {"Authorization": f"token {self.token}"}
-        return requests.post(f"{self.url}/api/{path}", headers=headers, json=body, timeout=10)
+        return requests.request(method, f"{self.url}/api/{path}", headers=headers, timeout=10)
 
     def log(self) -> str:
         """What its server has printed."""

@@ -1,6 +1,5 @@
 """The notebook image by plain Docker: its tools and packages, what lasts, how it starts, when it culls."""
 
-import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -13,11 +12,6 @@ from tests.unit.images import notebooks
 from tests.unit.images.notebooks import FIRST, TOKEN, WORK, Notebook, await_true
 
 TOOLS = ("curl", "dig", "git", "ip", "nc", "ping", "pip", "python", "tcpdump", "traceroute")
-
-
-def hashed(password: str) -> str:
-    """A password as Jupyter hashes it, with a fast algorithm."""
-    return f"sha256:salt:{hashlib.sha256(f'{password}salt'.encode()).hexdigest()}"
 
 
 def wheel(folder: Path, name: str, version: str, source: str) -> str:
@@ -121,6 +115,27 @@ def test_path_is_the_base_of_every_address(image: str, tmp_path: Path) -> None:
         assert requests.get(f"{root}/api/contents", timeout=10).status_code == 404
 
 
+def test_notebook_keeps_the_login_of_another_at_the_same_proxy(
+    notebook: Notebook, image: str, tmp_path: Path
+) -> None:
+    variables = {"NOTEBOOK_NAME": "alice", "NOTEBOOK_PATH": "/alice/"}
+    at_proxy = {"Host": "lab.example:8888"}
+    with notebooks.container(image, tmp_path, variables=variables) as student:
+        student.await_start()
+        page = requests.get(
+            f"{notebook.url}/lab",
+            params={"token": TOKEN},
+            headers=at_proxy,
+            allow_redirects=False,
+            timeout=10,
+        )
+        (login,) = [name for name in page.cookies.keys() if name != "_xsrf"]  # noqa: SIM118 - no dictionary
+        sent = {**at_proxy, "Cookie": f"{login}={page.cookies[login]}"}
+        answer = requests.get(f"{student.url}/lab", headers=sent, allow_redirects=False, timeout=10)
+        assert answer.status_code == 302
+        assert login not in answer.headers.get("Set-Cookie", "")
+
+
 def test_health_check_fails_when_the_server_does_not_answer(image: str, tmp_path: Path) -> None:
     with notebooks.container(image, tmp_path) as one:
         one.await_start()
@@ -132,7 +147,7 @@ def test_health_check_fails_when_the_server_does_not_answer(image: str, tmp_path
 
 
 def test_password_in_place_of_the_token(image: str, tmp_path: Path) -> None:
-    with notebooks.container(image, tmp_path, password=hashed("open sesame")) as one:
+    with notebooks.container(image, tmp_path, password=notebooks.hashed("open sesame")) as one:
         one.await_start()
         assert one.get("contents").status_code == 403
         session = requests.Session()

@@ -24,10 +24,10 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-def log_in(page: Page, url: str) -> None:
-    """Log in with the token on the login page, and wait for JupyterLab."""
+def log_in(page: Page, url: str, label: str = "Token", secret: str = TOKEN) -> None:
+    """Log in on the login page, and wait for JupyterLab."""
     page.goto(f"{url}/", timeout=LOADS_MS)
-    page.get_by_label("Token", exact=True).fill(TOKEN)
+    page.get_by_label(label, exact=True).fill(secret)
     page.get_by_role("button", name="Log in").click()
     expect(page.locator("#jp-top-panel")).to_be_visible(timeout=LOADS_MS)
 
@@ -101,21 +101,26 @@ def test_first_login_opens_the_first_notebook_which_runs_to_its_end(
 
 @pytest.mark.timeout(300)
 def test_two_notebooks_of_one_origin_in_one_browser(image: str, tmp_path: Path, browser: Browser) -> None:
-    # Cookies do not depend on the port, so two published ports are like two paths of one proxy.
+    # Cookies do not depend on the port, so two published ports are like two paths of one proxy. One has a
+    # password, because where JupyterLab has the token, Jupyter asks for no cookie against forged requests.
     alice = {"NOTEBOOK_NAME": "alice", "NOTEBOOK_PATH": "/alice/"}
     with (
         notebooks.container(image, tmp_path) as root,
-        notebooks.container(image, tmp_path, variables=alice) as student,
+        notebooks.container(image, tmp_path, variables=alice, password=notebooks.hashed("sesame")) as student,
         browser.new_context() as context,
     ):
         root.await_start()
         student.await_start()
         page = context.new_page()
+        log_in(page, student.url, "Password", "sesame")
+        notebooks.await_true(lambda: student.log().count("Kernel started") == 1, student.log, 60)
         log_in(page, root.url)
-        log_in(page, student.url)
-        # JupyterLab starts a kernel, which needs the cookie against forged requests.
-        expect(page.locator(".jp-Notebook")).to_be_visible(timeout=LOADS_MS)
-        notebooks.await_true(lambda: student.get("kernels").json() != [], student.log, 60)
+        page.goto("about:blank")
+        # The kernel ends, and the browser has two cookies against forged requests when it asks for another.
+        notebooks.docker("restart", student.name)
+        student.await_start()
+        page.goto(f"{student.url}/lab", timeout=LOADS_MS)
+        notebooks.await_true(lambda: student.log().count("Kernel started") == 2, student.log, 60)
         # The login at the root is still valid.
         page.goto(f"{root.url}/lab", timeout=LOADS_MS)
         expect(page.locator("#jp-top-panel")).to_be_visible(timeout=LOADS_MS)
