@@ -11,6 +11,8 @@ the server only appends. So the backup host removes the old ones itself (`calico
 it has the passwords of the repositories that it keeps. They lie beside the repositories, because a backup
 that stays after `destroy` is of no use without its password. So what encryption protects is the way to the
 backup host, and not the backup host's disk: whoever is root there can read the work, as on a notebook's host.
+The password of a host leaves `repositories` when the host leaves the config, so its notebooks are restored
+before that; the copy beside the repository stays.
 
 restic and its server are Debian's packages. The server is in Debian 13 and not in Debian 12 or Ubuntu 24.04;
 there a backup host needs the program restic-rest-server on its PATH. Considered: rclone's `serve restic`,
