@@ -45,19 +45,23 @@ def test_the_gate_tries_each_host_against_its_backup_host(lab: Program) -> None:
     assert {lab.named(f"{host}-backup").urn for host in HOSTS} <= lab.named("backup-ready").dependencies
 
 
+def secret_files(lab: Program, host: str) -> str:
+    """The secret files of a host, as they travel by stdin."""
+    [stdin] = [str(text) for text in lab.named(f"{host}-backup").secrets() if "repository.json" in str(text)]
+    return stdin
+
+
 def test_passwords_travel_by_stdin_as_secrets(lab: Program) -> None:
     for host in HOSTS:
         installed = lab.named(f"{host}-backup")
-        [stdin] = [text for text in installed.secrets() if "repository.json" in str(text)]
-        assert f"the secret of {host}-backup-password" in stdin
+        assert f"the secret of {host}-backup-password" in secret_files(lab, host)
         assert "the secret of" not in installed.plain()
         assert "OWNER=root:root" in installed.inputs["create"]
 
 
 def test_a_backup_host_has_the_passwords_of_its_own_repositories_alone(lab: Program) -> None:
     def passwords(host: str) -> dict[str, str]:
-        stdin = str(next(iter(lab.named(f"{host}-backup").secrets())))
-        _, _, rest = stdin.partition("==> /etc/calico-lab/backup/passwords.json\n")
+        _, _, rest = secret_files(lab, host).partition("==> /etc/calico-lab/backup/passwords.json\n")
         found: dict[str, str] = json.loads(rest.partition("\n==> ")[0]) if rest else {}
         return found
 
