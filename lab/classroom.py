@@ -22,8 +22,8 @@ from workspace.outputs import Outputs
 BACKUP_DAYS = 1
 """A backup that is older is shown as a warning."""
 COLUMNS = (
-    *("name", "host", "state", "memoryBytes", "memoryLimitBytes", "cpuPercent", "kernels", "lastActivity"),
-    *("workBytes", "backup", "backupVerified", "url"),
+    *("name", "host", "state", "health", "memoryBytes", "memoryLimitBytes", "cpuPercent", "kernels"),
+    *("lastActivity", "workBytes", "backup", "backupVerified", "url"),
 )
 
 
@@ -95,7 +95,8 @@ def row(facts: NotebookFacts, outputs: Outputs) -> dict[str, Any]:
     return {
         "name": facts.name,
         "host": facts.host,
-        "state": facts.state if facts.health in ("none", "healthy") else f"{facts.state}, {facts.health}",
+        "state": facts.state,
+        "health": facts.health,
         "memoryBytes": facts.memory,
         "memoryLimitBytes": facts.limit,
         "cpuPercent": facts.cpu,

@@ -223,8 +223,8 @@ def transfer(
     scripts = [with_variables(f"{{\n{script}\nexit\n}}\n", variables) for _, script in (source, target)]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
-        _as_root(source[0], stdout=subprocess.PIPE, stderr=errors) as sender,
-        _as_root(target[0], stdout=subprocess.DEVNULL, stderr=errors) as receiver,
+        _start(source[0], stdout=subprocess.PIPE, stderr=errors) as sender,
+        _start(target[0], stdout=subprocess.DEVNULL, stderr=errors) as receiver,
     ):
         # Without its input, the receiver ends too.
         late = threading.Timer(seconds, sender.kill)
@@ -246,9 +246,9 @@ def transfer(
         return errors.read().strip() or f"exit codes {statuses[0]} and {statuses[1]}"
 
 
-def _as_root(ssh: str, *, stdout: int, stderr: IO[str]) -> subprocess.Popen[bytes]:
+def _start(ssh: str, *, stdout: int, stderr: IO[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*shlex.split(ssh), _AS_ROOT], cwd=PROJECT, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
+        [*shlex.split(ssh), _SCRIPT], cwd=PROJECT, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr
     )
 
 
