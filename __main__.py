@@ -66,6 +66,7 @@ notebooks = Notebooks(
     sections.all_notebooks(config),
     {name: hosts.members[name] for name in network.networks},
     networks=network.networks,
+    lab=sections.seen_from_inside(config),
     backup=backup,
     # They hold before a notebook starts.
     after=network.policies,

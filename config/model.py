@@ -4,6 +4,8 @@ A section validates itself, in the `config.py` of its component. `config.validat
 sections. `config.loading` reads a file and reports all problems.
 """
 
+from typing import Any
+
 from pydantic import Field
 
 from components.backup.config import BackupConfig
@@ -104,6 +106,16 @@ def all_notebooks(config: LabConfig) -> dict[str, Notebook]:
 def members(config: LabConfig) -> list[Notebook]:
     """Returns the notebooks of the class."""
     return list(all_notebooks(config).values())[1:]
+
+
+def seen_from_inside(config: LabConfig) -> dict[str, Any]:
+    """Returns what the first notebook shows of the lab: hosts, services with a fixed address, block size."""
+    boxes = {service_name(key).lower(): service for key, service in containers(config).items()}
+    return {
+        "hosts": {name: str(member.address) for name, member in config.hosts.members.items()},
+        "containers": {name: str(box.address) for name, box in boxes.items() if box.address},
+        "blockSize": config.network.block_size,
+    }
 
 
 def isolation(config: LabConfig) -> Isolation | None:

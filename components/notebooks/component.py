@@ -45,6 +45,7 @@ class Notebooks(ComponentResource):
         hosts: Mapping[str, Host],
         *,
         networks: Mapping[str, docker.Network],
+        lab: Mapping[str, Any],
         backup: Backup | None = None,
         after: Sequence[Resource] = (),
         opts: ResourceOptions | None = None,
@@ -57,6 +58,7 @@ class Notebooks(ComponentResource):
             notebooks: The notebooks by name, from both sections.
             hosts: The hosts of the lab that are on the network.
             networks: The Docker network of each of these hosts.
+            lab: What the first notebook shows of the lab.
             backup: The backups of all hosts; None without.
             after: What is done before a notebook starts.
             opts: More resource options.
@@ -79,6 +81,7 @@ class Notebooks(ComponentResource):
             for host in self._hosts
         }
         self._networks = networks
+        self._lab = lab
         self._backup = backup
         self._after = after
         self.routes, self.tokens, self.containers = [], {}, {}
@@ -137,6 +140,7 @@ class Notebooks(ComponentResource):
             token=work.token,
             cull_seconds=self._config.cull_seconds,
             repositories=" ".join(self._config.repositories),
+            lab=self._lab,
             opts=self._options(
                 hosts,
                 depends_on=[work, *(self._networks[host.name] for host in hosts), *self._after],

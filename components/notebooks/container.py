@@ -7,6 +7,7 @@ Owes: it is created and updated only when the notebook answers. A change of its 
 When it moves, the former container and its files are removed after it answers.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,29 @@ VARIABLES = (
     *("container", "notebook", "stack", "host", "image", "network", "memory", "cpus", "pids", "service"),
     *("role", "url_path", "cull_seconds", "repositories"),
 )
-_COMPARED = (*VARIABLES, "address", "token", "password", "enabled", "location", "host_container", "script")
+_COMPARED = (
+    *VARIABLES,
+    "lab",
+    "address",
+    "token",
+    "password",
+    "enabled",
+    "location",
+    "host_container",
+    "script",
+)
 
 
 def _variables(props: Mapping[str, Any]) -> dict[str, str]:
     # The engine has all numbers as floating point numbers.
     texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in props.items()}
     own = {name.upper(): texts[name] for name in VARIABLES}
-    return {**own, "ADDRESS": props.get("address") or "", "VOLUME": f"{props['container']}-work"}
+    return {
+        **own,
+        "ADDRESS": props.get("address") or "",
+        "VOLUME": f"{props['container']}-work",
+        "LAB": json.dumps({"host": props["host"], **json.loads(props["lab"])}),
+    }
 
 
 def _run(props: Mapping[str, Any], script: Path, seconds: float, stdin: str = "") -> str:
@@ -122,6 +138,7 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
         token: Input[str],
         cull_seconds: int,
         repositories: str,
+        lab: Mapping[str, Any],
         opts: ResourceOptions,
     ) -> None:
         """Run a notebook.
@@ -137,6 +154,7 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             token: The token that opens it.
             cull_seconds: The seconds after which an idle kernel is stopped.
             repositories: URLs of Git repositories, separated by blanks.
+            lab: What the first notebook shows of the lab.
             opts: More resource options.
         """
         props = {
@@ -156,6 +174,7 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             "url_path": notebook.path,
             "cull_seconds": cull_seconds,
             "repositories": repositories,
+            "lab": json.dumps(lab),
             "token": token,
             "password": notebook.password,
             "script": digest([(_SCRIPTS / "start.sh").read_text()]),

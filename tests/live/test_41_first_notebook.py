@@ -18,3 +18,7 @@ def test_first_notebook_shows_the_network_from_inside(outputs: Outputs, token: s
     assert "ee:ee:ee:ee:ee:ee" in shown
     assert "192.168.0.100    is in 192.168.0.64/26" in shown
     assert "tcp/8888  (notebook) answers" in shown
+    for name, address in outputs.hosts.items():
+        assert f"{name:12} {address:16}" in shown
+        assert "no answer" not in shown.partition(f"{name:12} {address:16}")[2].partition("\n")[0]
+    assert "192.168.0.101    is in 192.168.0.64/26" in shown

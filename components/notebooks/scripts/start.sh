@@ -1,7 +1,7 @@
 #!/bin/bash
 # Run the container $CONTAINER of a notebook as it is described, and print its address. Standard input has its token,
 # and below that, where it has one, the hash of its password. A container that is as described goes on running; a change
-# of its limits does not restart it.
+# of its limits, or of $LAB (what it may know of the lab, JSON), does not restart it.
 set -eu
 folder=/etc/calico-lab/notebooks/$CONTAINER
 limits=(--memory "${MEMORY}m" --memory-swap "${MEMORY}m" --cpus "$CPUS" --pids-limit "$PIDS")
@@ -13,11 +13,15 @@ chmod 0755 /var/lib/calico-lab/shared
 printf '%s\n' "$secrets" | sed -n 1p >"$folder/token"
 printf '%s\n' "$secrets" | sed -n 2p >"$folder/password"
 chown 8888:8888 "$folder/token" "$folder/password"
+# In place, because a container sees the file that it has mounted, and not one that replaces it.
+printf '%s\n' "$LAB" >"$folder/lab.json"
+chmod 0644 "$folder/lab.json"
 
 mounts=(
     --mount "type=volume,source=$VOLUME,target=/home/notebook/work"
     --mount "type=bind,source=/var/lib/calico-lab/shared,target=/home/notebook/shared$([ -z "$ROLE" ] || echo ,readonly)"
 )
+mounts+=(--mount "type=bind,source=$folder/lab.json,target=/run/lab.json,readonly")
 if [ -s "$folder/password" ]; then
     mounts+=(--mount "type=bind,source=$folder/password,target=/run/secrets/password,readonly")
 else

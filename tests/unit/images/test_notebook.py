@@ -259,7 +259,9 @@ LAB = {
 
 @pytest.mark.parametrize("lab", ["", json.dumps(LAB)], ids=["without", "with"])
 def test_first_notebook_runs_green(image: str, tmp_path: Path, lab: str) -> None:
-    with notebooks.container(image, tmp_path, variables={"NOTEBOOK_LAB": lab}) as one:
+    (tmp_path / "lab.json").write_text(lab)
+    options = [f"--volume={tmp_path}/lab.json:/run/lab.json:ro"] if lab else []
+    with notebooks.container(image, tmp_path, options=options) as one:
         one.await_start()
         one.run(f"jupyter nbconvert --to notebook --execute --output /tmp/done {FIRST}")
         done = json.loads(one.run("cat /tmp/done.ipynb"))
