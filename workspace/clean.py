@@ -33,7 +33,7 @@ def clean(stack: Stack, *, with_cache: bool) -> None:
             f"resources; next, without PULUMI_BACKEND_URL: . ./env.sh; {first}"
         )
     if stack.has_resources():
-        destroy = f". ./env.sh && pulumi destroy --stack {stack.name} --yes --skip-preview --non-interactive"
+        destroy = f". ./env.sh && pulumi destroy --stack {stack.name} --yes --non-interactive"
         if subprocess.run(["sh", "-c", destroy], cwd=stack.root, check=False).returncode:
             raise ToolchainError(
                 f"stack {stack.name} could not be destroyed, so its state is kept; next: remove the cause "

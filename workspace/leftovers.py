@@ -30,6 +30,8 @@ ON_HOSTS = {
     "docker:index/network:Network": ["network", "rm"],
 }
 """The resources on hosts that cannot be created twice under one name; volumes and scripts can."""
+NOTEBOOK = "pulumi-python:dynamic/calico-lab:NotebookContainer"
+"""It can be created twice; but a `destroy` would not know of it."""
 
 
 class ForeignLabError(RuntimeError):
@@ -97,10 +99,15 @@ def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
     started = [
         operation["resource"]
         for operation in deployment.get("pending_operations") or []
-        if operation["type"] == "creating" and operation["resource"]["type"] in ON_HOSTS
+        if operation["type"] == "creating" and operation["resource"]["type"] in (*ON_HOSTS, NOTEBOOK)
     ]
     found = []
     for resource in started:
+        if resource["type"] == NOTEBOOK:
+            # Its last word is the host's ssh:// URL.
+            host, name = resource["inputs"]["ssh"].split()[-1], resource["inputs"]["container"]
+            found.append(Unfinished(host, name, ["rm", "--force", name]))
+            continue
         host = hosts.get(resource["provider"].rpartition("::")[0])
         if host:
             name = resource["inputs"]["name"]

@@ -8,8 +8,8 @@ limits=(--memory "${MEMORY}m" --memory-swap "${MEMORY}m" --cpus "$CPUS" --pids-l
 
 secrets=$(cat)
 umask 077
-mkdir -p "$folder" /var/lib/calico-lab/shared
-chmod 0755 /var/lib/calico-lab/shared
+mkdir -p "$folder" /var/lib/calico-lab-shared
+chmod 0755 /var/lib/calico-lab-shared
 printf '%s\n' "$secrets" | sed -n 1p >"$folder/token"
 printf '%s\n' "$secrets" | sed -n 2p >"$folder/password"
 chown 8888:8888 "$folder/token" "$folder/password"
@@ -19,7 +19,7 @@ chmod 0644 "$folder/lab.json"
 
 mounts=(
     --mount "type=volume,source=$VOLUME,target=/home/notebook/work"
-    --mount "type=bind,source=/var/lib/calico-lab/shared,target=/home/notebook/shared$([ -z "$ROLE" ] || echo ,readonly)"
+    --mount "type=bind,source=/var/lib/calico-lab-shared,target=/home/notebook/shared$([ -z "$ROLE" ] || echo ,readonly)"
 )
 mounts+=(--mount "type=bind,source=$folder/lab.json,target=/run/lab.json,readonly")
 if [ -s "$folder/password" ]; then

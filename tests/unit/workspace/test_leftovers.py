@@ -72,6 +72,17 @@ def pending(kind: str, operation: str, provider: str = "a1-docker") -> dict[str,
             pending("docker:index/network:Network", "creating"),
             [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["network", "rm", "calico-lab-x"])],
         ),
+        (
+            {
+                "type": "creating",
+                "resource": {
+                    "urn": "x",
+                    "type": "pulumi-python:dynamic/calico-lab:NotebookContainer",
+                    "inputs": {"container": "calico-lab-x", "ssh": "ssh -F config ssh://root@10.0.0.2:22"},
+                },
+            },
+            [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
+        ),
         # It may hold data, and can be created again.
         (pending("docker:index/volume:Volume", "creating"), []),
         (pending("docker:index/container:Container", "deleting"), []),
