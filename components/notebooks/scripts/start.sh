@@ -8,8 +8,9 @@ limits=(--memory "${MEMORY}m" --memory-swap "${MEMORY}m" --cpus "$CPUS" --pids-l
 
 secrets=$(cat)
 umask 077
-mkdir -p "$folder" /var/lib/calico-lab-shared
-chmod 0755 /var/lib/calico-lab-shared
+mkdir -p "$folder"
+# It is mounted read only for students.
+[ -d /var/lib/calico-lab-shared ] || install -d -m 0755 -o 8888 -g 8888 /var/lib/calico-lab-shared
 printf '%s\n' "$secrets" | sed -n 1p >"$folder/token"
 printf '%s\n' "$secrets" | sed -n 2p >"$folder/password"
 chown 8888:8888 "$folder/token" "$folder/password"
