@@ -21,8 +21,8 @@ chmod 0644 "$folder/lab.json"
 mounts=(
     --mount "type=volume,source=$VOLUME,target=/home/notebook/work"
     --mount "type=bind,source=/var/lib/calico-lab-shared,target=/home/notebook/shared$([ -z "$ROLE" ] || echo ,readonly)"
+    --mount "type=bind,source=$folder/lab.json,target=/run/lab.json,readonly"
 )
-mounts+=(--mount "type=bind,source=$folder/lab.json,target=/run/lab.json,readonly")
 if [ -s "$folder/password" ]; then
     mounts+=(--mount "type=bind,source=$folder/password,target=/run/secrets/password,readonly")
 else
