@@ -46,6 +46,8 @@ finished() {
 }
 
 tests/prerequisites.sh
+# What a run that was killed has left.
+tests/leftovers.sh
 # The first time it takes minutes, which no test is given.
 python3 -m workspace ebpf
 start beside tests/beside.sh

@@ -16,8 +16,9 @@ from tests.live.waiting import eventually
 NETWORK = "calico-lab-test-vm"
 SUBNET = "172.30.97.0/24"
 BASE = "calico-lab/debian:bookworm"
-LABEL = "calico-lab.test"
-"""By this label `tests/leftovers.sh` removes what a killed run has left."""
+GROUP = "existing"
+LABEL = f"calico-lab.test={GROUP}"
+"""By this label `tests/leftovers.sh` removes what a killed run has left, and nothing of others."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def machines(folder: Path, addresses: Sequence[str]) -> Iterator[list[Machine]]:
     build = ("docker", "build", "--quiet", "--target", "machine", "--build-arg", f"BASE={BASE}")
     run(*build, "--tag", "calico-lab/machine:test", "images/host")
     _make_key(folder / "key")
-    run("tests/leftovers.sh")
+    run("tests/leftovers.sh", GROUP)
     with ExitStack() as stack:
         run("docker", "network", "create", "--label", LABEL, "--subnet", SUBNET, NETWORK)
         stack.callback(run, "docker", "network", "rm", NETWORK)

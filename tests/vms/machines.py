@@ -11,11 +11,11 @@ from pathlib import Path
 
 from components.hosts import remote
 from components.hosts.remote import Answer
-from tests.existing.machines import LABEL
 from tests.live.here import run
 
 _HERE = Path(__file__).parent
 _NETWORK = "calico-lab-test-vms"
+_GROUP = "vms"
 _SUBNET = "172.30.98.0/24"
 # The release that the lab's hosts do not run.
 _DEBIAN = "calico-lab/debian:bookworm"
@@ -69,8 +69,8 @@ def machines(names: Sequence[str], folder: Path) -> Iterator[list[Machine]]:
     run(*build, "--build-arg", f"HOST={_HOST_IMAGE}", "--tag", _IMAGE, str(_HERE), seconds=_BUILD_SECONDS)
     for name in ("key", *names):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name))
-    run("tests/leftovers.sh")
-    run("docker", "network", "create", "--label", LABEL, "--subnet", _SUBNET, _NETWORK)
+    run("tests/leftovers.sh", _GROUP)
+    run("docker", "network", "create", "--label", f"calico-lab.test={_GROUP}", "--subnet", _SUBNET, _NETWORK)
     try:
         yield [_boot(name, f"172.30.98.{10 + number}", folder) for number, name in enumerate(names)]
     finally:
@@ -86,7 +86,7 @@ def _boot(name: str, address: str, folder: Path) -> Machine:
     devices = [f"--device={device}" for device in ("/dev/net/tun", "/dev/kvm") if Path(device).exists()]
     network = ("--network", _NETWORK, "--ip", address, "--cap-add", "NET_ADMIN")
     given = ("--volume", f"{folder}:/keys:ro", "--env", f"NAME={name}")
-    name_and_label = ("--name", _container(name), "--label", LABEL)
+    name_and_label = ("--name", _container(name), "--label", f"calico-lab.test={_GROUP}")
     run("docker", "run", "--detach", *name_and_label, *network, *devices, *given, _IMAGE)
     host_key = (folder / f"{name}.pub").read_text().strip()
     known = folder / f"{name}.known"
