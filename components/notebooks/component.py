@@ -80,6 +80,7 @@ class Notebooks(ComponentResource):
             host: service_image("notebook", self._hosts[host], self._child, packages=lock)
             for host in self._hosts
         }
+        self._lost = sorted(host.location for host in hosts.values() if host.lost)
         self._networks = networks
         self._lab = lab
         self._backup = backup
@@ -120,6 +121,7 @@ class Notebooks(ComponentResource):
             stack=pulumi.get_stack(),
             host=host,
             repositories=self._backup.repositories if self._backup else None,
+            lost=self._lost,
             opts=self._options(
                 hosts,
                 # On the new host of a notebook, what restores a backup is there.

@@ -7,7 +7,7 @@ No notebook that had work begins with an empty folder, unless the config says `r
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ def _restores(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
 
 def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
     """Copy the work to the notebook's new host, and compare both copies."""
+    if olds["location"] in news["lost"]:
+        _recover(olds, news, "it is lost")
+        return
     stopped = _do(olds, "stop")
     if not stopped.reached:
         _recover(olds, news, stopped.error)
@@ -91,10 +94,17 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
 
 
 def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> None:
-    """Take the work from the last backup, because its host is gone."""
+    """Take the work from the last backup, because its host is gone.
+
+    Where there is no backup, `lost: true` is the word that the work is given up.
+    """
     container, host = news["container"], olds["host"]
     when = news.get("restore") or "latest"
     if when != "empty" and not news.get("repositories"):
+        if olds["location"] in news["lost"]:
+            tell([f"{container} begins with an empty folder: its work was on {host}, and there is no backup"])
+            _must(news, "create-data")
+            return
         raise HostError(
             f"{container}: its work is on {host}, which does not answer ({reason}), and there is no backup. "
             f"Start {host} and run 'pulumi up' again; or write 'restore: empty' to begin with an empty folder"
@@ -184,6 +194,7 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
         stack: str,
         host: Mapping[str, Input[str]],
         repositories: Input[Mapping[str, Any]] | None,
+        lost: Sequence[str],
         opts: ResourceOptions,
     ) -> None:
         """Keep the work of a notebook.
@@ -194,6 +205,7 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
             stack: The stack's name, a label of the volume.
             host: `host`, `location` and `ssh`: the name of its host, where its volume is, the ssh command.
             repositories: The backups by the host that made them (secret); None without backups.
+            lost: The locations that are gone for good.
             opts: More resource options.
         """
         props = {
@@ -203,6 +215,7 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
             "stack": stack,
             "restore": notebook.restore,
             "repositories": repositories,
+            "lost": list(lost),
             "token": None,
         }
         secret = ResourceOptions(additional_secret_outputs=["token", "repositories"])

@@ -1,0 +1,133 @@
+"""The saved work of a notebook: what happens to it when the notebook moves or goes back to a backup."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from components.backup.component import RESTORE
+from components.hosts.remote import Answer, HostError
+from components.notebooks import work
+from components.notebooks.work import _WorkProvider
+
+HERE: dict[str, Any] = {
+    **{
+        "host": "a0",
+        "location": "a0",
+        "ssh": "ssh a0",
+        "container": "calico-lab-notebook-x",
+        "notebook": "x",
+    },
+    **{"stack": "lab", "restore": None, "repositories": None, "lost": [], "token": "secret"},
+}
+THERE = {**HERE, "host": "a1", "location": "a1", "ssh": "ssh a1"}
+BACKUPS = {"repositories": {"a0": {"url": "rest:https://a2"}}}
+RESTORED = json.dumps({"time": "2026-11-28T10:00:00Z", "source": "a0", "files": 3})
+Ran = list[tuple[str, str]]
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Hosts that answer as told; what ran there, as pairs of the ssh command and the script's name."""
+
+    def prepare(*, problem: str = "", **answers: Answer) -> Ran:
+        ran: Ran = []
+        names = {path.read_text(): path.stem for path in work._SCRIPTS.glob("*.sh")}
+        names[RESTORE.read_text()] = "restore"
+
+        def run(ssh: str, script: str, variables: dict[str, str], *_: object, **__: object) -> Answer:
+            name = names[script]
+            ran.append((ssh, f"{name} {variables['RESTORED']}" if name == "put-back" else name))
+            return answers.get(f"{ssh[4:]}_{name}".replace("-", "_"), Answer(0, "digest", ""))
+
+        def transfer(source: tuple[str, str], target: tuple[str, str], *_: object) -> str:
+            ran.append((source[0], names[source[1]]))
+            ran.append((target[0], names[target[1]]))
+            return problem
+
+        monkeypatch.setattr(work, "run", run)
+        monkeypatch.setattr(work, "transfer", transfer)
+        return ran
+
+    return prepare
+
+
+def update(olds: dict[str, Any], news: dict[str, Any]) -> None:
+    outs = _WorkProvider().update("id", olds, news).outs
+    assert outs is not None
+    assert outs["token"] == "secret"
+
+
+def test_work_moves_with_the_notebook(hosts: Callable[..., Ran]) -> None:
+    ran = hosts()
+    update(HERE, THERE)
+    assert ran == [
+        ("ssh a0", "stop"),
+        ("ssh a1", "create-data"),
+        ("ssh a0", "export"),
+        ("ssh a1", "import"),
+        ("ssh a0", "digest"),
+        ("ssh a1", "digest"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "answers", "message"),
+    [
+        ("the disk is full", {}, "from a0 to a1: the disk is full. It runs on a0 again"),
+        ("", {"a1_digest": Answer(0, "another", "")}, "the copy differs from the original"),
+    ],
+)
+def test_work_that_cannot_be_copied_stays(
+    hosts: Callable[..., Ran], problem: str, answers: dict[str, Answer], message: str
+) -> None:
+    ran = hosts(problem=problem, **answers)
+    with pytest.raises(HostError, match=message):
+        update(HERE, THERE)
+    assert ran[-1] == ("ssh a0", "resume")
+
+
+def test_work_on_a_host_that_does_not_answer_is_not_given_up(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a0_stop=Answer(255, "", "timed out"))
+    with pytest.raises(HostError, match=r"which does not answer \(timed out\), .* 'restore: empty'"):
+        update(HERE, THERE)
+    assert ran == [("ssh a0", "stop")]
+
+
+@pytest.mark.parametrize("gone", [{}, {"lost": ["a0"]}], ids=["does-not-answer", "lost"])
+def test_work_of_a_gone_host_comes_from_the_last_backup(
+    hosts: Callable[..., Ran], gone: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = hosts(a0_stop=Answer(255, "", "timed out"), a1_restore=Answer(0, RESTORED, ""))
+    update(HERE, {**THERE, **BACKUPS, **gone})
+    assert ran[-4:] == [
+        ("ssh a1", "stop"),
+        ("ssh a1", "set-aside"),
+        ("ssh a1", "restore"),
+        ("ssh a1", "put-back yes"),
+    ]
+    assert "has the work of 2026-11-28T10:00:00Z, from the backups of a0: 3 files" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("news", [{"lost": ["a0"]}, {"restore": "empty"}])
+def test_work_is_given_up_by_an_explicit_word(hosts: Callable[..., Ran], news: dict[str, Any]) -> None:
+    ran = hosts(a0_stop=Answer(255, "", "timed out"))
+    update(HERE, {**THERE, **news})
+    assert ran[-1] == ("ssh a1", "create-data")
+
+
+def test_work_is_as_it_was_after_a_restore_that_failed(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a0_restore=Answer(3, "", "there is no snapshot"))
+    with pytest.raises(HostError, match=r"there is no snapshot\. What was saved is as it was"):
+        update(HERE, {**HERE, **BACKUPS, "restore": "latest"})
+    assert ran[-2:] == [("ssh a0", "restore"), ("ssh a0", "put-back no")]
+
+
+def test_work_is_restored_once_for_each_value(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a0_restore=Answer(0, RESTORED, ""))
+    restored = {**HERE, **BACKUPS, "restore": "latest"}
+    update(restored, restored)
+    assert ran == []
+    assert not _WorkProvider().diff("id", restored, restored).changes
+    assert _WorkProvider().diff("id", restored, {**restored, "restore": "2026-11-28"}).changes
