@@ -9,9 +9,9 @@ from components.hosts import remote
 from tests.live.program import Program
 from workspace.outputs import PROJECT, Outputs
 
-# The classes of components/shared/secrets.py, and which of their properties are secret.
+# The classes whose resources have a secret, and which of their properties it is.
 SECRETS = {"Token": "value", "SshKey": "private_key", "CertificateAuthority": "private_key",
-           "Certificate": "private_key"}  # fmt: skip
+           "Certificate": "private_key", "NotebookWork": "token"}  # fmt: skip
 PLAINTEXT = "plaintext"
 # What anyone on a host may see, and what is shown or kept by programs that know nothing of secrets.
 PLACES = {

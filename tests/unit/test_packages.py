@@ -5,6 +5,8 @@ lint-imports checks who may import whom (pyproject.toml).
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,11 @@ def test_architecture_page_names_paths_that_exist() -> None:
     # `scripts/` and `units/` are folders of a component.
     rooms = [PROJECT, PROJECT / "components", PROJECT / "components" / "etcd"]
     assert [path for path in paths if not any((room / path).exists() for room in rooms)] == []
+
+
+def test_verbs_of_lab_are_imported_outside_of_the_checkout(tmp_path: Path) -> None:
+    load = "[importlib.import_module(module) for module, _ in VERBS.values()]"
+    script = f"import importlib; from lab.__main__ import VERBS; {load}"
+    command = [sys.executable, "-I", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
