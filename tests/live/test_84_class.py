@@ -24,7 +24,12 @@ WORK = "/home/notebook/work"
 MOST_SECONDS = 240
 LOST = "a1"
 _SINCE = "docker inspect --format '{{.State.StartedAt}}' "
-_DIGEST = Path("components/notebooks/scripts/digest.sh").read_text()
+# JupyterLab writes into the rest of the work folder at each start.
+SAVED = f"{WORK}/saved"
+_DIGEST = """
+folder=$(docker volume inspect --format '{{.Mountpoint}}' "$VOLUME")
+tar --create --directory "$folder" --sort name --numeric-owner saved | sha256sum
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Classroom:
     def save(self, name: str, mebibytes: int = 1) -> str:
         """Write files of many kinds into the work folder of a notebook; return their digest."""
         script = (
-            f"cd {WORK} && mkdir -p 'a folder' && echo ä >'a folder/ä' && ln -sf 'a folder/ä' link"
+            f"mkdir -p {SAVED}/'a folder' && cd {SAVED} && echo ä >'a folder/ä' && ln -sf 'a folder/ä' link"
             f" && head -c {mebibytes}M /dev/urandom >data && chmod 600 data && sync"
         )
         self.run(name, f'docker exec "$CONTAINER" sh -c "{script}"')
@@ -229,9 +234,11 @@ def test_class_work_restored(classroom: Classroom, outputs: Outputs) -> None:
     classroom.up(*others, "carol,a1", backup=True)
     digest = classroom.save("carol")
     classroom.run("carol", "systemctl start calico-lab-backup.service")
-    classroom.run("carol", f'docker exec "$CONTAINER" rm {WORK}/data')
+    classroom.run("carol", f'docker exec "$CONTAINER" rm {SAVED}/data')
     classroom.up(*others, "carol,a1,,,latest", backup=True)
-    assert classroom.run("carol", f'docker exec "$CONTAINER" ls {WORK}/before-restore') == "a folder\nlink"
+    assert (
+        classroom.run("carol", f'docker exec "$CONTAINER" ls {WORK}/before-restore/saved') == "a folder\nlink"
+    )
     classroom.run("carol", f'docker exec "$CONTAINER" rm -r {WORK}/before-restore')
     assert classroom.run("carol", _DIGEST) == digest
 
