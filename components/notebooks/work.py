@@ -27,7 +27,7 @@ USER = 8888
 """The ID of the image's user, who owns the saved work and the token's file."""
 ASIDE = "before-restore"
 """The folder in the work that has what was saved before a restore."""
-_COMPARED = ("location", "restore")
+_COMPARED = ("location", "restore", "lost")
 
 
 def _do(props: Mapping[str, Any], script: str, seconds: float = STEP_SECONDS, **variables: str) -> Answer:
@@ -71,7 +71,7 @@ def _restores(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
 
 def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
     """Copy the work to the notebook's new host, and compare both copies."""
-    if olds["location"] in news["lost"]:
+    if _is_lost(olds, news):
         _recover(olds, news, "it is lost")
         return
     stopped = _do(olds, "stop")
@@ -93,6 +93,11 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
         )
 
 
+def _is_lost(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Whether the former host is lost; one that has left the config was declared so before."""
+    return olds["location"] in (*olds["lost"], *news["lost"])
+
+
 def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> None:
     """Take the work from the last backup, because its host is gone.
 
@@ -101,7 +106,7 @@ def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> N
     container, host = news["container"], olds["host"]
     when = news.get("restore") or "latest"
     if when != "empty" and not news.get("repositories"):
-        if olds["location"] in news["lost"]:
+        if _is_lost(olds, news):
             tell([f"{container} begins with an empty folder: its work was on {host}, and there is no backup"])
             _must(news, "create-data")
             return

@@ -110,10 +110,14 @@ def test_work_of_a_gone_host_comes_from_the_last_backup(
     assert "has the work of 2026-11-28T10:00:00Z, from the backups of a0: 3 files" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("news", [{"lost": ["a0"]}, {"restore": "empty"}])
-def test_work_is_given_up_by_an_explicit_word(hosts: Callable[..., Ran], news: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("olds", "news"), [({}, {"lost": ["a0"]}), ({"lost": ["a0"]}, {}), ({}, {"restore": "empty"})]
+)
+def test_work_is_given_up_by_an_explicit_word(
+    hosts: Callable[..., Ran], olds: dict[str, Any], news: dict[str, Any]
+) -> None:
     ran = hosts(a0_stop=Answer(255, "", "timed out"))
-    update(HERE, {**THERE, **news})
+    update({**HERE, **olds}, {**THERE, **news})
     assert ran[-1] == ("ssh a1", "create-data")
 
 
