@@ -35,6 +35,8 @@ _COMPARED = (
     "token",
     "password",
     "enabled",
+    # The work is restored while the container is stopped.
+    "restore",
     "location",
     "host_container",
     "script",
@@ -169,6 +171,7 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             "cpus": notebook.cpus,
             "pids": notebook.pids,
             "enabled": notebook.enabled,
+            "restore": notebook.restore,
             "service": notebook.service,
             "role": "student" if notebook.student else "",
             "url_path": notebook.path,

@@ -25,6 +25,8 @@ COPY_SECONDS = 3600
 TOKEN_BYTES = 32
 USER = 8888
 """The ID of the image's user, who owns the saved work and the token's file."""
+RUNNING = "running"
+"""Docker's word for the state of a container that runs."""
 ASIDE = "before-restore"
 """The folder in the work that has what was saved before a restore."""
 _COMPARED = ("location", "restore", "lost")
@@ -86,7 +88,8 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
     if not problem and _must(olds, "digest", COPY_SECONDS) != _must(news, "digest", COPY_SECONDS):
         problem = "the copy differs from the original"
     if problem:
-        _do(olds, "resume")
+        if stopped.text.strip() == RUNNING:
+            _do(olds, "resume")
         raise HostError(
             f"{news['container']}: its work could not be copied from {olds['host']} to {news['host']}: "
             f"{problem}. It runs on {olds['host']} again; run 'pulumi up' again"
@@ -128,7 +131,7 @@ def _restore(props: Mapping[str, Any], when: str) -> None:
     """
     if when != "empty" and not props.get("repositories"):
         raise HostError(f"{props['container']}: there are no backups to restore; add the section 'backup'")
-    _must(props, "stop")
+    state = _must(props, "stop")
     _must(props, "set-aside", ASIDE=ASIDE)
     restored = "no"
     try:
@@ -137,6 +140,9 @@ def _restore(props: Mapping[str, Any], when: str) -> None:
         restored = "yes"
     finally:
         _must(props, "put-back", ASIDE=ASIDE, RESTORED=restored)
+        # After a restore, the update of the container starts it.
+        if restored == "no" and state == RUNNING:
+            _do(props, "resume")
 
 
 def _from_backup(props: Mapping[str, Any], when: str) -> None:

@@ -1,4 +1,4 @@
 #!/bin/bash
-# Start the container $CONTAINER again, if there is one.
+# Start the container $CONTAINER again.
 set -eu
-! docker container inspect "$CONTAINER" >/dev/null 2>&1 || docker container start "$CONTAINER" >/dev/null
+docker container start "$CONTAINER" >/dev/null

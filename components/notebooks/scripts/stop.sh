@@ -1,4 +1,6 @@
 #!/bin/bash
-# Stop the container $CONTAINER, so that nothing writes into its volume.
+# Stop the container $CONTAINER, so that nothing writes into its volume. Print `running` if it ran.
 set -eu
-! docker container inspect "$CONTAINER" >/dev/null 2>&1 || docker container stop "$CONTAINER" >/dev/null
+state=$(docker container inspect --format '{{.State.Status}}' "$CONTAINER" 2>/dev/null) || exit 0
+docker container stop "$CONTAINER" >/dev/null
+echo "$state"

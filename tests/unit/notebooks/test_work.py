@@ -39,7 +39,8 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
         def run(ssh: str, script: str, variables: dict[str, str], *_: object, **__: object) -> Answer:
             name = names[script]
             ran.append((ssh, f"{name} {variables['RESTORED']}" if name == "put-back" else name))
-            return answers.get(f"{ssh[4:]}_{name}".replace("-", "_"), Answer(0, "digest", ""))
+            usual = Answer(0, "running\n" if name == "stop" else "digest", "")
+            return answers.get(f"{ssh[4:]}_{name}".replace("-", "_"), usual)
 
         def transfer(source: tuple[str, str], target: tuple[str, str], *_: object) -> str:
             ran.append((source[0], names[source[1]]))
@@ -125,7 +126,14 @@ def test_work_is_as_it_was_after_a_restore_that_failed(hosts: Callable[..., Ran]
     ran = hosts(a0_restore=Answer(3, "", "there is no snapshot"))
     with pytest.raises(HostError, match=r"there is no snapshot\. What was saved is as it was"):
         update(HERE, {**HERE, **BACKUPS, "restore": "latest"})
-    assert ran[-2:] == [("ssh a0", "restore"), ("ssh a0", "put-back no")]
+    assert ran[-3:] == [("ssh a0", "restore"), ("ssh a0", "put-back no"), ("ssh a0", "resume")]
+
+
+def test_work_of_a_notebook_that_is_off_is_restored_without_starting_it(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a0_stop=Answer(0, "exited\n", ""), a0_restore=Answer(3, "", "there is no snapshot"))
+    with pytest.raises(HostError, match="there is no snapshot"):
+        update(HERE, {**HERE, **BACKUPS, "restore": "latest"})
+    assert ran[-1] == ("ssh a0", "put-back no")
 
 
 def test_work_is_restored_once_for_each_value(hosts: Callable[..., Ran]) -> None:
