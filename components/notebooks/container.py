@@ -91,7 +91,8 @@ class _ContainerProvider(dynamic.ResourceProvider):
     def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         with messages_without_traceback():
             placed = _place(news)
-        if olds["ssh"] != news["ssh"]:
+        # Not by the ssh command: another port or user is a way to the same host.
+        if olds["location"] != news["location"]:
             _leave(olds)
         return dynamic.UpdateResult(placed)
 

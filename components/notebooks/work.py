@@ -180,7 +180,8 @@ class _WorkProvider(dynamic.ResourceProvider):
 
     def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         with messages_without_traceback():
-            if olds["ssh"] != news["ssh"]:
+            # Not by the ssh command: another port or user is a way to the same host.
+            if olds["location"] != news["location"]:
                 _move(olds, news)
             elif _restores(olds, news):
                 _restore(news, news["restore"])

@@ -73,6 +73,12 @@ def test_work_moves_with_the_notebook(hosts: Callable[..., Ran]) -> None:
     ]
 
 
+def test_work_stays_when_its_host_is_reached_another_way(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a0_restore=Answer(0, RESTORED, ""))
+    update({**HERE, "ssh": "ssh a9"}, {**HERE, **BACKUPS, "restore": "latest"})
+    assert [name for _, name in ran] == ["stop", "set-aside", "restore", "put-back yes"]
+
+
 @pytest.mark.parametrize(
     ("problem", "answers", "message"),
     [

@@ -1,0 +1,54 @@
+"""The container of a notebook: what an update does on its host and on the former one."""
+
+from typing import Any
+
+import pytest
+
+from components.hosts.remote import Answer
+from components.notebooks import container
+from components.notebooks.container import _ContainerProvider
+from components.services.service import READY_SCRIPT
+
+HERE: dict[str, Any] = {
+    **dict.fromkeys(container.VARIABLES, "x"),
+    **{"container": "calico-lab-notebook-x", "host": "a0", "location": "a0", "ssh": "ssh a0", "lab": "{}"},
+    **{"enabled": True, "token": "secret", "memory": 512.0},
+}
+THERE = {**HERE, "host": "a1", "location": "a1", "ssh": "ssh a1"}
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What runs on the hosts, as pairs of the ssh command and the script's name; all succeeds."""
+    seen: list[tuple[str, str]] = []
+    names = {path.read_text(): path.stem for path in container._SCRIPTS.glob("*.sh")}
+    names[READY_SCRIPT.read_text()] = "ready"
+
+    def run(ssh: str, script: str, *_: object, **__: object) -> Answer:
+        seen.append((ssh, names[script]))
+        return Answer(0, "192.168.0.7\n", "")
+
+    monkeypatch.setattr(container, "run", run)
+    return seen
+
+
+def update(olds: dict[str, Any], news: dict[str, Any]) -> dict[str, Any]:
+    outs = _ContainerProvider().update("id", olds, news).outs
+    assert outs is not None
+    return dict(outs)
+
+
+def test_container_that_moves_leaves_its_former_host(ran: list[tuple[str, str]]) -> None:
+    assert update(HERE, THERE)["given_address"] == "192.168.0.7"
+    assert ran[-3:] == [("ssh a1", "ready"), ("ssh a0", "remove"), ("ssh a0", "remove-data")]
+
+
+def test_container_stays_when_its_host_is_reached_another_way(ran: list[tuple[str, str]]) -> None:
+    update({**HERE, "ssh": "ssh a9"}, HERE)
+    assert "remove-data" not in [name for _, name in ran]
+    assert ran[-1] == ("ssh a0", "ready")
+
+
+def test_container_that_is_off_is_stopped(ran: list[tuple[str, str]]) -> None:
+    assert update(HERE, {**HERE, "enabled": False})["given_address"] == ""
+    assert ran == [("ssh a0", "stop")]
