@@ -1,4 +1,4 @@
-"""A cache, a step and a Go of the test's own."""
+"""A cache, a step and a Go of the test's own; and nothing of one test that another meets."""
 
 from pathlib import Path
 
@@ -7,6 +7,15 @@ import pytest
 from toolchain import golang
 from toolchain.golang import Go
 from toolchain.progress import Step
+
+
+@pytest.fixture(autouse=True)
+def traceback_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what an error of a provider sets for the whole process.
+
+    Pulumi's SDK reads the stack of its caller by the same limit. With 0 its mocks fail, or wait for ever.
+    """
+    monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
 
 
 @pytest.fixture

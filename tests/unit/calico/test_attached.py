@@ -26,7 +26,6 @@ def answer(monkeypatch: pytest.MonkeyPatch, **answers: Answer) -> list[tuple[str
         return answers.get(ssh.removeprefix("ssh "), Answer(0, "", ""))
 
     monkeypatch.setattr(remote, "run", run)
-    monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
     return calls
 
 

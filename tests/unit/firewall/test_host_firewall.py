@@ -126,7 +126,6 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def host(flows: FlowTrials, now: list[float], monkeypatch: pytest.MonkeyPatch) -> Remote:
     host = Remote()
     monkeypatch.setattr(session, "run", host)
-    monkeypatch.setattr(sys, "tracebacklimit", None, raising=False)
     return host
 
 

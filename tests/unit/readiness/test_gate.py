@@ -62,7 +62,6 @@ def answer(
         return answers.get(ssh.removeprefix("ssh "), Answer(0, "", ""))
 
     monkeypatch.setattr(gate, "run", run)
-    monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
     return calls
 
 
