@@ -144,11 +144,8 @@ def components(config: LabConfig) -> dict[str, list[str]]:
         "calico-programs": on_network,
         "calico": on_network,
         "backup": backed_up(config) if config.backup else (),
-        **{
-            service_name(key).lower(): [service.host]
-            for key, service in services(config).items()
-            if key != "notebook"
-        },
+        **{name.lower(): [box.host] for name, box in ssh_boxes(config).items()},
+        "proxy": [config.proxy.host],
     }
     return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}
 

@@ -28,10 +28,10 @@ REMOVE = {
 ON_HOSTS = {
     "docker:index/container:Container": ["rm", "--force"],
     "docker:index/network:Network": ["network", "rm"],
+    "pulumi-python:dynamic/calico-lab:NotebookContainer": ["rm", "--force"],
 }
-"""The resources on hosts that cannot be created twice under one name; volumes and scripts can."""
-NOTEBOOK = "pulumi-python:dynamic/calico-lab:NotebookContainer"
-"""It can be created twice; but a `destroy` would not know of it."""
+"""The resources on hosts that cannot be created twice under one name, or of which `destroy` would not know;
+volumes and scripts can be created twice."""
 
 
 class ForeignLabError(RuntimeError):
@@ -99,18 +99,16 @@ def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
     started = [
         operation["resource"]
         for operation in deployment.get("pending_operations") or []
-        if operation["type"] == "creating" and operation["resource"]["type"] in (*ON_HOSTS, NOTEBOOK)
+        if operation["type"] == "creating" and operation["resource"]["type"] in ON_HOSTS
     ]
     found = []
     for resource in started:
-        if resource["type"] == NOTEBOOK:
-            # Its last word is the host's ssh:// URL.
-            host, name = resource["inputs"]["ssh"].split()[-1], resource["inputs"]["container"]
-            found.append(Unfinished(host, name, ["rm", "--force", name]))
-            continue
-        host = hosts.get(resource["provider"].rpartition("::")[0])
+        inputs = resource["inputs"]
+        provider = resource.get("provider", "").rpartition("::")[0]
+        # A notebook has no provider of its host, but an ssh command, whose last word is the URL.
+        host = inputs["ssh"].split()[-1] if "ssh" in inputs else hosts.get(provider)
         if host:
-            name = resource["inputs"]["name"]
+            name = inputs.get("container") or inputs["name"]
             found.append(Unfinished(host, name, [*ON_HOSTS[resource["type"]], name]))
     return found
 

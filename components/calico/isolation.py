@@ -20,11 +20,12 @@ from typing import Any
 from components.calico.policy_rendering import selected_host, to_yaml
 
 ROLE_LABEL = "calico-lab.role"
-"""Label of an endpoint; `student` isolates it."""
+"""Label of an endpoint; the role `STUDENT` isolates it."""
+STUDENT = "student"
 STARTING_LABEL = "org.projectcalico.docker/starting"
 """Label of an endpoint whose container's labels are not known yet (docker-driver/workload)."""
-STUDENTS = f"{ROLE_LABEL} == 'student' || has({STARTING_LABEL})"
-OTHERS = f"{ROLE_LABEL} != 'student' && !has({STARTING_LABEL})"
+STUDENTS = f"{ROLE_LABEL} == '{STUDENT}' || has({STARTING_LABEL})"
+OTHERS = f"{ROLE_LABEL} != '{STUDENT}' && !has({STARTING_LABEL})"
 TIER = "calico-lab"
 POLICY = f"{TIER}.students"
 """The policy's name; Calico requires the tier's name before the dot."""

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The project's folder; paths in ssh commands are relative to it."""
@@ -100,19 +100,30 @@ def run(
         seconds: Time limit, the connection included.
         stdin: The script's standard input.
     """
-    if stdin:
-        # bash reads a group of commands to its end before it runs it, so the script can read what follows.
-        script = f"{{\n{script}\nexit\n}}\n{stdin}"
+    text = with_variables(script, variables or {})
+    return _answer(ssh, _SCRIPT, seconds, input=_before_input(text) + stdin if stdin else text)
+
+
+def _before_input(script: str) -> str:
+    """A script that can read what follows it on standard input.
+
+    bash reads a group of commands to its end before it runs it.
+    """
+    return f"{{\n{script}\nexit\n}}\n"
+
+
+def _answer(ssh: str, command: str, seconds: float, **stdin: Any) -> Answer:  # noqa: ANN401 - as subprocess.run
+    """Run a command on a host, with `input` or `stdin` as for `subprocess.run`."""
     try:
         done = subprocess.run(
-            [*shlex.split(ssh), _SCRIPT],
-            input=with_variables(script, variables or {}),
+            [*shlex.split(ssh), command],
             cwd=PROJECT,
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
             timeout=seconds,
+            **stdin,
         )
     except subprocess.TimeoutExpired:
         return Answer(124, "", f"no answer within {seconds:g} s")
@@ -133,20 +144,7 @@ def send(ssh: str, source: Path, target: str, seconds: float) -> Answer:
     size = (PROJECT / source).stat().st_size
     script = f"umask 077; cat >{draft} && [ $(wc -c <{draft}) = {size} ] && mv {draft} {final}"
     with (PROJECT / source).open("rb") as stream:
-        try:
-            done = subprocess.run(
-                [*shlex.split(ssh), f"exec sh -c {shlex.quote(script)}"],
-                stdin=stream,
-                cwd=PROJECT,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=seconds,
-            )
-        except subprocess.TimeoutExpired:
-            return Answer(124, "", f"no answer within {seconds:g} s")
-    return Answer(done.returncode, done.stdout, done.stderr.strip())
+        return _answer(ssh, f"exec sh -c {shlex.quote(script)}", seconds, stdin=stream)
 
 
 def watch(
@@ -220,7 +218,7 @@ def transfer(
     Returns:
         What went wrong; empty when both scripts have succeeded.
     """
-    scripts = [with_variables(f"{{\n{script}\nexit\n}}\n", variables) for _, script in (source, target)]
+    scripts = [_before_input(with_variables(script, variables)) for _, script in (source, target)]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         _start(source[0], stdout=subprocess.PIPE, stderr=errors) as sender,

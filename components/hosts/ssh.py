@@ -54,6 +54,11 @@ def write_files(folder: Path, files: Mapping[Path, str]) -> None:
             path.unlink()
 
 
+def are_written(files: Mapping[Path, str]) -> bool:
+    """Whether files have these texts. On another controller they are not there until the next update."""
+    return all(path.is_file() and path.read_text() == text for path, text in files.items())
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Address, port and user of one host."""
@@ -236,8 +241,7 @@ class _SshAccessProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         changed = differ(("folder", "hosts", "identity", "private_key"), olds, news)
-        absent = any(not path.is_file() or path.read_text() != text for path, text in _files(olds).items())
-        return dynamic.DiffResult(changes=changed or absent)
+        return dynamic.DiffResult(changes=changed or not are_written(_files(olds)))
 
     def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         return dynamic.UpdateResult(self._write(olds, news))

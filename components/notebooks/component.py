@@ -3,7 +3,8 @@
 Owes: what is saved in a work folder outlives its container and moves with it; a token is nowhere in the clear
 but in a file that its notebook's user alone can read; a member more or less changes no other's notebook.
 
-`work.py` keeps what outlasts a container, `container.py` runs it, `placement.py` chooses its host.
+`work.py` keeps what outlasts a container, `container.py` runs it, `placement.py` chooses its host, `step.py`
+runs their scripts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import pulumi_docker as docker
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.backup.component import Backup
-from components.hosts.host import Host, ssh_commands
+from components.hosts.host import Host, after_hosts
 from components.notebooks.config import NOTEBOOK_PORT, Notebook, NotebooksConfig
 from components.notebooks.container import NotebookContainer
 from components.notebooks.placement import Placement
@@ -74,7 +75,6 @@ class Notebooks(ComponentResource):
             for host in hosts
             if host in named or (self._placed and hosts[host] in candidates)
         }
-        self._ssh = ssh_commands(list(self._hosts.values()))
         lock = packages_lock(config.packages, Path()) if config.packages else None
         self._images = {
             host: service_image("notebook", self._hosts[host], self._child, packages=lock)
@@ -110,16 +110,21 @@ class Notebooks(ComponentResource):
 
     def _run(self, notebook: Notebook) -> Output[dict[str, Any]]:
         hosts = [self._hosts[notebook.host]] if notebook.host else list(self._hosts.values())
-        host = {
-            "host": self._of(notebook, {host.name: host.name for host in hosts}),
+        host = self._of(notebook, {host.name: host.name for host in hosts})
+        common: dict[str, Input[Any]] = {
+            "host": host,
+            # Where the volume is: it changes when the notebook moves.
             "location": self._of(notebook, {host.name: host.location for host in hosts}),
             "ssh": self._of(notebook, {host.name: host.ssh for host in hosts}),
+            "container": notebook.container,
+            "volume": notebook.volume,
+            "notebook": notebook.name,
+            "stack": pulumi.get_stack(),
+            "restore": notebook.restore,
         }
         work = NotebookWork(
-            f"{notebook.service}-work",
-            notebook,
-            stack=pulumi.get_stack(),
-            host=host,
+            notebook.volume.removeprefix("calico-lab-"),
+            common,
             repositories=self._backup.repositories if self._backup else None,
             lost=self._lost,
             opts=self._options(
@@ -131,38 +136,25 @@ class Notebooks(ComponentResource):
         )
         container = NotebookContainer(
             notebook.service,
+            common,
             notebook,
-            stack=pulumi.get_stack(),
-            host={
-                **host,
-                "host_container": self._of(notebook, {host.name: _container_id(host) for host in hosts}),
-            },
+            host_container=self._of(notebook, {host.name: _container_id(host) for host in hosts}),
             image=self._of(notebook, self._images),
             network=self._of(notebook, {host.name: self._networks[host.name].name for host in hosts}),
             token=work.token,
             cull_seconds=self._config.cull_seconds,
             repositories=" ".join(self._config.repositories),
             lab=self._lab,
-            opts=self._options(
-                hosts,
-                depends_on=[work, *(self._networks[host.name] for host in hosts), *self._after],
-            ),
+            opts=self._options(hosts, depends_on=self._after),
         )
-        address = notebook.address or container.given_address
-        self.routes.append(
-            Route(
-                notebook.name,
-                notebook.path,
-                Output.format("http://{0}:{1}", address, NOTEBOOK_PORT)
-                if not notebook.address
-                else f"http://{address}:{NOTEBOOK_PORT}",
-                host["host"],
-                enabled=notebook.enabled,
-            )
+        # The SDK spends time on each output, and known text shows each line of the routes in a preview.
+        target: Input[str] = (
+            _url(notebook.address) if notebook.address else container.given_address.apply(_url)
         )
+        self.routes.append(Route(notebook.name, notebook.path, target, host, enabled=notebook.enabled))
         self.tokens[notebook.name] = work.token
         self.containers[notebook.name] = container
-        return Output.all(container.id, host["host"]).apply(
+        return Output.all(container.id, host).apply(
             lambda values: {
                 "host": values[1],
                 "container": notebook.container,
@@ -172,17 +164,21 @@ class Notebooks(ComponentResource):
         )
 
     def _options(
-        self, hosts: list[Host], *, depends_on: list[Resource] | None = None, protect: bool = False
+        self, hosts: Sequence[Host], *, depends_on: Sequence[Resource], protect: bool = False
     ) -> ResourceOptions:
-        ready = [resource for host in hosts for resource in host.ready]
-        return ResourceOptions(
+        own = ResourceOptions(
             parent=self,
-            depends_on=[*ready, *(depends_on or [])],
+            depends_on=depends_on,
             # On `destroy` the host containers are deleted, with all that is in them.
             deleted_with=hosts[0].network,
             protect=protect or None,
         )
+        return after_hosts(hosts, own)
 
 
 def _container_id(host: Host) -> Input[str]:
     return host.container.id if host.container else ""
+
+
+def _url(address: str) -> str:
+    return f"http://{address}:{NOTEBOOK_PORT}"

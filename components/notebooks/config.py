@@ -222,14 +222,19 @@ class Notebook:
     student: bool
 
     @property
-    def container(self) -> str:
-        """The name of its container on the host; its volume is `<container>-work`."""
-        return "calico-lab-notebook" if self.name == ORIGINAL else f"calico-lab-notebook-{self.name}"
-
-    @property
     def service(self) -> str:
         """Its name in network policies, and as a Pulumi resource."""
-        return self.container.removeprefix("calico-lab-")
+        return ORIGINAL if self.name == ORIGINAL else f"notebook-{self.name}"
+
+    @property
+    def container(self) -> str:
+        """The name of its container on the host."""
+        return f"calico-lab-{self.service}"
+
+    @property
+    def volume(self) -> str:
+        """The name of the volume with its saved work."""
+        return f"{self.container}-work"
 
     @property
     def path(self) -> str:

@@ -9,26 +9,28 @@ When it moves, the former container and its files are removed after it answers.
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
+from components.calico.isolation import STUDENT
 from components.hosts.files import digest
-from components.hosts.remote import HostError, messages_without_traceback, run
+from components.hosts.remote import messages_without_traceback
 from components.notebooks.config import Notebook
+from components.notebooks.step import NAMES, SCRIPTS, STEP_SECONDS, attempt, step
 from components.services.service import READY_SCRIPT
 from components.shared.provider import differ, tell
 
-_SCRIPTS = Path(__file__).with_name("scripts")
-START_SECONDS = 120
+START, STOP, REMOVE, INSPECT = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "remove", "inspect"))
+REMOVE_DATA = SCRIPTS / "remove-data.sh"
 READY_SECONDS = 120
-"""Thirty notebooks may start at once, on two slow processors."""
 VARIABLES = (
-    *("container", "notebook", "stack", "host", "image", "network", "memory", "cpus", "pids", "service"),
-    *("role", "url_path", "cull_seconds", "repositories"),
+    *("image", "network", "memory", "cpus", "pids", "service", "role", "url_path", "cull_seconds"),
+    "repositories",
 )
+"""The inputs that start.sh has as variables."""
 _COMPARED = (
+    *NAMES,
     *VARIABLES,
     "lab",
     "address",
@@ -43,36 +45,23 @@ _COMPARED = (
 )
 
 
-def _variables(props: Mapping[str, Any]) -> dict[str, str]:
+def _text(value: object) -> str:
     # The engine has all numbers as floating point numbers.
-    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in props.items()}
-    own = {name.upper(): texts[name] for name in VARIABLES}
-    return {
-        **own,
-        "ADDRESS": props.get("address") or "",
-        "VOLUME": f"{props['container']}-work",
-        "LAB": json.dumps({"host": props["host"], **json.loads(props["lab"])}),
-    }
-
-
-def _run(props: Mapping[str, Any], script: Path, seconds: float, stdin: str = "") -> str:
-    variables = {**_variables(props), "SECONDS_ALLOWED": str(READY_SECONDS)}
-    answer = run(props["ssh"], script.read_text(), variables, seconds, stdin=stdin)
-    if answer.status:
-        step = f"{props['host']}: {script.stem} of {props['container']} failed"
-        raise HostError(f"{step}: {answer.error}; then run 'pulumi up' again")
-    return answer.text.strip()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _place(props: Mapping[str, Any]) -> dict[str, Any]:
     """Run the container, or stop it; return the resource's properties."""
     if not props["enabled"]:
-        _run(props, _SCRIPTS / "stop.sh", START_SECONDS)
+        step(props, STOP)
         return {**props, "given_address": props.get("address") or ""}
-    _run(props, _SCRIPTS / "create-data.sh", START_SECONDS)
-    secrets = f"{props['token']}\n{props.get('password') or ''}\n"
-    address = _run(props, _SCRIPTS / "start.sh", START_SECONDS, secrets)
-    _run(props, READY_SCRIPT, READY_SECONDS + START_SECONDS)
+    variables = {
+        **{name.upper(): _text(props[name]) for name in VARIABLES},
+        "ADDRESS": props.get("address") or "",
+        "LAB": json.dumps({"host": props["host"], **json.loads(props["lab"])}),
+    }
+    address = step(props, START, variables, stdin=f"{props['token']}\n{props.get('password') or ''}\n")
+    step(props, READY_SCRIPT, {"SECONDS_ALLOWED": str(READY_SECONDS)}, READY_SECONDS + STEP_SECONDS)
     return {**props, "given_address": address}
 
 
@@ -98,26 +87,25 @@ class _ContainerProvider(dynamic.ResourceProvider):
 
     def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:
         """For `pulumi refresh`: a container that somebody removed is none."""
-        there = run(props["ssh"], 'docker container inspect "$CONTAINER"', _variables(props), START_SECONDS)
+        there = attempt(props, INSPECT)
         removed = there.reached and there.status
         return dynamic.ReadResult("", {}) if removed else dynamic.ReadResult(id_, dict(props))
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
         with messages_without_traceback():
-            _run(props, _SCRIPTS / "remove.sh", START_SECONDS)
+            step(props, REMOVE)
 
 
 def _leave(olds: Mapping[str, Any]) -> None:
     """Remove what is on the former host. The notebook answers on its new host, so nothing fails any more."""
-    variables = _variables(olds)
-    for script in ("remove.sh", "remove-data.sh"):
-        answer = run(olds["ssh"], (_SCRIPTS / script).read_text(), variables, START_SECONDS)
+    for script in (REMOVE, REMOVE_DATA):
+        answer = attempt(olds, script)
         if answer.status:
             container = olds["container"]
             tell(
                 [
                     f"{olds['host']}: the former copy of {container} is still there ({answer.error}). To "
-                    f"remove it, run there: docker rm -f {container}; docker volume rm {container}-work"
+                    f"remove it, run there: docker rm -f {container}; docker volume rm {olds['volume']}"
                 ]
             )
             return
@@ -132,10 +120,10 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
     def __init__(
         self,
         name: str,
+        common: Mapping[str, Input[Any]],
         notebook: Notebook,
         *,
-        stack: str,
-        host: Mapping[str, Input[str]],
+        host_container: Input[str],
         image: Input[str],
         network: Input[str],
         token: Input[str],
@@ -148,10 +136,9 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
 
         Args:
             name: The resource's name.
+            common: What both resources of a notebook have (`component.py`).
             notebook: The notebook.
-            stack: The stack's name, a label of the container.
-            host: `host`, `location`, `ssh` and `host_container`: the name of its host, where its volume is,
-                the ssh command, and the ID of a host container.
+            host_container: The ID of its host's container; empty for an existing host.
             image: The image's ID on that host.
             network: The Docker network's name on that host.
             token: The token that opens it.
@@ -161,10 +148,8 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             opts: More resource options.
         """
         props = {
-            **host,
-            "container": notebook.container,
-            "notebook": notebook.name,
-            "stack": stack,
+            **common,
+            "host_container": host_container,
             "image": image,
             "network": network,
             "address": notebook.address,
@@ -172,16 +157,15 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             "cpus": notebook.cpus,
             "pids": notebook.pids,
             "enabled": notebook.enabled,
-            "restore": notebook.restore,
             "service": notebook.service,
-            "role": "student" if notebook.student else "",
+            "role": STUDENT if notebook.student else "",
             "url_path": notebook.path,
             "cull_seconds": cull_seconds,
             "repositories": repositories,
             "lab": json.dumps(lab),
             "token": token,
             "password": notebook.password,
-            "script": digest([(_SCRIPTS / "start.sh").read_text()]),
+            "script": digest([START.read_text()]),
             "given_address": None,
         }
         secret = ResourceOptions(additional_secret_outputs=["token", "password"])

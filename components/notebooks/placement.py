@@ -5,13 +5,13 @@ longer be used. A new one goes to the host with the most memory that no notebook
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pulumi import Output, ResourceOptions, dynamic
 
 from components.hosts.host import Host, after_hosts, ssh_commands
-from components.hosts.remote import run
+from components.hosts.remote import ask
+from components.notebooks.step import SCRIPTS
 from components.shared.provider import StoringProvider, is_known
 
 ASK_SECONDS = 10
@@ -55,11 +55,7 @@ def memory_of(ssh: Mapping[str, str]) -> dict[str, int]:
     A host that does not answer is left out. Where none answers the lab does not exist yet, and all count as
     equal.
     """
-    script = "awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo"
-    with ThreadPoolExecutor(max_workers=len(ssh)) as pool:
-        answers = dict(
-            zip(ssh, pool.map(lambda host: run(ssh[host], script, None, ASK_SECONDS), ssh), strict=True)
-        )
+    answers = ask(ssh, (SCRIPTS / "memory.sh").read_text(), {}, ASK_SECONDS)
     found = {host: int(answer.text) for host, answer in answers.items() if not answer.status}
     return found or dict.fromkeys(ssh, 0)
 

@@ -8,18 +8,19 @@ No notebook that had work begins with an empty folder, unless the config says `r
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.backup.component import RESTORE
-from components.hosts.remote import Answer, HostError, messages_without_traceback, run, transfer
-from components.notebooks.config import Notebook
+from components.hosts.remote import HostError, messages_without_traceback, transfer
+from components.notebooks.step import SCRIPTS, attempt, names, step
 from components.shared.provider import differ, is_known, tell
 
-_SCRIPTS = Path(__file__).with_name("scripts")
-STEP_SECONDS = 60
+CREATE, REMOVE = SCRIPTS / "create-data.sh", SCRIPTS / "remove-data.sh"
+STOP, RESUME = SCRIPTS / "stop.sh", SCRIPTS / "resume.sh"
+EXPORT, IMPORT, DIGEST = (SCRIPTS / f"{script}.sh" for script in ("export", "import", "digest"))
+SET_ASIDE, PUT_BACK = SCRIPTS / "set-aside.sh", SCRIPTS / "put-back.sh"
 COPY_SECONDS = 3600
 """Time limit of copying, checking or restoring the work of one notebook."""
 TOKEN_BYTES = 32
@@ -30,26 +31,6 @@ RUNNING = "running"
 ASIDE = "before-restore"
 """The folder in the work that has what was saved before a restore."""
 _COMPARED = ("location", "restore", "lost")
-
-
-def _do(props: Mapping[str, Any], script: str, seconds: float = STEP_SECONDS, **variables: str) -> Answer:
-    """Run one of the component's scripts on the host of a notebook."""
-    own = {**_volume(props), "CONTAINER": props["container"], "STACK": props["stack"], **variables}
-    return run(props["ssh"], (_SCRIPTS / f"{script}.sh").read_text(), own, seconds)
-
-
-def _volume(props: Mapping[str, Any]) -> dict[str, str]:
-    return {"VOLUME": f"{props['container']}-work", "NOTEBOOK": props["notebook"]}
-
-
-def _must(props: Mapping[str, Any], script: str, seconds: float = STEP_SECONDS, **variables: str) -> str:
-    answer = _do(props, script, seconds, **variables)
-    if answer.status:
-        raise HostError(
-            f"{props['host']}: {script} of {props['container']} failed: {answer.error or answer.text}. "
-            "Nothing was deleted; run 'pulumi up' again"
-        )
-    return answer.text.strip()
 
 
 def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -76,20 +57,20 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
     if _is_lost(olds, news):
         _recover(olds, news, "it is lost")
         return
-    stopped = _do(olds, "stop")
+    stopped = attempt(olds, STOP)
     if not stopped.reached:
         _recover(olds, news, stopped.error)
         return
     if stopped.status:
         raise HostError(f"{olds['host']}: {olds['container']} cannot be stopped: {stopped.error}")
-    _must(news, "create-data")
-    export, import_ = ((_SCRIPTS / f"{script}.sh").read_text() for script in ("export", "import"))
-    problem = transfer((olds["ssh"], export), (news["ssh"], import_), _volume(news), COPY_SECONDS)
-    if not problem and _must(olds, "digest", COPY_SECONDS) != _must(news, "digest", COPY_SECONDS):
+    step(news, CREATE)
+    sides = ((olds["ssh"], EXPORT.read_text()), (news["ssh"], IMPORT.read_text()))
+    problem = transfer(*sides, names(news), COPY_SECONDS)
+    if not problem and step(olds, DIGEST, seconds=COPY_SECONDS) != step(news, DIGEST, seconds=COPY_SECONDS):
         problem = "the copy differs from the original"
     if problem:
         if stopped.text.strip() == RUNNING:
-            _do(olds, "resume")
+            attempt(olds, RESUME)
         raise HostError(
             f"{news['container']}: its work could not be copied from {olds['host']} to {news['host']}: "
             f"{problem}. It runs on {olds['host']} again; run 'pulumi up' again"
@@ -111,13 +92,13 @@ def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> N
     if when != "empty" and not news.get("repositories"):
         if _is_lost(olds, news):
             tell([f"{container} begins with an empty folder: its work was on {host}, and there is no backup"])
-            _must(news, "create-data")
+            step(news, CREATE)
             return
         raise HostError(
             f"{container}: its work is on {host}, which does not answer ({reason}), and there is no backup. "
             f"Start {host} and run 'pulumi up' again; or write 'restore: empty' to begin with an empty folder"
         )
-    _must(news, "create-data")
+    step(news, CREATE)
     if when != "empty":
         _restore(news, when)
 
@@ -131,24 +112,23 @@ def _restore(props: Mapping[str, Any], when: str) -> None:
     """
     if when != "empty" and not props.get("repositories"):
         raise HostError(f"{props['container']}: there are no backups to restore; add the section 'backup'")
-    state = _must(props, "stop")
-    _must(props, "set-aside", ASIDE=ASIDE)
+    state = step(props, STOP)
+    step(props, SET_ASIDE, {"ASIDE": ASIDE})
     restored = "no"
     try:
         if when != "empty":
             _from_backup(props, when)
         restored = "yes"
     finally:
-        _must(props, "put-back", ASIDE=ASIDE, RESTORED=restored)
+        step(props, PUT_BACK, {"ASIDE": ASIDE, "RESTORED": restored})
         # After a restore, the update of the container starts it.
         if restored == "no" and state == RUNNING:
-            _do(props, "resume")
+            attempt(props, RESUME)
 
 
 def _from_backup(props: Mapping[str, Any], when: str) -> None:
     stdin = json.dumps(props["repositories"])
-    variables = {**_volume(props), "WHEN": when}
-    answer = run(props["ssh"], RESTORE.read_text(), variables, COPY_SECONDS, stdin=stdin)
+    answer = attempt(props, RESTORE, {"WHEN": when}, COPY_SECONDS, stdin=stdin)
     if answer.status:
         raise HostError(
             f"{props['host']}: {props['container']} cannot be restored: {answer.error}. What was saved is as "
@@ -170,7 +150,7 @@ class _WorkProvider(dynamic.ResourceProvider):
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         with messages_without_traceback():
-            _must(props, "create-data")
+            step(props, CREATE)
             if props.get("restore") and props["restore"] != "empty":
                 _restore(props, props["restore"])
         return dynamic.CreateResult(props["container"], {**props, "token": secrets.token_hex(TOKEN_BYTES)})
@@ -189,7 +169,7 @@ class _WorkProvider(dynamic.ResourceProvider):
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
         with messages_without_traceback():
-            _must(props, "remove-data")
+            step(props, REMOVE)
 
 
 class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
@@ -201,10 +181,8 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
     def __init__(
         self,
         name: str,
-        notebook: Notebook,
+        common: Mapping[str, Input[Any]],
         *,
-        stack: str,
-        host: Mapping[str, Input[str]],
         repositories: Input[Mapping[str, Any]] | None,
         lost: Sequence[str],
         opts: ResourceOptions,
@@ -213,19 +191,13 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
 
         Args:
             name: The resource's name.
-            notebook: The notebook.
-            stack: The stack's name, a label of the volume.
-            host: `host`, `location` and `ssh`: the name of its host, where its volume is, the ssh command.
+            common: What both resources of a notebook have (`component.py`).
             repositories: The backups by the host that made them (secret); None without backups.
             lost: The locations that are gone for good.
             opts: More resource options.
         """
         props = {
-            **host,
-            "container": notebook.container,
-            "notebook": notebook.name,
-            "stack": stack,
-            "restore": notebook.restore,
+            **common,
             "repositories": repositories,
             "lost": list(lost),
             "token": None,

@@ -13,7 +13,7 @@ from typing import Any
 from pulumi import Output, ResourceOptions, dynamic
 
 from components.hosts.remote import PROJECT
-from components.hosts.ssh import access_folder, boxes_config, write_files
+from components.hosts.ssh import access_folder, are_written, boxes_config, write_files
 from components.services.ssh_box import SshBox
 from components.shared.provider import differ
 
@@ -58,9 +58,7 @@ class _BoxAccessProvider(dynamic.ResourceProvider):
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         changed = differ(_COMPARED, olds, news)
-        # A checkout on another controller gets them with its next update.
-        absent = any(not path.is_file() or path.read_text() != text for path, text in _files(olds).items())
-        return dynamic.DiffResult(changes=changed or absent)
+        return dynamic.DiffResult(changes=changed or not are_written(_files(olds)))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         return dynamic.UpdateResult(_write(news))

@@ -1,7 +1,11 @@
 #!/bin/bash
-# Print a line for each notebook of the lab on this host, with fields separated by tabs: name, container, state, health,
-# limit of memory in bytes, memory in bytes, processors in percent of one, saved work in bytes, what Jupyter answers to
-# /api/status, and the record of the last backup. The last two are JSON, or empty.
+# Print a line for each notebook of the lab on this host. Tabs separate its fields:
+#   name, container, state, health
+#   limit of memory and memory, in bytes
+#   processors, in percent of one
+#   saved work, in bytes
+#   what Jupyter answers to /api/status, JSON or empty
+#   the record of the last backup, JSON or empty
 set -eu
 
 # Ask Jupyter in the container $1, by its own token. One with a password says nothing.

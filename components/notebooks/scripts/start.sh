@@ -19,7 +19,8 @@ printf '%s\n' "$LAB" >"$folder/lab.json"
 chmod 0644 "$folder/lab.json"
 
 mounts=(
-    --mount "type=volume,source=$VOLUME,target=/home/notebook/work"
+    # The labels are for a volume that somebody has removed: without them it would not be backed up.
+    --mount "type=volume,source=$VOLUME,target=/home/notebook/work,volume-label=calico-lab.stack=$STACK,volume-label=calico-lab.notebook=$NOTEBOOK"
     --mount "type=bind,source=/var/lib/calico-lab-shared,target=/home/notebook/shared$([ -z "$ROLE" ] || echo ,readonly)"
     --mount "type=bind,source=$folder/lab.json,target=/run/lab.json,readonly"
 )

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from components.hosts.remote import Answer
-from components.notebooks import container
+from components.notebooks import container, step
 from components.notebooks.container import _ContainerProvider
 from components.services.service import READY_SCRIPT
 
 HERE: dict[str, Any] = {
-    **dict.fromkeys(container.VARIABLES, "x"),
+    **dict.fromkeys((*step.NAMES, *container.VARIABLES), "x"),
     **{"container": "calico-lab-notebook-x", "host": "a0", "location": "a0", "ssh": "ssh a0", "lab": "{}"},
     **{"enabled": True, "token": "secret", "memory": 512.0},
 }
@@ -21,14 +21,14 @@ THERE = {**HERE, "host": "a1", "location": "a1", "ssh": "ssh a1"}
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What runs on the hosts, as pairs of the ssh command and the script's name; all succeeds."""
     seen: list[tuple[str, str]] = []
-    names = {path.read_text(): path.stem for path in container._SCRIPTS.glob("*.sh")}
+    names = {path.read_text(): path.stem for path in step.SCRIPTS.glob("*.sh")}
     names[READY_SCRIPT.read_text()] = "ready"
 
     def run(ssh: str, script: str, *_: object, **__: object) -> Answer:
         seen.append((ssh, names[script]))
         return Answer(0, "192.168.0.7\n", "")
 
-    monkeypatch.setattr(container, "run", run)
+    monkeypatch.setattr(step, "run", run)
     return seen
 
 

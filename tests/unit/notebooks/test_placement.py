@@ -65,12 +65,14 @@ def test_spread_leaves_a_notebook_that_names_no_host_any_more() -> None:
     assert spread({"s": 512}, {}, {"s": "a1"}, HOSTS, dict.fromkeys(HOSTS, 4096)) == {"s": "a1"}
 
 
-def answers(**memory: int | None) -> Any:  # noqa: ANN401 - a function that stands for `run`
-    def run(ssh: str, *_: object) -> remote.Answer:
-        found = memory[ssh.removeprefix("ssh ")]
+def answers(**memory: int | None) -> Any:  # noqa: ANN401 - a function that stands for `ask`
+    def answer(found: int | None) -> remote.Answer:
         return remote.Answer(255, "", "no route") if found is None else remote.Answer(0, f"{found}\n", "")
 
-    return run
+    def ask(ssh: dict[str, str], *_: object) -> dict[str, remote.Answer]:
+        return {host: answer(memory[host]) for host in ssh}
+
+    return ask
 
 
 def check(olds: dict[str, Any], wanted: dict[str, int]) -> dict[str, str]:
@@ -81,17 +83,17 @@ def check(olds: dict[str, Any], wanted: dict[str, int]) -> dict[str, str]:
 
 
 def test_placement_takes_no_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "run", answers(a0=None, a1=4096, a2=2048))
+    monkeypatch.setattr(placement, "ask", answers(a0=None, a1=4096, a2=2048))
     assert check({}, {"s1": 512, "s2": 512}) == {"s1": "a1", "s2": "a1"}
     # One that is there stays: a host that restarts does not lose its notebooks.
     assert check({"hosts": {"s1": "a0"}}, {"s1": 512, "s2": 512}) == {"s1": "a0", "s2": "a1"}
 
 
 def test_placement_of_a_lab_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "run", answers(a0=None, a1=None, a2=None))
+    monkeypatch.setattr(placement, "ask", answers(a0=None, a1=None, a2=None))
     assert check({}, {"s1": 512, "s2": 512}) == {"s1": "a0", "s2": "a1"}
 
 
 def test_placement_asks_nobody_when_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "run", None)
+    monkeypatch.setattr(placement, "ask", None)
     assert check({"hosts": {"s1": "a0", "s2": "a1"}}, {"s1": 512}) == {"s1": "a0"}

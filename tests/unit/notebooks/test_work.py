@@ -8,18 +8,13 @@ import pytest
 
 from components.backup.component import RESTORE
 from components.hosts.remote import Answer, HostError
-from components.notebooks import work
+from components.notebooks import step, work
 from components.notebooks.work import _WorkProvider
 
 HERE: dict[str, Any] = {
-    **{
-        "host": "a0",
-        "location": "a0",
-        "ssh": "ssh a0",
-        "container": "calico-lab-notebook-x",
-        "notebook": "x",
-    },
-    **{"stack": "lab", "restore": None, "repositories": None, "lost": [], "token": "secret"},
+    **{"host": "a0", "location": "a0", "ssh": "ssh a0", "lost": [], "token": "secret"},
+    **{"container": "calico-lab-notebook-x", "volume": "x-work", "notebook": "x", "stack": "lab"},
+    **{"restore": None, "repositories": None},
 }
 THERE = {**HERE, "host": "a1", "location": "a1", "ssh": "ssh a1"}
 BACKUPS = {"repositories": {"a0": {"url": "rest:https://a2"}}}
@@ -33,7 +28,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
 
     def prepare(*, problem: str = "", **answers: Answer) -> Ran:
         ran: Ran = []
-        names = {path.read_text(): path.stem for path in work._SCRIPTS.glob("*.sh")}
+        names = {path.read_text(): path.stem for path in step.SCRIPTS.glob("*.sh")}
         names[RESTORE.read_text()] = "restore"
 
         def run(ssh: str, script: str, variables: dict[str, str], *_: object, **__: object) -> Answer:
@@ -47,7 +42,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
             ran.append((target[0], names[target[1]]))
             return problem
 
-        monkeypatch.setattr(work, "run", run)
+        monkeypatch.setattr(step, "run", run)
         monkeypatch.setattr(work, "transfer", transfer)
         return ran
 
