@@ -1,5 +1,7 @@
 """A cache, a step and a Go of the test's own; and nothing of one test that another meets."""
 
+import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,14 @@ def traceback_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     Pulumi's SDK reads the stack of its caller by the same limit. With 0 its mocks fail, or wait for ever.
     """
     monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
+
+
+@pytest.fixture
+def own_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop of the test's own. After asyncio.run() Pulumi's SDK has none in this process."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture

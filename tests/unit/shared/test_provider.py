@@ -149,7 +149,7 @@ def test_provider_diff_of_an_unknown(name: str) -> None:
             assert provider.diff("id", props, news).changes == changed, key
 
 
-def test_is_known() -> None:
+def test_is_known(own_loop: asyncio.AbstractEventLoop) -> None:
     wire = struct_pb2.Struct()
     wire.update({"known": "a", "unknown": rpc.UNKNOWN, "deep": {"list": ["a", rpc.UNKNOWN]}})
     given = rpc.deserialize_properties(wire, keep_unknowns=True)
@@ -158,5 +158,5 @@ def test_is_known() -> None:
         "unknown": False,
         "deep": False,
     }
-    back = asyncio.run(rpc.serialize_properties(dict(given), {}))
+    back = own_loop.run_until_complete(rpc.serialize_properties(dict(given), {}))
     assert back["unknown"] == rpc.UNKNOWN

@@ -31,11 +31,10 @@ class Counted(asyncio.Future[None]):
         super().add_done_callback(callback, context=context)
 
 
-def wait(outputs: int, *, fail: bool = False) -> None:
+def wait(loop: asyncio.AbstractEventLoop, outputs: int, *, fail: bool = False) -> None:
     """Wait for outputs that complete one after the other."""
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
         futures = [Counted(loop=loop) for _ in range(outputs)]
         SETTINGS.outputs.update(futures)
         waiting = asyncio.ensure_future(wait_for_rpcs())
@@ -47,25 +46,24 @@ def wait(outputs: int, *, fail: bool = False) -> None:
             future.set_result(None)
         await waiting
 
-    # Not asyncio.run(), after which other tests of the SDK have no event loop.
-    loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(run())
     finally:
-        loop.close()
         SETTINGS.outputs.clear()
 
 
-def test_sdk_waits_for_each_output_a_few_times() -> None:
+def test_sdk_waits_for_each_output_a_few_times(own_loop: asyncio.AbstractEventLoop) -> None:
     Counted.waits = 0
-    wait(OUTPUTS)
+    wait(own_loop, OUTPUTS)
     # Without the patch it is a wait for each pair of outputs.
     assert Counted.waits < OUTPUTS * OUTPUTS / 10
 
 
-def test_sdk_reports_an_output_that_fails_while_others_are_pending() -> None:
+def test_sdk_reports_an_output_that_fails_while_others_are_pending(
+    own_loop: asyncio.AbstractEventLoop,
+) -> None:
     with pytest.raises(ValueError, match="an output fails"):
-        wait(OUTPUTS, fail=True)
+        wait(own_loop, OUTPUTS, fail=True)
 
 
 def test_patch_sdk_replaces_the_source_and_its_bytecode(tmp_path: Path) -> None:
