@@ -25,6 +25,9 @@ from components.services.image import service_image
 from components.services.packages import packages_lock
 from components.services.proxy import Route
 
+NOWHERE = "192.0.2.1"
+"""An address that no host has (RFC 5737), for a route that has to name one."""
+
 
 class Notebooks(ComponentResource):
     """The notebooks of the lab, the original's among them."""
@@ -181,4 +184,5 @@ def _container_id(host: Host) -> Input[str]:
 
 
 def _url(address: str) -> str:
-    return f"http://{address}:{NOTEBOOK_PORT}"
+    """Where a notebook answers. One that is off may have no address; the proxy asks it for nothing."""
+    return f"http://{address or NOWHERE}:{NOTEBOOK_PORT}"

@@ -7,9 +7,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 
 from components.hosts import remote
 from tests.live.look import healthy
@@ -88,6 +90,12 @@ def classroom(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Ite
     healthy(program)
 
 
+def answers(outputs: Outputs, name: str, status: int) -> None:
+    """Fail where the proxy does not answer for a notebook with a status."""
+    answer = requests.get(f"{outputs.proxy_url}{outputs.notebooks[name]['path']}api", timeout=10)
+    assert answer.status_code == status, answer.text
+
+
 @pytest.mark.timeout(600)
 def test_class_is_spread(classroom: Classroom, program: Program) -> None:
     outputs = stack.read(program.stack)
@@ -95,6 +103,8 @@ def test_class_is_spread(classroom: Classroom, program: Program) -> None:
     # The original's notebook has more memory than two of them.
     assert sorted(placed.count(host) for host in outputs.hosts) == [0, 2, 2]
     assert outputs.notebooks["notebook"]["host"] not in placed
+    for name in ROSTER:
+        eventually(partial(answers, outputs, name, 200), seconds=10)
     healthy(program)
 
 
@@ -159,11 +169,15 @@ def test_class_limits_changed(classroom: Classroom) -> None:
 @pytest.mark.timeout(600)
 def test_class_notebook_off(classroom: Classroom, program: Program) -> None:
     digest = classroom.save("bob")
-    classroom.up("alice", "bob,,,false", *ROSTER[2:])
+    outputs = classroom.up("alice", "bob,,,false", *ROSTER[2:])
     assert classroom.run("bob", "docker inspect --format '{{.State.Status}}' \"$CONTAINER\"") == "exited"
     healthy(program)
     shown = json.loads(subprocess.run(["lab", "class", "--json"], capture_output=True, check=True).stdout)
     assert {one["name"]: one["state"] for one in shown["notebooks"]}["bob"] == "exited"
+    # It has no address, and the routes of the others have to hold.
+    eventually(partial(answers, outputs, "bob", 503), seconds=10)
+    for name in ("alice", *ROSTER[2:]):
+        answers(outputs, name, 200)
     classroom.up(*ROSTER)
     assert classroom.run("bob", _DIGEST) == digest
 
