@@ -84,17 +84,15 @@ ssh_boxes = [
 ]
 box_access = BoxAccess("box-access", ssh_boxes)
 
-proxy_host = hosts.members[config.proxy.host]
-proxy = HttpProxy(
-    "proxy",
-    config.proxy,
-    proxy_host,
-    notebooks=notebooks.routes,
-    authority=authority,
-)
+proxies = [
+    HttpProxy(name, config.proxy, hosts.members[host], notebooks=notebooks.routes, authority=authority)
+    for name, host in sections.proxies(config).items()
+]
+proxy = proxies[0]
 
 original = notebooks.containers[ORIGINAL]
-ready = services_ready("services-ready", [*(box.service for box in ssh_boxes), proxy.service])
+services = [*(box.service for box in ssh_boxes), *(one.service for one in proxies)]
+ready = services_ready("services-ready", services)
 
 pulumi.export("hosts", hosts.addresses)
 pulumi.export("ssh", hosts.ssh)
@@ -105,6 +103,7 @@ pulumi.export("notebookToken", notebooks.tokens[ORIGINAL])
 pulumi.export("notebooks", notebooks.output)
 pulumi.export("notebookTokens", notebooks.tokens)
 pulumi.export("proxyUrl", ready.id.apply(lambda _: proxy.url))
+pulumi.export("proxyUrls", ready.id.apply(lambda _: [one.url for one in proxies]))
 pulumi.export("proxyAuthority", proxy.authority)
 pulumi.export("sshBoxes", box_access.output)
 pulumi.export("firewall", firewall.active)

@@ -58,7 +58,7 @@ def flows(config: LabConfig, lab: LabHosts) -> list[RequiredFlow]:
     between = [*etcd_flows(config.etcd, config.network.hosts or hosts), *calico_flows(config.network, hosts)]
     if config.backup:
         between += backup_flows(config.backup, backed_up(config))
-    return required_flows(lab, between, proxy=(config.proxy.host, config.proxy.port))
+    return required_flows(lab, between, proxies=dict.fromkeys(config.proxy.hosts, config.proxy.port))
 
 
 def names(config: LabConfig, lab: LabHosts) -> Names:
@@ -71,7 +71,7 @@ def names(config: LabConfig, lab: LabHosts) -> Names:
             *(notebook.service for notebook in members(config)),
         ),
         hosts=tuple(config.hosts.members),
-        proxy=config.proxy.host,
+        proxies=config.proxy.hosts,
         others={**others, "operator": operator},
     )
 
@@ -122,7 +122,12 @@ def isolation(config: LabConfig) -> Isolation | None:
     """Returns the isolation of students; None where there are none, or where they are not isolated."""
     if config.notebooks.isolation == "none" or not any(member.student for member in members(config)):
         return None
-    return Isolation(proxies=(config.proxy.host,), port=NOTEBOOK_PORT)
+    return Isolation(proxies=config.proxy.hosts, port=NOTEBOOK_PORT)
+
+
+def proxies(config: LabConfig) -> dict[str, str]:
+    """Returns the host of each HTTP proxy, by the name of its resource and of its container."""
+    return dict(zip(("proxy", "proxy-second"), config.proxy.hosts, strict=False))
 
 
 def services(config: LabConfig) -> dict[str, ServiceConfig]:
@@ -145,7 +150,7 @@ def components(config: LabConfig) -> dict[str, list[str]]:
         "calico": on_network,
         "backup": backed_up(config) if config.backup else (),
         **{name.lower(): [box.host] for name, box in ssh_boxes(config).items()},
-        "proxy": [config.proxy.host],
+        **{name: [host] for name, host in proxies(config).items()},
     }
     return {host: [name for name, hosts in named.items() if host in hosts] for host in config.hosts.members}
 

@@ -55,7 +55,7 @@ def listeners(config: LabConfig, host: str) -> list[Listener]:
         table.append(Listener("etcd's peers", etcd.peer_port, (own,), "etcd.peerPort"))
     if config.backup and host in config.backup.hosts:
         table.append(Listener("the backup server", config.backup.port, (own,), "backup.port"))
-    if host == proxy.host:
+    if host in proxy.hosts:
         table.append(Listener("the HTTP proxy", proxy.port, (own,), "proxy.port"))
         table.append(Listener("the HTTP proxy's API", proxy.api_port, loopback, "proxy.apiPort"))
         if proxy.https != "none":

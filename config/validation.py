@@ -43,7 +43,7 @@ def _across_sections(config: LabConfig) -> Iterator[str]:
     yield from _pool_is_large_enough(config)
     yield from _addresses_are_unique(config)
     yield from _hosts_are_large_enough(config)
-    if config.proxy.host in config.hosts.members:
+    if all(host in config.hosts.members for host in config.proxy.hosts):
         yield from collisions(config)
     yield from _published_policies_take_effect(config)
     yield from _backup_server_is_packaged(config)
@@ -67,6 +67,7 @@ def _hosts_exist(config: LabConfig) -> Iterator[str]:
 
 def _hosts_of_services(config: LabConfig) -> list[tuple[str, str]]:
     named = [(f"{section}.host", service.host) for section, service in services(config).items()]
+    named += [("proxy.secondHost", config.proxy.second_host)] if config.proxy.second_host else []
     named += [(f"{member.section}.host", member.host) for member in members(config) if member.host]
     return [
         *named,
@@ -201,25 +202,24 @@ def _network_policies_keep_proxy(config: LabConfig) -> Iterator[str]:
     except PolicyError as error:
         yield from error.problems
         return
-    proxy, notebook = config.proxy.host, config.notebook
-    if proxy == notebook.host:
-        # Felix always accepts packets from a host to its own containers.
-        return
-    # With a tunnel the proxy's host sends from its tunnel address, which is in the pool.
+    notebook = config.notebook
+    # With a tunnel a proxy's host sends from its tunnel address, which is in the pool.
     tunnelled = [network.cidr] if network.encapsulation != "none" or network.wireguard else []
-    own = [IPv4Network(lab.hosts[proxy].address)] if network.encapsulation != "vxlan" else []
-    connection = Connection(
-        labels={
-            SERVICE_LABEL: "notebook",
-            "org.projectcalico.pool": network.name,
-            "projectcalico.org/namespace": "libnetwork",
-            "projectcalico.org/orchestrator": "libnetwork",
-        },
-        source_labels={HOST_LABEL: proxy},
-        source=[*own, *tunnelled],
-        destination=IPv4Network(notebook.address),
-        protocol="tcp",
-        port=NOTEBOOK_PORT,
-    )
-    purpose = f"the proxy on {proxy} from the notebook, tcp/{NOTEBOOK_PORT}"
-    yield from guard_connection(network.policies, named, connection, purpose)
+    # Felix always accepts packets from a host to its own containers.
+    for proxy in (host for host in config.proxy.hosts if host != notebook.host):
+        own = [IPv4Network(lab.hosts[proxy].address)] if network.encapsulation != "vxlan" else []
+        connection = Connection(
+            labels={
+                SERVICE_LABEL: "notebook",
+                "org.projectcalico.pool": network.name,
+                "projectcalico.org/namespace": "libnetwork",
+                "projectcalico.org/orchestrator": "libnetwork",
+            },
+            source_labels={HOST_LABEL: proxy},
+            source=[*own, *tunnelled],
+            destination=IPv4Network(notebook.address),
+            protocol="tcp",
+            port=NOTEBOOK_PORT,
+        )
+        purpose = f"the proxy on {proxy} from the notebook, tcp/{NOTEBOOK_PORT}"
+        yield from guard_connection(network.policies, named, connection, purpose)

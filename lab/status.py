@@ -116,7 +116,10 @@ def tables(
     yield table(
         "URLs",
         ("what", "where", "answers"),
-        (("notebook", outputs.notebook_url, str(status.notebook)), ("proxy", outputs.proxy_url, "")),
+        (
+            ("notebook", outputs.notebook_url, str(status.notebook)),
+            *(("proxy", url, "") for url in outputs.proxy_urls),
+        ),
     )
     yield from found(findings, warnings, "Everything is as it has to be.")
 

@@ -38,6 +38,8 @@ class Outputs:
     """URL of the notebook through the proxy, without its token."""
     proxy_url: str
     """URL of the proxy."""
+    proxy_urls: tuple[str, ...]
+    """URL of each proxy, that one first."""
     proxy_authority: str
     """Certificates, PEM, that vouch for the proxy; empty with HTTP."""
     firewall: Mapping[str, tuple[str, ...]]
@@ -82,6 +84,7 @@ def parse(document: Mapping[str, Any], stack: str) -> Outputs:
             route_reflectors=tuple(document["network"]["routeReflectors"]),
             notebook_url=document["notebookUrl"],
             proxy_url=document["proxyUrl"],
+            proxy_urls=tuple(document["proxyUrls"]),
             proxy_authority=document["proxyAuthority"],
             firewall={host: tuple(policies) for host, policies in document["firewall"].items()},
             notebooks=document["notebooks"],

@@ -43,8 +43,8 @@ class Names:
     """The services on the network, as the config calls them."""
     hosts: Sequence[str]
     """The lab's hosts."""
-    proxy: str
-    """The host of the proxy."""
+    proxies: Sequence[str]
+    """The hosts that run a proxy."""
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """IPv4 addresses by name, for what is no host of the lab: the visitor, the operator."""
 
@@ -74,7 +74,7 @@ def entity_selector(entity: Entity, names: Names) -> str | None:
     if entity in names.services:
         return selected_service(entity)
     if entity == PROXY:
-        return selected_host(names.proxy)
+        return " || ".join(map(selected_host, names.proxies))
     return selected_host(entity) if entity in names.hosts else None
 
 

@@ -78,6 +78,11 @@ class ProxyConfig(ServiceConfig):
     host: HostName = Field(
         "a2", description="The host, one on the network, that runs it, and at whose address it listens."
     )
+    second_host: HostName | None = Field(
+        None,
+        description="Another host, which runs a proxy of the same notebooks at its own address. Visitors use "
+        "it when the first does not answer.",
+    )
     port: UnprivilegedPort = Field(8888, description="Where it listens.")
     api_port: UnprivilegedPort = Field(
         8001, description="Where its API listens, on the loopback interface of the host."
@@ -118,9 +123,20 @@ class ProxyConfig(ServiceConfig):
     )
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that run a proxy, the first one first."""
+        return (self.host, self.second_host) if self.second_host else (self.host,)
+
+    @property
     def scheme(self) -> str:
         """The scheme of its URLs."""
         return "http" if self.https == "none" else "https"
+
+    @model_validator(mode="after")
+    def _hosts_differ(self) -> Self:
+        if self.second_host == self.host:
+            raise problem_at("secondHost", self.host, "is proxy.host too; must be another host")
+        return self
 
     @model_validator(mode="after")
     def _certificate_is_usable(self) -> Self:

@@ -10,13 +10,15 @@ import pytest
 import requests
 import websocket
 
+from components.hosts import remote
+from diagnosis import web
 from tests.live import kernel
 from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.program import Program
 from tests.live.waiting import eventually
 from workspace.outputs import Outputs
 
-HTTPS = {"proxy.https": "lab", "proxy.startPage": True}
+HTTPS = {"proxy.https": "lab", "proxy.startPage": True, "proxy.secondHost": "a0"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,6 +47,23 @@ def authority(secure: Outputs, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_https_runs_a_cell(secure: Outputs, authority: Path, token: str) -> None:
     assert secure.proxy_url == "https://172.16.6.231:8888"
     assert kernel.run_cell(secure.proxy_url, token, "print(6*7)", authority) == "42\n"
+
+
+def answers(secure: Outputs) -> None:
+    """Fail where the first proxy does not answer."""
+    answer = web.get(secure.proxy_url, secure.proxy_authority)
+    assert answer.status == 200, answer
+
+
+@pytest.mark.timeout(180)
+def test_https_second_proxy_without_the_first(secure: Outputs, authority: Path, token: str) -> None:
+    assert secure.proxy_urls == (secure.proxy_url, "https://172.16.6.44:8888")
+    assert remote.run(secure.ssh["a2"], "docker container stop calico-lab-proxy").status == 0
+    try:
+        assert kernel.run_cell(secure.proxy_urls[1], token, "print(6*7)", authority) == "42\n"
+    finally:
+        assert remote.run(secure.ssh["a2"], "docker container start calico-lab-proxy").status == 0
+        eventually(lambda: answers(secure), 20)
 
 
 def test_https_needs_the_authority(secure: Outputs) -> None:

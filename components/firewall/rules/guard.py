@@ -38,21 +38,21 @@ class RequiredFlow:
 
 
 def required_flows(
-    lab: LabHosts, between_hosts: Iterable[HostFlow] = (), *, proxy: tuple[str, int] | None = None
+    lab: LabHosts, between_hosts: Iterable[HostFlow] = (), *, proxies: Mapping[str, int] | None = None
 ) -> list[RequiredFlow]:
     """List the flows that must stay open.
 
     Args:
         lab: The hosts, and the operator's addresses.
         between_hosts: The flows that the components need.
-        proxy: The host and the port of the HTTP proxy.
+        proxies: The port of the HTTP proxy on each host that runs one.
     """
     flows = []
     for source in lab.operator:
         known = lab.with_address(source)
         mac = known.mac if known else None
         services = [("the operator's SSH", name, host.ssh_port) for name, host in lab.hosts.items()]
-        services += [("the HTTP proxy", *proxy)] if proxy else []
+        services += [("the HTTP proxy", host, port) for host, port in (proxies or {}).items()]
         flows += [
             RequiredFlow(purpose, OPERATOR, str(source), host, "tcp", port, mac)
             for purpose, host, port in services

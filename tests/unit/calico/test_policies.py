@@ -21,7 +21,7 @@ CASES = Path(__file__).parent / "cases"
 NAMES = Names(
     services=("notebook", "sshBox"),
     hosts=("a0", "a1", "a2"),
-    proxy="a2",
+    proxies=("a2",),
     others={"visitor": ["172.16.6.66"], "operator": ["172.16.6.1"]},
 )
 GUARD = json.loads((CASES / "guard.json").read_text())

@@ -243,8 +243,9 @@ def test_load_any_document(data: st.DataObject, existing: bool) -> None:
             ["etcd", "calico-programs", "calico", "sshbox-b", "proxy"],
         ),
         ({"proxy.host": "a0"}, "a0", ["etcd", "calico-programs", "calico", "sshbox", "proxy"]),
+        ({"proxy.secondHost": "a1"}, "a1", ["etcd", "calico-programs", "calico", "proxy-second"]),
     ],
-    ids=["a0", "a1", "a2", "no-member", "not-on-the-network", "another-box", "service-moved"],
+    ids=["a0", "a1", "a2", "no-member", "not-on-the-network", "another-box", "service-moved", "second-proxy"],
 )
 def test_components_of_a_host_are_those_of_its_sections(
     changes: dict[str, Any], host: str, expected: list[str]

@@ -49,7 +49,7 @@ def test_guard_policies(name: str) -> None:
     members = EtcdConfig.model_validate({"members": ["a0", "a1"], **document.get("etcd", {})})
     network = CalicoConfig.model_validate(document.get("network", {}))
     between_hosts = [*etcd_flows(members, network.hosts or hosts), *calico_flows(network, hosts)]
-    flows = required_flows(LAB, between_hosts, proxy=("a2", 8888))
+    flows = required_flows(LAB, between_hosts, proxies={"a2": 8888})
     advice = " or set allowLockout: true on the policy to apply it anyway"
     try:
         guard_policies(config(document), LAB, flows)

@@ -23,6 +23,7 @@ def test_etcd_endpoint_by_address() -> None:
         "network",
         "notebookUrl",
         "proxyUrl",
+        "proxyUrls",
         "proxyAuthority",
         "firewall",
         "notebooks",
