@@ -1,4 +1,4 @@
-"""`lab class`: the notebooks of a class, for its teacher."""
+"""`lab class`: the notebooks of a class, for its teacher; `share.py` has its command for files."""
 
 import csv
 import os
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from diagnosis.capacity import gib
 from diagnosis.notebooks import Backup, NotebookFacts, look
+from lab import share
 from lab.tables import bad, good, table, warning
 from lab.verb import NoLab, json_option, print_json, print_tables, read_outputs, usage_errors
 from workspace import outputs as stack
@@ -78,6 +79,9 @@ def tokens_(context: click.Context, file: Path) -> None:
         _write_csv(opened, ("name", "url", "token"), rows)
     draft.replace(file)
     click.echo(f"{file}: {len(rows)} notebooks, mode 0600")
+
+
+command.add_command(share.command)
 
 
 def link(outputs: Outputs, name: str, token: str) -> str:

@@ -241,6 +241,23 @@ def test_class_tokens_written(classroom: Classroom, tmp_path: Path) -> None:
     assert opened.strip() in sheet.read_text()
 
 
+def test_class_files_are_shared(classroom: Classroom, tmp_path: Path) -> None:
+    (tmp_path / "exercises").mkdir()
+    (tmp_path / "exercises" / "one.md").write_text("count\n")
+    share = ["lab", "class", "share", str(tmp_path / "exercises")]
+    # Whoever may write there cannot have files put elsewhere.
+    classroom.run("notebook", 'docker exec "$CONTAINER" ln -s /etc shared/exercises')
+    for _ in range(2):
+        subprocess.run(share, check=True, capture_output=True)
+    for name in ("notebook", *ROSTER):
+        assert classroom.run(name, 'docker exec "$CONTAINER" cat shared/exercises/one.md') == "count"
+    denied = 'docker exec "$CONTAINER" sh -c "rm shared/exercises/one.md" 2>&1 || true'
+    assert "Read-only file system" in classroom.run("alice", denied)
+    assert classroom.run("notebook", "ls /etc/one.md 2>/dev/null || true") == ""
+    for name in ("notebook", *ROSTER):
+        classroom.run(name, "rm -rf /var/lib/calico-lab-shared/exercises")
+
+
 @pytest.mark.timeout(900)
 def test_class_work_restored(classroom: Classroom, outputs: Outputs) -> None:
     """From a backup by one value, and again when the host of a notebook is gone."""
