@@ -25,6 +25,9 @@ ROSTER = ("alice", "bob", "carol", "dave")
 WORK = "/home/notebook/work"
 MOST_SECONDS = 240
 LOST = "a1"
+TAKES = "calico-lab-test-takes"
+_ADDRESS = "docker inspect --format '{{.NetworkSettings.Networks.netv.IPAddress}}' \"$CONTAINER\""
+_IDLE = "--entrypoint sleep calico-lab/notebook infinity"
 _SINCE = "docker inspect --format '{{.State.StartedAt}}' "
 # JupyterLab writes into the rest of the work folder at each start.
 SAVED = f"{WORK}/saved"
@@ -166,9 +169,16 @@ def test_class_limits_changed(classroom: Classroom) -> None:
     assert classroom.since() == before, "a change of limits restarts nothing"
 
 
+def test_class_notebook_started_again(classroom: Classroom, program: Program) -> None:
+    address = classroom.run("alice", _ADDRESS)
+    classroom.run("alice", 'docker stop "$CONTAINER" && docker start "$CONTAINER"')
+    assert classroom.run("alice", _ADDRESS) == address
+    eventually(partial(answers, stack.read(program.stack), "alice", 200), seconds=30)
+
+
 @pytest.mark.timeout(600)
 def test_class_notebook_off(classroom: Classroom, program: Program) -> None:
-    digest = classroom.save("bob")
+    digest, address = classroom.save("bob"), classroom.run("bob", _ADDRESS)
     outputs = classroom.up("alice", "bob,,,false", *ROSTER[2:])
     assert classroom.run("bob", "docker inspect --format '{{.State.Status}}' \"$CONTAINER\"") == "exited"
     healthy(program)
@@ -178,7 +188,13 @@ def test_class_notebook_off(classroom: Classroom, program: Program) -> None:
     eventually(partial(answers, outputs, "bob", 503), seconds=10)
     for name in ("alice", *ROSTER[2:]):
         answers(outputs, name, 200)
-    classroom.up(*ROSTER)
+    classroom.run("bob", f"docker run --detach --name {TAKES} --network netv --ip {address} {_IDLE}")
+    try:
+        outputs = classroom.up(*ROSTER)
+        assert classroom.run("bob", _ADDRESS) != address, "it is another container's by now"
+        eventually(partial(answers, outputs, "bob", 200), seconds=10)
+    finally:
+        classroom.run("bob", f"docker rm --force {TAKES}")
     assert classroom.run("bob", _DIGEST) == digest
 
 

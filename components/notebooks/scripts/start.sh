@@ -30,7 +30,7 @@ else
     mounts+=(--mount "type=bind,source=$folder/token,target=/run/secrets/token,readonly")
 fi
 asked=(
-    --name "$CONTAINER" --hostname "$NOTEBOOK" --init --network "$NETWORK" ${ADDRESS:+--ip "$ADDRESS"}
+    --name "$CONTAINER" --hostname "$NOTEBOOK" --init --network "$NETWORK"
     "${mounts[@]}"
     --env "NOTEBOOK_NAME=$NOTEBOOK" --env "NOTEBOOK_PATH=$URL_PATH" --env "NOTEBOOK_CULL_SECONDS=$CULL_SECONDS"
     --env "NOTEBOOK_REPOSITORIES=$REPOSITORIES"
@@ -43,13 +43,16 @@ asked=(
     "$IMAGE"
 )
 # The token has 256 bits, so that the digest tells nothing about it.
-digest=$(printf '%s\0' "${asked[@]}" "$secrets" | sha256sum | cut -c 1-32)
+digest=$(printf '%s\0' "${asked[@]}" "$ADDRESS" "$secrets" | sha256sum | cut -c 1-32)
 running=$(docker container inspect --format '{{index .Config.Labels "calico-lab.digest"}}' "$CONTAINER" 2>/dev/null || true)
-if [ "$running" = "$digest" ]; then
+# Its former address may belong to another container by now, if it was stopped for long; then it is run again below.
+if [ "$running" = "$digest" ] && docker container start "$CONTAINER" >/dev/null; then
     docker container update "${limits[@]}" "$CONTAINER" >/dev/null
-    docker container start "$CONTAINER" >/dev/null
 else
     docker container rm --force "$CONTAINER" >/dev/null 2>&1 || true
-    docker container run --detach --label "calico-lab.digest=$digest" "${limits[@]}" "${asked[@]}" >/dev/null
+    # A container that Docker gives an address gets another one at each start, also after a crash and a reboot, and the
+    # proxy would not find it. So a container that ends at once is given one, which is then this one's.
+    [ -n "$ADDRESS" ] || ADDRESS=$(docker container run --rm --network "$NETWORK" --entrypoint hostname "$IMAGE" -i)
+    docker container run --detach --label "calico-lab.digest=$digest" --ip "$ADDRESS" "${limits[@]}" "${asked[@]}" >/dev/null
 fi
 docker container inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$CONTAINER"
