@@ -7,7 +7,7 @@ PYTHON ?= python3
 PULUMI := . ./env.sh && pulumi
 QUIET := --non-interactive --suppress-permalink=true
 
-.PHONY: help setup up preview destroy test check unit engine conformance live existing vms bench docs lock clean
+.PHONY: help setup up preview destroy test check unit engine conformance live existing vms bench docs screenshots lock clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -63,6 +63,11 @@ bench: setup ## measure the lab relative to its references
 
 docs: setup ## write the parts of docs/ that come from the code
 	@. ./env.sh && python -m config.reference
+
+screenshots: up ## take the pictures of docs/images/ from a class on a running lab
+	@tests/prerequisites.sh
+	@. ./env.sh && folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	    CALICO_LAB_SCREENSHOTS=$$folder pytest tests/live/test_86_browser.py && cp "$$folder"/*.png docs/images/
 
 lock: setup ## pin the newest versions that requirements.in allows
 	@$(PYTHON) -m workspace lock

@@ -12,6 +12,7 @@ declare -A package=(
     # The hosts' backups are tested with it.
     [jq]=jq
     [chromium]=chromium
+    [certutil]=libnss3-tools
     # The Docker driver's conformance suite has an engine and an etcd of its own, and builds a current engine.
     [dockerd]=docker.io
     [etcd]=etcd-server
