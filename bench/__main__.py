@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bench import addresses, firewall, lifecycle, mode, path, program, project, start, tables
+from bench import addresses, classroom, firewall, lifecycle, mode, path, program, project, start, tables
 from bench.bare import BareError
 from bench.guests import GuestError
 from bench.lifecycle import Part, Run
@@ -39,6 +39,7 @@ def measure(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
     figures, program_tables = measure_program(name, progress)
     network, network_tables = measure_network(name, progress)
     rules, rules_tables = measure_firewall(name, progress)
+    students, class_tables = measure_class(name, progress)
     progress.print("destroying the lab")
     destroy = lifecycle.run("destroy", name)
 
@@ -56,6 +57,7 @@ def measure(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
         "destroy": [asdict(step) for step in destroy.steps],
         "network": network,
         "firewall": rules,
+        "class": students,
     }
     shown = [
         _times(times, mean(reference)),
@@ -64,6 +66,7 @@ def measure(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
         _parts("destroy", destroy),
         *network_tables,
         *rules_tables,
+        *class_tables,
     ]
     return document, shown
 
@@ -113,7 +116,19 @@ def measure_firewall(name: str, progress: Console) -> tuple[dict[str, Any], list
     return costs.document(), [firewall.table(costs)]
 
 
-OF_A_LAB_THAT_IS_UP = {"program": measure_program, "network": measure_network, "firewall": measure_firewall}
+def measure_class(name: str, progress: Console) -> tuple[dict[str, Any], list[Table]]:
+    """Measure a class in a lab that is up and has none, and leave the lab as it was."""
+    progress.print(f"a class of {classroom.STUDENTS} notebooks")
+    measured = classroom.measure(name)
+    return measured.document(), [classroom.table(measured)]
+
+
+OF_A_LAB_THAT_IS_UP = {
+    "program": measure_program,
+    "network": measure_network,
+    "firewall": measure_firewall,
+    "class": measure_class,
+}
 
 
 def computer() -> dict[str, Any]:

@@ -6,7 +6,7 @@ of the rounds' ratios is reported, because it varies less than the ratio of two 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 
@@ -22,6 +22,10 @@ class Series:
     def median(self, thing: str) -> float:
         """The median of a thing's samples."""
         return median(self.samples[thing])
+
+    def percentile(self, thing: str, percent: int) -> float:
+        """A percentile of a thing's samples, of which there are two or more."""
+        return quantiles(self.samples[thing], n=100, method="inclusive")[percent - 1]
 
     def ratio(self, thing: str, reference: str) -> float:
         """The median of a thing's ratios to a reference."""

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from bench import kernel
 from bench.guests import Guest
 from components.hosts import remote
-from tests.live import kernel
 from tests.live.program import Program
 from workspace.outputs import PROJECT, Outputs
 

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.live import kernel
+from bench import kernel
 from workspace.outputs import PROJECT, Outputs
 
 FIRST = PROJECT / "images" / "notebook" / "first" / "the-lab-from-inside.ipynb"

@@ -10,9 +10,9 @@ import pytest
 import requests
 import websocket
 
+from bench import kernel
 from components.hosts import remote
 from diagnosis import web
-from tests.live import kernel
 from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.program import Program
 from tests.live.waiting import eventually

@@ -35,6 +35,12 @@ def test_ratio_to_itself_is_one(values: list[float]) -> None:
     assert min(values) <= series.median("one") <= max(values)
 
 
+def test_percentile() -> None:
+    series = Series("click", "s", {"class": tuple(range(101))})
+    assert series.percentile("class", 95) == 95
+    assert series.percentile("class", 50) == series.median("class")
+
+
 def test_document_has_every_sample() -> None:
     series = Series("round trip", "µs", {"limit": (40.0, 50.0), "lab": (44.0, 55.0)})
     assert series.document("limit") == {

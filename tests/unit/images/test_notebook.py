@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.live import kernel
+from bench import kernel
 from tests.unit.images import notebooks
 from tests.unit.images.notebooks import FIRST, TOKEN, WORK, Notebook, await_true
 

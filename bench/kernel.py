@@ -6,6 +6,8 @@ The messages are those of the Jupyter protocol (jupyter-client.readthedocs.io, "
 import json
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -52,16 +54,28 @@ def run_cell(url: str, token: str, code: str, authority: Path | None = None, ori
         RuntimeError: The code raises, or the kernel does not finish in time.
     """
     session = login(url, token, authority)
-    started = session.post(f"{url}/api/kernels", timeout=ANSWER_SECONDS)
-    started.raise_for_status()
-    kernel = f"{url}/api/kernels/{started.json()['id']}"
+    with started(url, session) as kernel:
+        return execute(kernel, session, code, origin)
+
+
+@contextmanager
+def started(url: str, session: requests.Session) -> Iterator[str]:
+    """Start a kernel, and provide its URL; stop it at the end."""
+    answer = session.post(f"{url}/api/kernels", timeout=ANSWER_SECONDS)
+    answer.raise_for_status()
+    kernel = f"{url}/api/kernels/{answer.json()['id']}"
     try:
-        return _execute(kernel, session, code, origin)
+        yield kernel
     finally:
         session.delete(kernel, timeout=ANSWER_SECONDS).raise_for_status()
 
 
-def _execute(kernel: str, session: requests.Session, code: str, origin: str) -> str:
+def execute(kernel: str, session: requests.Session, code: str, origin: str = "") -> str:
+    """Run code in a kernel and return what it prints.
+
+    Raises:
+        RuntimeError: The code raises, or the kernel does not finish in time.
+    """
     connection = connect(kernel, session, origin)
     request = uuid.uuid4().hex
     try:
