@@ -1,22 +1,27 @@
 """EtcdCluster: etcd with mutual TLS on some of the hosts, as a systemd service on each.
 
-Members find each other by static bootstrap: every member gets the list of all members and waits for the
-others. etcd comes from the host's packages (3.4 in Debian 12, 3.5 in Debian 13), with the lab's own unit.
+The members of a new cluster find each other by static bootstrap; those of a running one join it as learners.
+etcd comes from the host's packages (3.4 in Debian 12, 3.5 in Debian 13), with the lab's own unit.
+
+`membership.py` compares the members with those of before, and shows the steps of a change at preview, or
+refuses it. `planning.py` decides which step is next, `convergence.py` takes the steps, in the readiness gate.
 
 Owes: the outputs resolve only when every member is healthy and the cluster has a quorum. An unhealthy member
 is named, with the rule that separates it from its peers. A member restarts only when its configuration has
-changed, one member at a time. The members of a running cluster never change by accident. A member that lost
+changed, one member at a time; a change of the other members is none of its configuration. A member that lost
 its data joins again, and the lab never removes the data of so many members that the quorum is lost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pulumi
 from pulumi import ComponentResource, Output, ResourceOptions
 from pulumi_command import remote
 
 from components.etcd.config import EtcdConfig
+from components.etcd.convergence import Convergence, Lab, NotJoinedError
 from components.etcd.membership import Membership
 from components.etcd.rendering import (
     AUTHORITY_FILE,
@@ -35,7 +40,8 @@ from components.etcd.rendering import (
 )
 from components.hosts.files import digest
 from components.hosts.host import Host, digest_of
-from components.readiness.gate import Check, Gate
+from components.hosts.remote import HostError
+from components.readiness.gate import Check, Gate, GateProvider, explained, wait
 from components.shared.secrets import Certificate, CertificateAuthority
 
 PACKAGES = ["etcd-server", "etcd-client"]
@@ -43,6 +49,36 @@ MASKED_UNITS = ["etcd.service"]
 SECONDS_UNTIL_HEALTHY = 60
 _SCRIPTS = Path(__file__).with_name("scripts")
 _UNITS = Path(__file__).with_name("units")
+ROUNDS = 10
+"""How often unhealthy members are waited for before the next step."""
+
+
+class _MembersProvider(GateProvider):
+    """Brings the cluster to the members of the config, and waits until all of them are healthy."""
+
+    def wait(self, props: Mapping[str, Any]) -> dict[str, Any]:
+        settings = props["settings"]
+        lab = Lab(
+            {host: props["ssh"][host] for host in settings["asked"]},
+            settings["members"],
+            settings["peer_urls"],
+            int(settings["client_port"]),
+            settings["token"],
+            settings["identity"],
+        )
+        checks = {check["host"]: check for check in props["checks"]}
+        for _ in range(ROUNDS):
+            try:
+                unhealthy = Convergence(lab).run()
+            except NotJoinedError as error:
+                raise HostError(explained([(str(error), checks[error.host])], props)) from None
+            if not unhealthy:
+                return wait(props)
+            wait({**props, "checks": [checks[host] for host in unhealthy]})
+        raise HostError(
+            f"etcd: members that were healthy a moment ago are not: {', '.join(unhealthy)}; next: see "
+            "'journalctl -u calico-lab-etcd' there, then run 'pulumi up' again, which goes on from here"
+        )
 
 
 class EtcdCluster(ComponentResource):
@@ -78,19 +114,19 @@ class EtcdCluster(ComponentResource):
         self.client_urls = [client_url(config, address) for address in addresses.values()]
         membership = Membership(
             f"{name}-membership",
-            config.token,
+            config,
             {member: peer_url(config, address) for member, address in addresses.items()},
             {host.name: host.replacement_digest for host in hosts.values() if host.replacement_digest},
             opts=self._child,
         )
-        started = {member: self._member(host, addresses, membership) for member, host in self.members.items()}
-        self.ready = self._gate(started)
+        started = {member: self._member(host, membership) for member, host in self.members.items()}
+        self.ready = self._gate(started, membership, list(hosts.values()))
         self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
 
-    def _member(self, host: Host, addresses: Mapping[str, str], membership: Membership) -> remote.Command:
-        """Configure and start one member, without waiting for the others."""
+    def _member(self, host: Host, membership: Membership) -> remote.Command:
+        """Install and configure one member; the gate starts it."""
         certificate = Certificate(
             f"{host.name}-etcd-certificate",
             self._authority,
@@ -99,16 +135,19 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
         files = {
-            SETTINGS_FILE: render_settings(self._config, host.name, addresses),
-            CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
+            SETTINGS_FILE: render_settings(self._config, host.name, host.address),
             UNIT_FILE: (_UNITS / UNIT).read_text(),
+        }
+        # A change of the other members, or of the operator's etcdctl, does not restart the member.
+        tools = {
+            CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
+            **etcdctl(),
         }
         return host.install(
             "etcd",
             packages=PACKAGES,
             mask=MASKED_UNITS,
-            # A change of the operator's etcdctl does not restart the member.
-            files={**files, **etcdctl()},
+            files={**files, **tools},
             secrets={
                 AUTHORITY_FILE: self._authority.certificate,
                 CERTIFICATE_FILE: certificate.certificate,
@@ -119,13 +158,16 @@ class EtcdCluster(ComponentResource):
             stop=_SCRIPTS / "remove-member.sh",
             unit=UNIT,
             config=certificate.certificate.apply(lambda text: digest([*files.values(), text])),
-            variables={"ENDPOINT": client_url(self._config, host.address)},
             opts=ResourceOptions(parent=self, depends_on=[membership]),
         )
 
-    def _gate(self, started: Mapping[str, remote.Command]) -> Gate:
-        """Wait until every member is healthy; all have been started by then."""
+    def _gate(
+        self, started: Mapping[str, remote.Command], membership: Membership, lab: Sequence[Host]
+    ) -> Gate:
+        """Bring the cluster to its members, which are installed by then, and wait until they are healthy."""
         hosts = list(self.members.values())
+        # The hosts of former members too: they may have the data from which the new ones begin.
+        asked = [host for host in lab if not host.lost]
         checks = [
             Check(
                 host,
@@ -140,7 +182,18 @@ class EtcdCluster(ComponentResource):
             checks,
             port=self._config.peer_port,
             seconds=SECONDS_UNTIL_HEALTHY,
-            # A member that was restarted has to be healthy again.
-            triggers=[digest_of(started.values())],
+            # A member that was restarted has to be healthy again. After an interrupted update the members may
+            # change back.
+            triggers=[digest_of(started.values()), membership.serial],
+            provider=_MembersProvider(),
+            others=[host for host in asked if host.name not in self.members],
+            settings={
+                "members": {host.name: peer_url(self._config, host.address) for host in hosts},
+                "asked": [host.name for host in asked],
+                "peer_urls": {host.name: peer_url(self._config, host.address) for host in asked},
+                "client_port": self._config.client_port,
+                "token": self._config.token,
+                "identity": membership.id,
+            },
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )

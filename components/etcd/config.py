@@ -9,7 +9,11 @@ class EtcdConfig(Section):
     """The `etcd` section of the config."""
 
     members: tuple[HostName, ...] = Field(
-        ("a0", "a1", "a2"), min_length=1, description="The hosts that are members; an odd number of them."
+        ("a0", "a1", "a2"),
+        min_length=1,
+        max_length=7,
+        description="The hosts that are members; an odd number of them. Another list changes the running "
+        "cluster one member at a time (docs/etcd.md).",
     )
     token: str = Field(
         "etcd-cluster-1",

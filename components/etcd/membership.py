@@ -1,54 +1,109 @@
-"""Membership: stores the members and the token of the bootstrap, and refuses changes of them at preview.
+"""Membership: stores the members of the cluster and its token, and argues their changes at preview.
 
-etcd reads the list of members at a member's first start only. After a change, the former members would keep
-their list, and a new one would start a cluster of its own that never gets a quorum.
+Another list of members is shown as the steps that `up` will take, or refused with the reason. For this the
+hosts are asked, because only a healthy cluster can change. The steps are taken in the readiness gate
+(`convergence.py`). Token, addresses and ports of a running cluster stay: etcd reads the token once, and a
+member that answers its peers elsewhere is another one.
 
-A member whose host container is replaced loses its data, and joins the cluster again (`health.sh`) while the
-others are a quorum. So replacing more hosts at a time is refused, unless all hosts of the lab are replaced,
-and the cluster with them.
+A member whose host container is replaced loses its data, and joins the cluster again while the others are a
+quorum. So replacing more hosts at a time is refused, unless all hosts of the lab are replaced, and the
+cluster with them.
 
 The resource is created before any member starts, so the cluster that it describes may have never started.
 Before a refusal the hosts are asked.
 """
 
+import re
+import secrets
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from pulumi import ResourceOptions, dynamic
+from pulumi import Output, ResourceOptions, dynamic
 
-from components.hosts.remote import PROJECT, run
+from components.etcd.config import EtcdConfig
+from components.etcd.convergence import Lab, Report, cluster_of, has_data
+from components.etcd.planning import BlockedError, Step, plan
+from components.hosts.remote import PROJECT
 from components.hosts.ssh import access_folder
 from components.shared.provider import StoringProvider, is_known, tell
 
-LOOK_SECONDS = 5
-"""Time limit for a host that may not exist."""
-BEGUN = 3
-HAS_BEGUN = f"[ ! -d /var/lib/calico-lab/etcd/member/wal ] || exit {BEGUN}"
-"""A member's write-ahead log begins with the list of members, which is valid from then on."""
+LOOK_SECONDS = 15
+"""Time limit for a host that may not answer."""
 
 
 def refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dynamic.CheckFailure]:
-    """Say why a cluster that was bootstrapped with `olds` cannot become `news`; empty if it can."""
+    """Say what a cluster that was created with `olds` cannot change to become `news`; empty if it can."""
     before, after = olds["members"], news["members"]
-    wrong = [("members", f"{name} is a new member") for name in after if name not in before]
-    wrong += [("members", f"{name} is a member and no longer named") for name in before if name not in after]
-    wrong += [
+    wrong = [
         ("members", f"{name} answers its peers at {before[name]} and not at {after[name]}")
         for name in after
         if name in before and before[name] != after[name]
+    ]
+    names = {url: name for name, url in before.items()}
+    wrong += [
+        ("members", f"{name} would have the address of the member {names[url]}, {url}")
+        for name, url in after.items()
+        if name not in before and url in names
     ]
     if olds["token"] != news["token"]:
         wrong.append(("token", f"its token is {olds['token']} and not {news['token']}"))
     return [
         dynamic.CheckFailure(
             key,
-            f"etcd.{key}: the cluster runs already, and {reason}. Members and token are set when a cluster "
-            "is created: put the old value back, or create it again with 'pulumi destroy' and 'pulumi up'",
+            f"etcd.{key}: the cluster runs already, and {reason}. The addresses of its members and its token "
+            "are set when it is created: put the old value back, or create it again with 'pulumi destroy' "
+            "and 'pulumi up'",
         )
         for key, reason in wrong
     ]
+
+
+def change(olds: Mapping[str, Any], news: Mapping[str, Any], reports: Mapping[str, Report]) -> list[Step]:
+    """Return the steps from the running cluster to other members.
+
+    Args:
+        olds: The former inputs.
+        news: The new ones.
+        reports: What each host reports, of the former members and the new ones.
+
+    Raises:
+        BlockedError: The change is refused.
+    """
+    if replaced(olds, news):
+        raise BlockedError(
+            f"hosts would be replaced at the same time ({', '.join(replaced(olds, news))}); change the "
+            "members, or replace hosts, first",
+            (),
+        )
+    found = cluster_of(reports)
+    if not found:
+        silent = [host for host in olds["members"] if not reports.get(host, Report()).reached]
+        said = (
+            f", and {' and '.join(silent)} {'do' if len(silent) > 1 else 'does'} not answer" if silent else ""
+        )
+        raise BlockedError(f"no member is healthy{said}; a change takes a quorum", ())
+    _, cluster = found
+    wanted = news["members"]
+    if not any(one.started and not one.learner and one.url in wanted.values() for one in cluster.members):
+        raise BlockedError(
+            f"none of the members that the cluster has, {', '.join(one.name for one in cluster.members)}, "
+            "stays; keep one of them, and replace it with another change",
+            (),
+        )
+    return plan(cluster, wanted)
+
+
+def _refused(blocked: BlockedError) -> dynamic.CheckFailure:
+    return dynamic.CheckFailure(
+        "members", f"etcd.members: the members cannot change now: {blocked}. Nothing was changed"
+    )
+
+
+def numbered(steps: list[Step]) -> list[str]:
+    """The steps as sentences, in their order."""
+    sentences = [sentence for step in steps for sentence in step.sentences]
+    return [f"etcd: step {number}: {sentence}" for number, sentence in enumerate(sentences, start=1)]
 
 
 def replaced(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -89,64 +144,96 @@ def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
     return [f"etcd: the {subject} replaced: a member there loses its data, and joins the cluster again"]
 
 
-def has_begun(members: Mapping[str, str], ssh_config: str) -> bool:
+def survey(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Report]:
+    """Ask the hosts of the former members and of the new ones; empty if this controller cannot."""
+    config = news["ssh_config"]
+    if not (PROJECT / config).is_file():
+        return {}
+    members = {**news["members"], **olds["members"]}
+    # A host that this update adds is not in the file.
+    hosts = re.findall(r"^Host (\S+)$", (PROJECT / config).read_text(), re.MULTILINE)
+    lab = Lab(
+        # The file may have another address by now.
+        {
+            member: f"ssh -F {config} -o HostName={urlsplit(url).hostname} {member}"
+            for member, url in members.items()
+            if member in hosts
+        },
+        news["members"],
+        members,
+        int(news["client_port"]),
+        news["token"],
+        identity="",
+    )
+    return lab.survey(seconds=LOOK_SECONDS)
+
+
+def has_begun(members: Mapping[str, str], reports: Mapping[str, Report]) -> bool:
     """Whether a cluster of these members has started. If no member can be asked, it is assumed to have.
 
-    Args:
-        members: Peer URL by member.
-        ssh_config: Path, from the project's folder, of the ssh_config(5) for the members.
+    A member's write-ahead log begins with the list of members, which is valid from then on.
     """
-    if not (PROJECT / ssh_config).is_file():
-        return True
-
-    def ask(member: str) -> int:
-        # The file may have another address by now.
-        ssh = f"ssh -F {ssh_config} -o HostName={urlsplit(members[member]).hostname} {member}"
-        return run(ssh, HAS_BEGUN, seconds=LOOK_SECONDS).status
-
-    with ThreadPoolExecutor(max_workers=len(members)) as pool:
-        answers = list(pool.map(ask, members))
-    return BEGUN in answers or 0 not in answers
+    reached = any(reports[member].reached for member in members if member in reports)
+    return bool(has_data(reports)) or not reached
 
 
 class _MembershipProvider(StoringProvider):
     compared = ("token", "members", "hosts")
 
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        # A host that was a member of another cluster has the ID of that one.
+        return dynamic.CreateResult(secrets.token_hex(8), dict(props))
+
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         if "members" not in olds or not is_known(news):
-            return dynamic.CheckResult(dict(news), [])
-        wrong = [*refusals(olds, news), *quorum_refusals(olds, news)]
-        warnings = effects(olds, news)
-        if (wrong or warnings) and not has_begun(olds["members"], news["ssh_config"]):
-            return dynamic.CheckResult(dict(news), [])
-        tell([] if wrong else warnings)
-        return dynamic.CheckResult(dict(news), wrong)
+            return dynamic.CheckResult({**news, "serial": olds.get("serial", 1)}, [])
+        changed = olds["members"] != news["members"]
+        checked = {**news, "serial": int(olds.get("serial", 0)) + changed}
+        wrong = [*refusals(olds, news), *([] if changed else quorum_refusals(olds, news))]
+        sentences = [] if changed else effects(olds, news)
+        if not (changed or wrong or sentences):
+            return dynamic.CheckResult(checked, [])
+        reports = survey(olds, news)
+        if not has_begun(olds["members"], reports):
+            return dynamic.CheckResult(checked, [])
+        if changed and not wrong:
+            try:
+                sentences = numbered(change(olds, news, reports))
+            except BlockedError as blocked:
+                wrong = [_refused(blocked)]
+        tell([] if wrong else sentences)
+        return dynamic.CheckResult(checked, wrong)
 
 
 class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
-    """The members and the token of the bootstrap."""
+    """The members and the token of the cluster. Its ID identifies the cluster."""
+
+    serial: Output[int]
+    """Counts the changes of the members."""
 
     def __init__(
         self,
         name: str,
-        token: str,
+        config: EtcdConfig,
         members: Mapping[str, str],
         hosts: Mapping[str, str],
         opts: ResourceOptions | None = None,
     ) -> None:
-        """Store the bootstrap.
+        """Store the members.
 
         Args:
             name: The resource's name.
-            token: The cluster's token.
+            config: The cluster's section.
             members: Peer URL by member.
             hosts: `Host.replacement_digest` of each host container of the lab, member or not.
             opts: More resource options, usually the parent.
         """
         props = {
-            "token": token,
+            "token": config.token,
             "members": dict(members),
             "hosts": dict(hosts),
+            "client_port": config.client_port,
             "ssh_config": f"{access_folder()}/config",
+            "serial": None,
         }
         super().__init__(_MembershipProvider(), name, props, opts)

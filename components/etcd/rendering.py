@@ -1,6 +1,6 @@
 """The files of an etcd member and of etcdctl, as text, and the flows between hosts that etcd needs. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
 
@@ -46,25 +46,23 @@ def client_url(config: EtcdConfig, address: str) -> str:
     return f"https://{address}:{config.client_port}"
 
 
-def render_settings(config: EtcdConfig, member: str, addresses: Mapping[str, str]) -> str:
+def render_settings(config: EtcdConfig, member: str, address: str) -> str:
     """Render a member's settings, a variable per option of its command line (etcd's "Configuration options").
+
+    The members of the bootstrap are not among them, because etcd reads these at a member's first start only,
+    and a change of the others must not restart it: `begin-member.sh` gives them.
 
     Not in etcd's own kind of file: from 3.5 on that wants a list where up to 3.4 it wants a text.
 
     Args:
         config: The cluster's section.
         member: Which member.
-        addresses: Address by member.
+        address: Its host's address.
     """
-    address = addresses[member]
-    cluster = ",".join(f"{name}={peer_url(config, addresses[name])}" for name in addresses)
     return f"""\
 ETCD_NAME={member}
 ETCD_DATA_DIR=/var/lib/calico-lab/etcd
 
-ETCD_INITIAL_CLUSTER_STATE=new
-ETCD_INITIAL_CLUSTER_TOKEN={config.token}
-ETCD_INITIAL_CLUSTER={cluster}
 ETCD_INITIAL_ADVERTISE_PEER_URLS={peer_url(config, address)}
 ETCD_ADVERTISE_CLIENT_URLS={client_url(config, address)}
 

@@ -51,7 +51,7 @@ def _connections(check: Mapping[str, Any], props: Mapping[str, Any]) -> list[tup
     return [pair for peer in peers for pair in ((host, peer), (peer, host))]
 
 
-def _wait(props: Mapping[str, Any]) -> dict[str, Any]:
+def wait(props: Mapping[str, Any]) -> dict[str, Any]:
     """Run the script on all hosts at once.
 
     Raises:
@@ -60,8 +60,13 @@ def _wait(props: Mapping[str, Any]) -> dict[str, Any]:
     with ThreadPoolExecutor(max_workers=max(1, len(props["checks"]))) as pool:
         answers = pool.map(lambda check: _ask(check, props), props["checks"])
         failed = [(said, check) for said, check in zip(answers, props["checks"], strict=True) if said]
-    if not failed:
-        return dict(props)
+    if failed:
+        raise HostError(explained(failed, props))
+    return dict(props)
+
+
+def explained(failed: Sequence[tuple[str, Mapping[str, Any]]], props: Mapping[str, Any]) -> str:
+    """What the checks that failed say, each with the rules that stop the host's connections."""
     # Two hosts that are peers have the same connections, and a trace of one takes seconds.
     connections = {pair for _, check in failed for pair in _connections(check, props)}
     with ThreadPoolExecutor(max_workers=max(1, len(connections))) as pool:
@@ -70,21 +75,34 @@ def _wait(props: Mapping[str, Any]) -> dict[str, Any]:
     for said, check in failed:
         causes = (tried[pair].result() for pair in _connections(check, props))
         lines += [said, *(cause for cause in causes if cause)]
-    raise HostError("\n".join(lines))
+    return "\n".join(lines)
 
 
-class _GateProvider(dynamic.ResourceProvider):
+class GateProvider(dynamic.ResourceProvider):
+    """Waits for the condition; a component may have one that brings it about first."""
+
+    def wait(self, props: Mapping[str, Any]) -> dict[str, Any]:
+        """Wait until the condition holds on all hosts.
+
+        Raises:
+            HostError: It does not hold in time.
+        """
+        return wait(props)
+
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        """Wait for the first time."""
         with messages_without_traceback():
-            return dynamic.CreateResult("gate", _wait(props))
+            return dynamic.CreateResult("gate", self.wait(props))
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        """Compare what the condition is made of."""
         # The ssh commands by which the hosts are reached are not part of the condition.
         return dynamic.DiffResult(changes=differ(COMPARED, olds, news))
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        """Wait again."""
         with messages_without_traceback():
-            return dynamic.UpdateResult(_wait(news))
+            return dynamic.UpdateResult(self.wait(news))
 
 
 class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
@@ -100,6 +118,9 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
         triggers: Sequence[Input[object]],
         port: int = 0,
         variables: Mapping[str, str] | None = None,
+        provider: GateProvider | None = None,
+        others: Sequence[Host] = (),
+        settings: Mapping[str, Input[object]] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Wait for the condition.
@@ -113,6 +134,9 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
             triggers: Values whose change has the condition checked again.
             port: The TCP port on which hosts and peers have to reach each other; needless without peers.
             variables: Exported to the script on each host; never secret.
+            provider: Brings the condition about first; None only waits.
+            others: More hosts that the provider may ask; the gate does not wait for them.
+            settings: What the provider needs to know; never secret.
             opts: More resource options, usually the parent.
         """
         hosts = {host.name: host for check in checks for host in (check.host, *check.peers)}
@@ -127,9 +151,10 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
                 }
                 for check in checks
             ],
-            "ssh": ssh_commands(list(hosts.values())),
+            "ssh": ssh_commands([*hosts.values(), *others]),
             "port": port,
             "seconds": seconds,
             "triggers": list(triggers),
+            **({"settings": dict(settings)} if settings else {}),
         }
-        super().__init__(_GateProvider(), name, props, after_hosts(hosts.values(), opts))
+        super().__init__(provider or GateProvider(), name, props, after_hosts(hosts.values(), opts))

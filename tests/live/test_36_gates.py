@@ -74,7 +74,7 @@ def up_fails(program: Program, urn: str) -> str:
 def waits_in_vain(inputs: dict[str, Any]) -> str:
     """Run a gate for a short time, and return what it says."""
     with pytest.raises(remote.HostError) as error:
-        gates._wait({**inputs, "seconds": SHORT_WAIT_SECONDS})
+        gates.wait({**inputs, "seconds": SHORT_WAIT_SECONDS})
     return str(error.value)
 
 

@@ -73,10 +73,33 @@ def test_only_members_certificates_have_the_name_of_a_peer(lab: Program) -> None
 
 
 def test_a_member_is_restarted_and_checked_again_when_its_settings_change(lab: Program) -> None:
-    changed = with_etcd(token="another")
+    changed = with_etcd(clientPort=2389)
     assert lab.named("etcd-health").inputs["triggers"] != changed.named("etcd-health").inputs["triggers"]
     for before, after in zip(configs(lab), configs(changed), strict=True):
         assert before != after
+
+
+def test_a_member_is_not_restarted_for_another_one(lab: Program) -> None:
+    changed = with_etcd(members=["a0", "a1"])
+    for member in ("a0", "a1"):
+        # The endpoints of its etcdctl follow.
+        assert (
+            lab.named(f"{member}-etcd").inputs["create"] != changed.named(f"{member}-etcd").inputs["create"]
+        )
+        assert variable(lab, f"{member}-etcd", "CONFIG") == variable(changed, f"{member}-etcd", "CONFIG")
+
+
+def test_gate_asks_all_hosts_and_knows_the_members(lab: Program) -> None:
+    fewer = with_etcd(members=["a1"]).named("etcd-health").inputs
+    settings = fewer["settings"]
+    # A former member may have the data.
+    assert settings["asked"] == list(MEMBERS)
+    assert set(fewer["ssh"]) == set(MEMBERS)
+    assert settings["members"] == {"a1": "https://172.16.6.218:2380"}
+    assert set(settings["peer_urls"]) == set(MEMBERS)
+    assert settings["identity"] == "etcd-membership-id"
+    assert [check["host"] for check in fewer["checks"]] == ["a1"]
+    assert "settings" not in lab.named("calico-ready").inputs
 
 
 def test_a_member_is_not_restarted_for_what_the_operator_types(

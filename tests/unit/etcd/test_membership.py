@@ -1,23 +1,49 @@
-"""Changes of the member list: refused once the hosts report that the cluster has begun."""
+"""Changes of the members: shown as steps, or refused, as the hosts report the cluster."""
 
-import subprocess
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.etcd import membership
+from components.etcd import convergence, membership
 from components.hosts.remote import Answer
 
 OLDS = {
     "token": "one",
     "members": {"a0": "https://10.0.0.1:2380", "a1": "https://10.0.0.2:2380"},
     "hosts": {},
+    "client_port": 2379,
     "ssh_config": "config",
+    "serial": 1,
 }
-CORRECTED: dict[str, Any] = {**OLDS, "members": {**OLDS["members"], "a1": "https://10.0.0.3:2380"}}  # type: ignore[dict-item]
-BEGUN, NOT_BEGUN, SILENT = Answer(3, "", ""), Answer(0, "", ""), Answer(255, "", "no route")
+MOVED: dict[str, Any] = {**OLDS, "members": {**OLDS["members"], "a1": "https://10.0.0.3:2380"}}  # type: ignore[dict-item]
+GROWN: dict[str, Any] = {**OLDS, "members": {**OLDS["members"], "a2": "https://10.0.0.3:2380"}}  # type: ignore[dict-item]
+BEGUN, NOT_BEGUN, SILENT = (
+    Answer(0, "data own\n", ""),
+    Answer(0, "data none\n", ""),
+    Answer(255, "", "no route"),
+)
 NO_ROOT = Answer(1, "", "sudo: a password is required")
+
+
+def healthy(*members: str, address: str = "10.0.0.") -> Answer:
+    """What a healthy member reports: the first one leads, the others follow."""
+    listed = [
+        {
+            "ID": number,
+            "name": name,
+            "peerURLs": [f"https://{address}{number}:2380"],
+            "clientURLs": [f"https://{address}{number}:2379"],
+        }
+        for number, name in enumerate(members, start=1)
+    ]
+    status = [{"Status": {"header": {"member_id": 1}, "leader": 1}}]
+    return Answer(
+        0,
+        f"data own\nhealthy yes\nstatus {json.dumps(status)}\nmembers {json.dumps({'members': listed})}\n",
+        "",
+    )
 
 
 @pytest.fixture
@@ -25,13 +51,14 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Answer]:
     """What each address answers."""
     answers: dict[str, Answer] = {}
 
-    def run(ssh: str, script: str, variables: object = None, seconds: float = 0) -> Answer:
-        assert script == membership.HAS_BEGUN
-        return answers[ssh.partition("HostName=")[2].split()[0]]
+    def ask(ssh: dict[str, str], _script: str, _variables: object, _seconds: float) -> dict[str, Answer]:
+        addresses = {host: line.partition("HostName=")[2].split()[0] for host, line in ssh.items()}
+        return {host: answers[address] for host, address in addresses.items()}
 
-    (tmp_path / "config").touch()
+    aliases = ("a0", "a1", "a2", "a3", "a4", "b", "visitor")
+    (tmp_path / "config").write_text("".join(f"Host {alias}\n  Port 22\n" for alias in aliases))
     monkeypatch.setattr(membership, "PROJECT", tmp_path)
-    monkeypatch.setattr(membership, "run", run)
+    monkeypatch.setattr(convergence, "ask", ask)
     return answers
 
 
@@ -40,32 +67,77 @@ def refused(news: dict[str, Any]) -> list[str]:
 
 
 def test_membership_changes_before_the_cluster_begins(hosts: dict[str, Answer]) -> None:
-    hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": SILENT})
-    assert refused(CORRECTED) == []
+    hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": SILENT, "10.0.0.3": NOT_BEGUN})
+    assert refused(MOVED) == []
+    assert refused(GROWN) == []
     assert refused({**OLDS, "token": "two"}) == []
 
 
 @pytest.mark.parametrize("other", [NOT_BEGUN, SILENT, BEGUN])
-def test_membership_of_a_running_cluster_refused(hosts: dict[str, Answer], other: Answer) -> None:
+def test_address_of_a_running_member_refused(hosts: dict[str, Answer], other: Answer) -> None:
     hosts.update({"10.0.0.1": BEGUN, "10.0.0.2": other})
-    (reason,) = refused(CORRECTED)
+    (reason,) = refused(MOVED)
     assert "a1 answers its peers at https://10.0.0.2:2380 and not at https://10.0.0.3:2380" in reason
+    (reason,) = refused({**OLDS, "token": "two"})
+    assert "its token is one and not two" in reason
 
 
 def test_membership_of_unreachable_hosts_refused(hosts: dict[str, Answer], tmp_path: Path) -> None:
-    hosts.update({"10.0.0.1": SILENT, "10.0.0.2": NO_ROOT})
-    assert refused(CORRECTED)
+    hosts.update({"10.0.0.1": SILENT, "10.0.0.2": NO_ROOT, "10.0.0.3": SILENT})
+    (reason,) = refused(GROWN)
+    assert "no member is healthy, and a0 and a1 do not answer; a change takes a quorum" in reason
     hosts.update({"10.0.0.1": NOT_BEGUN, "10.0.0.2": NOT_BEGUN})
     (tmp_path / "config").unlink()
-    assert refused(CORRECTED)
+    assert refused(GROWN)
 
 
-@pytest.mark.parametrize("begun", [True, False])
-def test_member_has_begun_with_its_log(tmp_path: Path, begun: bool) -> None:
-    if begun:
-        (tmp_path / "member" / "wal").mkdir(parents=True)
-    script = membership.HAS_BEGUN.replace("/var/lib/calico-lab/etcd", str(tmp_path))
-    assert subprocess.run(["bash", "-c", script], check=False).returncode == (3 if begun else 0)
+def test_new_member_shown_as_steps(hosts: dict[str, Answer], capfd: pytest.CaptureFixture[str]) -> None:
+    report = healthy("a0", "a1")
+    hosts.update({"10.0.0.1": report, "10.0.0.2": report, "10.0.0.3": SILENT})
+    checked = membership._MembershipProvider().check(OLDS, GROWN)
+    assert checked.failures == []
+    assert checked.inputs["serial"] == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "etcd: step 1: add a2 as a learner",
+        "etcd: step 2: wait until a2 has the data of the cluster",
+        "etcd: step 3: promote a2 to a voting member when it has caught up",
+    ]
+
+
+def test_host_that_is_new_is_not_asked(hosts: dict[str, Answer]) -> None:
+    report = healthy("a0", "a1")
+    hosts.update({"10.0.0.1": report, "10.0.0.2": report})
+    assert refused({**OLDS, "members": {**OLDS["members"], "new": "https://10.0.0.7:2380"}}) == []  # type: ignore[dict-item]
+
+
+def test_membership_serial_counts_changes_of_members() -> None:
+    provider = membership._MembershipProvider()
+    assert provider.check({}, OLDS).inputs["serial"] == 1
+    assert provider.check(OLDS, {**OLDS, "serial": None}).inputs["serial"] == 1
+
+
+def test_change_that_keeps_no_member_refused(hosts: dict[str, Answer]) -> None:
+    report = healthy("a0", "a1")
+    hosts.update({"10.0.0.1": report, "10.0.0.2": report, "10.0.0.9": SILENT})
+    (reason,) = refused({**OLDS, "members": {"b": "https://10.0.0.9:2380"}})
+    assert "none of the members that the cluster has, a0, a1, stays" in reason
+    assert "Nothing was changed" in reason
+
+
+def test_change_of_members_and_replaced_host_refused(hosts: dict[str, Answer]) -> None:
+    report = healthy("a0", "a1")
+    hosts.update({"10.0.0.1": report, "10.0.0.2": report, "10.0.0.3": SILENT})
+    olds = {**OLDS, "hosts": {"a0": "plan", "a1": "plan"}}
+    (reason,) = checked(olds, {**GROWN, "hosts": {"a0": "plan", "a1": "other"}})
+    assert "hosts would be replaced at the same time (a1)" in reason
+
+
+def test_cluster_that_never_reached_its_members_is_asked(hosts: dict[str, Answer]) -> None:
+    # The update to a0 and a1 was interrupted: the cluster is a0 alone.
+    report = healthy("a0")
+    hosts.update({"10.0.0.1": report, "10.0.0.2": NOT_BEGUN})
+    (reason,) = refused({**OLDS, "members": {"a1": "https://10.0.0.2:2380"}})
+    assert "none of the members that the cluster has, a0, stays" in reason
 
 
 def test_membership_unchanged_asks_no_host(hosts: dict[str, Answer]) -> None:
@@ -76,8 +148,13 @@ def test_membership_unchanged_asks_no_host(hosts: dict[str, Answer]) -> None:
 def test_membership_update_stores_new_values() -> None:
     provider = membership._MembershipProvider()
     assert not provider.diff("one", {**OLDS, "__provider": "old"}, {**OLDS, "__provider": "new"}).changes
-    assert provider.diff("one", OLDS, CORRECTED).changes
-    assert provider.update("one", OLDS, CORRECTED).outs == CORRECTED
+    assert provider.diff("one", OLDS, GROWN).changes
+    assert provider.update("one", OLDS, GROWN).outs == GROWN
+
+
+def test_membership_identity_differs() -> None:
+    provider = membership._MembershipProvider()
+    assert provider.create(OLDS).id != provider.create(OLDS).id
 
 
 def lab(*changed: str, members: int = 3, others: int = 1) -> dict[str, Any]:
@@ -87,6 +164,7 @@ def lab(*changed: str, members: int = 3, others: int = 1) -> dict[str, Any]:
         "token": "one",
         "members": {name: f"https://10.0.0.{number}:2380" for number, name in enumerate(names[:members])},
         "hosts": {name: "other" if name in changed else "plan" for name in names},
+        "client_port": 2379,
         "ssh_config": "config",
     }
 

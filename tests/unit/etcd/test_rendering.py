@@ -42,7 +42,7 @@ def test_config_odd_number_of_members(count: int) -> None:
 def test_render_settings(case: Path) -> None:
     spec = json.loads(case.read_text())
     config = EtcdConfig.model_validate(spec["etcd"])
-    rendered = render_settings(config, spec["member"], spec["addresses"])
+    rendered = render_settings(config, spec["member"], spec["addresses"][spec["member"]])
     assert rendered == case.with_suffix(".member.env").read_text()
     urls = [client_url(config, address) for address in spec["addresses"].values()]
     client = render_client(urls, etcd.AUTHORITY_FILE, etcd.CERTIFICATE_FILE, etcd.KEY_FILE)

@@ -31,7 +31,7 @@ PROPS: dict[str, Any] = {
     "seconds": 60,
     "triggers": ["1"],
 }
-PROVIDER = gate._GateProvider()
+PROVIDER = gate.GateProvider()
 Pairs = list[tuple[SshHost, SshHost, int]]
 Calls = list[tuple[str, str, dict[str, str], float]]
 
