@@ -83,7 +83,7 @@ class _Installed:
 
     programs: Resource
     digest: Output[str]
-    """Changes when the services have to be restarted."""
+    """Changes when the services have to be restarted: one part for all of them, one for the users of etcd."""
 
 
 def archive_digest(archive: Path) -> str:
@@ -235,8 +235,14 @@ class CalicoNetwork(ComponentResource):
         )
         # Tunnel interfaces get and release their addresses when the services start.
         started_for = [self._config.encapsulation, str(self._config.wireguard), self._config.pool]
+        files[ENVIRONMENT_FILE] = render_environment(self._config, host.name, host.address, ())
         running = [*files.values(), *started_for, self._archive_digest]
-        return _Installed(programs, certificate.certificate.apply(lambda text: digest([*running, text])))
+        # Apart, because other members of etcd concern only the services that use it.
+        endpoints = digest(self._etcd.client_urls)
+        return _Installed(
+            programs,
+            certificate.certificate.apply(lambda text: f"{digest([*running, text])} {endpoints}"),
+        )
 
     def _fill_datastore(
         self,

@@ -1,7 +1,15 @@
 #!/bin/bash
 # Start Calico's $UNITS, or restart them with their new configuration. Felix uses $DATAPLANE, "iptables" or "ebpf".
+# $CONFIG has two digests, that of the endpoints of etcd last.
 set -eu
 target=calico-lab-calico.target
+# If only the endpoints have changed, the services that use etcd restart. BIRD and its routes stay.
+former=$(cat /var/lib/calico-lab/components/calico/config 2>/dev/null || true)
+if [ -n "$former" ] && [ "${former% *}" = "${CONFIG% *}" ] && systemctl is-active --quiet "$target"; then
+    timeout 90 systemctl restart calico-lab-felix.service calico-lab-confd.service \
+        calico-lab-docker-driver.service || true
+    exit
+fi
 # Felix changes these sysctls of the host. Their former values are recorded once, atomically; remove-services.sh
 # restores them.
 before=/var/lib/calico-lab/calico.sysctl

@@ -9,7 +9,7 @@ import pytest
 from pulumi import RunError
 
 from components.calico import component as calico
-from tests.preview.program import Program, config_of, run, variable
+from tests.preview.program import Program, config_of, config_with, run, variable
 
 HOSTS = ("a0", "a1", "a2")
 
@@ -146,6 +146,16 @@ def test_services_restart_for_another_encapsulation_only(lab: Program) -> None:
     for host in HOSTS:
         assert changed(lab, tunnelled, f"{host}-calico")
         assert not changed(lab, masked, f"{host}-calico")
+
+
+def test_services_know_that_only_the_members_of_etcd_have_changed(lab: Program) -> None:
+    fewer, masked = run(config_with({"etcd.members": ["a0"]})), with_network(mtu=1400)
+    for host in HOSTS:
+        config, members = variable(lab, f"{host}-calico", "CONFIG").split()
+        assert variable(fewer, f"{host}-calico", "CONFIG").split()[0] == config
+        assert variable(fewer, f"{host}-calico", "CONFIG").split()[1] != members
+        assert variable(masked, f"{host}-calico", "CONFIG").split() == [config, members]
+        assert variable(with_network(encapsulation="vxlan"), f"{host}-calico", "CONFIG").split()[1] == members
 
 
 def test_services_are_undone_by_their_installation(lab: Program) -> None:

@@ -286,6 +286,29 @@ def test_services_are_started_and_enabled(host: PretendHost) -> None:
     assert templates.readlink() == host.path(f"{PROGRAMS}/confd/templates")
 
 
+CONFIG = "/var/lib/calico-lab/components/calico/config"
+USERS = "calico-lab-felix.service calico-lab-confd.service calico-lab-docker-driver.service"
+
+
+@pytest.mark.parametrize(
+    ("former", "active", "restarts"),
+    [
+        ("same former-members", True, USERS),
+        ("same former-members", False, "calico-lab-calico.target"),
+        ("other former-members", True, "calico-lab-calico.target"),
+        ("other members", True, "calico-lab-calico.target"),
+        ("", True, "calico-lab-calico.target"),
+    ],
+)
+def test_other_members_of_etcd_restart_only_its_users(
+    host: PretendHost, former: str, active: bool, restarts: str
+) -> None:
+    host.write(CONFIG, former)
+    host.program("systemctl", "" if active else '[ "$1" != is-active ]')
+    assert host.run(HERE / "services.sh", {**SERVICES, "CONFIG": "same members"}).returncode == 0
+    assert [call for call in host.calls if " restart " in call] == [f"systemctl restart {restarts}"]
+
+
 def test_settings_of_the_machine_are_remembered_once_and_put_back(host: PretendHost) -> None:
     host.program("sysctl", "echo net.ipv4.ip_forward = 0")
     kept = host.path("/var/lib/calico-lab/calico.sysctl")
