@@ -26,7 +26,7 @@ def findings(checkup: Checkup) -> list[Finding]:
     without_lab = {name: candidate for name, candidate in fit.items() if not candidate.installed}
     return [
         *checkup.controller,
-        *(_unfit(name, candidate) for name, candidate in checkup.candidates.items() if candidate.error),
+        *(_unfit(checkup, name) for name, candidate in checkup.candidates.items() if candidate.error),
         *_refusals(checkup),
         *_capacity(without_lab),
         *_limits(checkup, fit),
@@ -47,9 +47,18 @@ def warnings(checkup: Checkup, up: str) -> list[Finding]:
     return [*certificates.expired(checkup.lab, up), *certificates.expiring(checkup.lab, up)]
 
 
-def _unfit(name: str, candidate: Candidate) -> Finding:
+def _unfit(checkup: Checkup, name: str) -> Finding:
+    candidate = checkup.candidates[name]
     what, _, next_step = " ".join(candidate.error.split()).partition("; ")
-    return Finding(name, what, next_step or f"log in to {candidate.address} with ssh -v, which says more")
+    if not next_step:
+        members = checkup.config.etcd.members
+        next_step = f"log in to {candidate.address} with ssh -v, which says more"
+        if name in members and len(members) > 1:
+            next_step += (
+                "; if it is gone for good, put another host in its place in etcd.members: "
+                f"[{', '.join(members)}] (docs/etcd.md)"
+            )
+    return Finding(name, what, next_step)
 
 
 def _refusals(checkup: Checkup) -> Iterator[Finding]:

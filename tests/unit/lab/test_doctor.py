@@ -141,6 +141,25 @@ def test_doctor_findings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"{where}: {what}" in shown.output
 
 
+@pytest.mark.parametrize(
+    ("etcd", "line"),
+    [
+        ({}, "another host in its place in etcd.members: [d0, d1, d2]"),
+        ({"members": ["d0"]}, ""),
+        ({"members": ["d1"]}, ""),
+    ],
+    ids=["it is one of three members", "it is no member", "it is the only member"],
+)
+def test_doctor_names_the_line_of_a_dead_member(
+    etcd: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, {**CASES["ssh does not answer"], "etcd": etcd})
+    [finding] = json.loads(CliRunner().invoke(command.main, ["doctor", "--json"]).output)["findings"]
+    assert finding["where"] == "d1"
+    assert ("if it is gone for good" in finding["next"]) == bool(line)
+    assert line in finding["next"]
+
+
 @pytest.mark.parametrize("provider", ["docker", "existing"])
 @pytest.mark.parametrize(
     ("case", "shown", "says"),
