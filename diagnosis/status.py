@@ -6,12 +6,12 @@ something that works and will fail soon: a certificate that expires, a disk or m
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from components.calico.flows import peers_of
 from components.hosts import remote
-from diagnosis import capacity, certificates, facts, web
+from diagnosis import capacity, certificates, facts, members, web
 from diagnosis.facts import HostFacts, Session
 from diagnosis.finding import Finding
 from workspace.outputs import Outputs
@@ -35,6 +35,8 @@ class Status:
     """Answer of the notebook's list of kernels to a request without a token."""
     controller_kernel: str
     """Boot ID of the controller's kernel."""
+    causes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Why etcd members are not healthy, and the next step, by host."""
 
     @property
     def up(self) -> str:
@@ -74,7 +76,10 @@ def look(outputs: Outputs, stack: str) -> Status:
         kernels = pool.submit(web.get, f"{outputs.notebook_api}/kernels", outputs.proxy_authority)
         hosts = ask(outputs)
         kernel = _BOOT_ID.read_text().strip()
-        return Status(stack, outputs, hosts, notebook.result(), kernels.result(), kernel)
+        status = Status(stack, outputs, hosts, notebook.result(), kernels.result(), kernel)
+    known = {host: hosts[host].member for host in status.members}
+    unhealthy = {host: member.error for host, member in known.items() if member and not member.healthy}
+    return replace(status, causes=members.causes(unhealthy, outputs, status.up)) if unhealthy else status
 
 
 def ask(outputs: Outputs) -> dict[str, HostFacts]:
@@ -132,18 +137,18 @@ def _units(status: Status) -> Iterator[Finding]:
 def _etcd(status: Status) -> Iterator[Finding]:
     for host in status.members:
         seen = status.hosts[host]
-        journal = f"{status.outputs.ssh[host]} journalctl -n 20 -u calico-lab-etcd"
         if not seen.reached:
             continue
         if seen.member is None:
             yield Finding(host, "its etcd member is not installed", status.up)
         elif not seen.member.healthy:
-            yield Finding(host, f"its etcd member is not healthy: {seen.member.error}", journal)
+            what, then = status.causes[host]
+            yield Finding(host, f"its etcd member is not healthy: {what}", then)
         elif missing := sorted(set(status.members) - set(seen.member.members)):
             yield Finding(
                 host,
                 f"its etcd member does not know {', '.join(missing)}",
-                status.up,
+                members.REJOIN.format(up=status.up),
             )
 
 

@@ -39,12 +39,17 @@ def status(case: dict[str, Any]) -> Status:
     for host, changes in case.get("machines", {}).items():
         answers[host] = edited(answers[host], changes)
     silent = web.WebAnswer(None, "Connection refused")
+    hosts = {host: facts.parse(one, changed.network) for host, one in answers.items()}
+    unhealthy = {
+        host: one.member.error for host, one in hosts.items() if one.member and not one.member.healthy
+    }
     notebook, kernels = case.get("notebook", 200), case.get("kernels", 403)
     return Status(
         stack="lab",
         outputs=changed,
-        hosts={host: facts.parse(one, changed.network) for host, one in answers.items()},
+        hosts=hosts,
         notebook=web.WebAnswer(notebook) if notebook else silent,
         kernels=web.WebAnswer(kernels) if kernels else silent,
         controller_kernel=case.get("kernel", "the controller's own"),
+        causes={host: (error, "journalctl") for host, error in unhealthy.items()},
     )
