@@ -146,6 +146,7 @@ def components(config: LabConfig) -> dict[str, list[str]]:
     on_network = config.network.hosts or tuple(config.hosts.members)
     named = {
         "etcd": config.etcd.members,
+        "etcd-snapshots": [host for host in config.etcd.snapshot_hosts if host not in config.etcd.members],
         "calico-programs": on_network,
         "calico": on_network,
         "backup": backed_up(config) if config.backup else (),

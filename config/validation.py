@@ -52,6 +52,10 @@ def _across_sections(config: LabConfig) -> Iterator[str]:
 def _hosts_exist(config: LabConfig) -> Iterator[str]:
     known = list(config.hosts.members)
     named = [(f"etcd.members[{index}]", host) for index, host in enumerate(config.etcd.members)]
+    named += [
+        (f"etcd.snapshots.hosts[{index}]", host)
+        for index, host in enumerate(config.etcd.snapshots.hosts or ())
+    ]
     named += [(f"network.hosts[{index}]", host) for index, host in enumerate(config.network.hosts or ())]
     named += [
         (f"network.routeReflectors[{index}]", host)

@@ -17,6 +17,9 @@ from components.hosts.remote import Answer
 # (confd/etc/calico/confd/templates/bird.cfg.template).
 _PEER = re.compile(r"(?:Mesh|Node|Global)_(\d+)_(\d+)_(\d+)_(\d+)$")
 
+ALARMS = {1: "NOSPACE", 2: "CORRUPT"}
+"""etcd's AlarmType, by its number (etcd's rpc.proto)."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -30,6 +33,38 @@ class Member:
     """Size of its database, in bytes."""
     members: tuple[str, ...] = ()
     """Names in its member list."""
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """The snapshots of etcd that a host keeps."""
+
+    every_minutes: int
+    """The time from one to the next."""
+    count: int
+    """How many there are; each was restored for trial."""
+    damaged: int
+    """How many are not as they were then, and newer than the last good one."""
+    time: datetime | None
+    """When the last good one was taken, UTC; None without one."""
+    age: int
+    """Seconds since then, or without one since the host began to take them; by the host's clock."""
+    keys: int
+    """Number of keys in the last good one."""
+    revision: int
+    """Its revision."""
+    error: str
+    """Why the last attempt has failed; empty when it has not."""
+
+
+@dataclass(frozen=True, order=True)
+class Alarm:
+    """An alarm of etcd."""
+
+    member: str
+    """Name of the member that raised it."""
+    kind: str
+    """`NOSPACE` or `CORRUPT`."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +154,10 @@ class HostFacts:
     units: Mapping[str, str] = field(default_factory=dict)
     """State by systemd unit: the enabled units of the lab, and Docker."""
     member: Member | None = None
+    alarms: Sequence[Alarm] = ()
+    """The alarms that its member knows, of all members."""
+    snapshots: Snapshots | None = None
+    """None if it takes none."""
     felix: str | None = None
     """HTTP status line of Felix's readiness; None without an answer."""
     driver: str | None = None
@@ -186,6 +225,8 @@ def _facts(answer: Answer, network: str) -> HostFacts:
         certificates=[_certificate(line, int(lines["clock"][0])) for line in lines["certificate"]],
         units=dict(_pair(line) for line in lines["unit"]),
         member=_member(lines),
+        alarms=_alarms(lines),
+        snapshots=_snapshots(lines),
         felix=_first(lines["felix"]),
         driver=_first(lines["driver"]),
         sessions=dict(session for line in lines["bgp"] if (session := _session(line))),
@@ -244,6 +285,41 @@ def _member(lines: Mapping[str, Sequence[str]]) -> Member | None:
         leader=status["leader"] == status["header"]["member_id"],
         size=status["dbSize"],
         members=tuple(sorted(member.get("name", "") for member in members)),
+    )
+
+
+def _alarms(lines: Mapping[str, Sequence[str]]) -> list[Alarm]:
+    said = _first(lines["etcd-alarms"])
+    raised = json.loads(said).get("alarms", []) if said else []
+    listed = _first(lines["etcd-members"]) if raised else None
+    members = json.loads(listed)["members"] if listed else []
+    names = {member["ID"]: member.get("name", "") for member in members}
+    return [
+        Alarm(
+            names.get(alarm["memberID"]) or f"{alarm['memberID']:x}",
+            ALARMS.get(alarm.get("alarm", 0), f"alarm {alarm.get('alarm', 0)}"),
+        )
+        for alarm in raised
+    ]
+
+
+def _snapshots(lines: Mapping[str, Sequence[str]]) -> Snapshots | None:
+    said = _first(lines["snapshots"])
+    if not said:
+        return None
+    document = json.loads(said)
+    last = document["last"] or {}
+    time = datetime.fromisoformat(last["time"]) if last else None
+    clock = int(lines["clock"][0])
+    return Snapshots(
+        every_minutes=document["everyMinutes"],
+        count=document["count"],
+        damaged=document["damaged"],
+        time=time,
+        age=clock - (int(time.timestamp()) if time else document["since"] or clock),
+        keys=last.get("keys", 0),
+        revision=last.get("revision", 0),
+        error=document["error"] or "",
     )
 
 

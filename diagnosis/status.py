@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.calico.flows import peers_of
 from components.hosts import remote
-from diagnosis import capacity, certificates, facts, members, web
+from diagnosis import capacity, certificates, facts, members, snapshots, web
 from diagnosis.facts import HostFacts, Session
 from diagnosis.finding import Finding
 from workspace.outputs import Outputs
@@ -100,6 +100,8 @@ def findings(status: Status) -> list[Finding]:
         *certificates.expired(status.hosts, status.up),
         *_units(status),
         *_etcd(status),
+        *snapshots.alarms(status.hosts, status.up),
+        *snapshots.old(status.hosts),
         *_calico(status),
         *_containers(status),
         *_firewall(status),
@@ -112,6 +114,7 @@ def warnings(status: Status) -> list[Finding]:
     members = {host: status.hosts[host] for host in status.outputs.hosts}
     return [
         *certificates.expiring(status.hosts, status.up),
+        *snapshots.failed(status.hosts),
         *capacity.shortages(members, status.controller_kernel),
     ]
 
@@ -141,6 +144,9 @@ def _etcd(status: Status) -> Iterator[Finding]:
             continue
         if seen.member is None:
             yield Finding(host, "its etcd member is not installed", status.up)
+        elif not seen.member.healthy and seen.alarms:
+            # The alarms are findings of their own, and a member with one is unhealthy.
+            continue
         elif not seen.member.healthy:
             what, then = status.causes[host]
             yield Finding(host, f"its etcd member is not healthy: {what}", then)

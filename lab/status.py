@@ -10,7 +10,9 @@ from rich.text import Text
 
 from diagnosis import status as lab_status
 from diagnosis.capacity import MIN_DISK, MIN_MEMORY, gib
+from diagnosis.facts import Snapshots
 from diagnosis.finding import Finding
+from diagnosis.snapshots import limit
 from diagnosis.status import Status
 from lab.tables import bad, certificates, days_left, found, good, table, warning
 from lab.verb import json_option, print_json, print_tables, read_outputs
@@ -69,6 +71,22 @@ def tables(
             )
             for host in status.members
             for member in [status.hosts[host].member]
+        ),
+    )
+    yield table(
+        "Snapshots of etcd",
+        ("host", "last good", "keys", "revision", "kept"),
+        (
+            (
+                host,
+                _age(snapshots),
+                str(snapshots.keys) if snapshots.time else "",
+                str(snapshots.revision) if snapshots.time else "",
+                str(snapshots.count),
+            )
+            for host, facts in status.hosts.items()
+            for snapshots in [facts.snapshots]
+            if snapshots
         ),
     )
     yield table(
@@ -162,6 +180,25 @@ def document(status: Status) -> dict[str, Any]:
             for host in status.members
             for member in [status.hosts[host].member]
         ],
+        "alarms": [
+            {"member": alarm.member, "alarm": alarm.kind}
+            for alarm in sorted({alarm for facts in status.hosts.values() for alarm in facts.alarms})
+        ],
+        "snapshots": [
+            {
+                "host": host,
+                "time": snapshots.time.isoformat() if snapshots.time else None,
+                "ageSeconds": snapshots.age if snapshots.time else None,
+                "keys": snapshots.keys,
+                "revision": snapshots.revision,
+                "count": snapshots.count,
+                "damaged": snapshots.damaged,
+                "error": snapshots.error or None,
+            }
+            for host, facts in status.hosts.items()
+            for snapshots in [facts.snapshots]
+            if snapshots
+        ],
         "calico": [
             {
                 "host": host,
@@ -199,6 +236,13 @@ def document(status: Status) -> dict[str, Any]:
             "notebookStatus": status.notebook.status,
         },
     }
+
+
+def _age(snapshots: Snapshots) -> Text:
+    if not snapshots.time:
+        return Text("none yet") if snapshots.age <= limit(snapshots) else bad("none")
+    age = f"{timedelta(seconds=snapshots.age)} ago"
+    return Text(age) if snapshots.age <= limit(snapshots) else bad(age)
 
 
 def _free(free: int | None, least: int) -> Text:

@@ -20,6 +20,7 @@ import pulumi
 from pulumi import ComponentResource, Output, ResourceOptions
 from pulumi_command import remote
 
+from components.etcd import snapshots
 from components.etcd.config import EtcdConfig
 from components.etcd.convergence import Convergence, Lab, NotJoinedError
 from components.etcd.membership import Membership
@@ -46,6 +47,8 @@ from components.shared.secrets import Certificate, CertificateAuthority
 
 PACKAGES = ["etcd-server", "etcd-client"]
 MASKED_UNITS = ["etcd.service"]
+MEMBER, SNAPSHOTS = "etcd", "etcd-snapshots"
+"""The components of a host: a member, with its snapshots; and snapshots alone."""
 SECONDS_UNTIL_HEALTHY = 60
 _SCRIPTS = Path(__file__).with_name("scripts")
 _UNITS = Path(__file__).with_name("units")
@@ -120,6 +123,9 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
         started = {member: self._member(host, membership) for member, host in self.members.items()}
+        for host in config.snapshot_hosts:
+            if host not in self.members:
+                self._snapshots(hosts[host])
         self.ready = self._gate(started, membership, list(hosts.values()))
         self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
@@ -138,14 +144,17 @@ class EtcdCluster(ComponentResource):
             SETTINGS_FILE: render_settings(self._config, host.name, host.address),
             UNIT_FILE: (_UNITS / UNIT).read_text(),
         }
-        # A change of the other members, or of the operator's etcdctl, does not restart the member.
+        own = client_url(self._config, host.address)
+        taken = snapshots.files(self._config, host.name, self.client_urls, own)
+        # A change of the other members, of the snapshots or of the operator's etcdctl does not restart the member.
         tools = {
             CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
             **etcdctl(),
+            **taken,
         }
         return host.install(
-            "etcd",
-            packages=PACKAGES,
+            MEMBER,
+            packages=[*PACKAGES, *(snapshots.PACKAGES if taken else [])],
             mask=MASKED_UNITS,
             files={**files, **tools},
             secrets={
@@ -155,10 +164,47 @@ class EtcdCluster(ComponentResource):
             },
             owner="etcd:etcd",
             start=_SCRIPTS / "member.sh",
-            stop=_SCRIPTS / "remove-member.sh",
+            finish=_SCRIPTS / "snapshots.sh",
+            stop=[_SCRIPTS / "remove-member.sh", _SCRIPTS / "remove-snapshots.sh"],
             unit=UNIT,
             config=certificate.certificate.apply(lambda text: digest([*files.values(), text])),
+            variables={
+                "ENDPOINT": own,
+                **snapshots.variables(self._config, host.name, other=SNAPSHOTS),
+            },
             opts=ResourceOptions(parent=self, depends_on=[membership]),
+        )
+
+    def _snapshots(self, host: Host) -> remote.Command:
+        """Install what a host that is no member takes snapshots with; a member has it in its own resource."""
+        certificate = Certificate(
+            f"{host.name}-etcd-certificate",
+            self._authority,
+            snapshots.CLIENT_NAME,
+            # The trial's member has it too.
+            names=["localhost", "127.0.0.1"],
+            opts=self._child,
+        )
+        return host.install(
+            SNAPSHOTS,
+            # etcd itself is for the trial.
+            packages=[*PACKAGES, *snapshots.PACKAGES],
+            mask=MASKED_UNITS,
+            files={
+                CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
+                **etcdctl(),
+                **snapshots.files(self._config, host.name, self.client_urls),
+            },
+            secrets={
+                AUTHORITY_FILE: self._authority.certificate,
+                CERTIFICATE_FILE: certificate.certificate,
+                KEY_FILE: certificate.private_key,
+            },
+            owner="etcd:etcd",
+            finish=_SCRIPTS / "snapshots.sh",
+            stop=_SCRIPTS / "remove-snapshots.sh",
+            variables=snapshots.variables(self._config, host.name, other=MEMBER),
+            opts=self._child,
         )
 
     def _gate(

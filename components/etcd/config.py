@@ -2,7 +2,35 @@
 
 from pydantic import Field, field_validator
 
-from components.shared.section import HostName, Section, UnprivilegedPort
+from components.shared.section import HostName, Section, UnprivilegedPort, Whole
+
+
+class SnapshotsConfig(Section):
+    """The `etcd.snapshots` section: snapshots that hosts take of the cluster by a timer."""
+
+    hosts: tuple[HostName, ...] | None = Field(
+        None,
+        description="The hosts that take and keep snapshots, members or not; without the key every member. "
+        "With an empty list there are none.",
+    )
+    every_minutes: Whole = Field(
+        60, ge=5, le=10_080, description="The time from one snapshot of a host to its next, in minutes."
+    )
+    keep: Whole = Field(
+        24, ge=1, le=10_000, description="The snapshots that stay on a host, the newest ones."
+    )
+    keep_on_destroy: bool = Field(
+        False,
+        description="Whether the snapshots stay on their hosts, in /var/lib/calico-lab-snapshots, when the "
+        "lab is destroyed or the host leaves it. Those on host containers go with the containers.",
+    )
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_differ(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if twice := sorted({host for host in hosts or () if (hosts or ()).count(host) > 1}):
+            raise ValueError(f"{', '.join(twice)} is named more than once; name each host once")
+        return hosts
 
 
 class EtcdConfig(Section):
@@ -22,6 +50,17 @@ class EtcdConfig(Section):
     )
     peer_port: UnprivilegedPort = Field(2380, description="Where members talk to each other.")
     client_port: UnprivilegedPort = Field(2379, description="Where clients talk to a member.")
+    quota: Whole = Field(
+        2048,
+        ge=16,
+        le=8192,
+        description="The most that a member's database may grow to, in MiB. When it is full, etcd refuses to "
+        "write (the alarm NOSPACE).",
+    )
+    snapshots: SnapshotsConfig = Field(
+        default_factory=lambda: SnapshotsConfig.model_validate({}),
+        description="Snapshots of the cluster, each verified by a trial restore.",
+    )
 
     @field_validator("members")
     @classmethod
@@ -29,6 +68,11 @@ class EtcdConfig(Section):
         if twice := sorted({member for member in members if members.count(member) > 1}):
             raise ValueError(f"{', '.join(twice)} is named more than once; name each member once")
         return members
+
+    @property
+    def snapshot_hosts(self) -> tuple[str, ...]:
+        """The hosts that take snapshots."""
+        return self.members if self.snapshots.hosts is None else self.snapshots.hosts
 
     def warnings(self) -> list[str]:
         """What is allowed and yet better done otherwise."""

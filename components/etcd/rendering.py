@@ -25,10 +25,10 @@ def required_flows(config: EtcdConfig, clients: Sequence[str]) -> Iterator[HostF
 
     Args:
         config: Its section.
-        clients: The hosts with programs that keep something in it; a member is a client of the others, too,
-            when it joins or leaves them.
+        clients: The hosts with programs that keep something in it. A host with snapshots is one too; a
+            member is a client of the others when it joins or leaves them.
     """
-    for origin in dict.fromkeys([*clients, *config.members]):
+    for origin in dict.fromkeys([*clients, *config.snapshot_hosts, *config.members]):
         for member in config.members:
             if member != origin:
                 yield HostFlow("etcd's clients", origin, member, "tcp", config.client_port)
@@ -84,7 +84,13 @@ ETCD_LISTEN_METRICS_URLS=http://127.0.0.1:{METRICS_PORT}
 # Calico rewrites its status keys all day; an hour of their history is more than anyone watches.
 ETCD_AUTO_COMPACTION_MODE=periodic
 ETCD_AUTO_COMPACTION_RETENTION=1h
-ETCD_QUOTA_BACKEND_BYTES={2 * 1024**3}
+ETCD_QUOTA_BACKEND_BYTES={config.quota * 1024**2}
+
+# A member whose data differ from the others' does not start; later the leader compares all (alarm CORRUPT).
+# etcd ignores the variables that its version does not know.
+ETCD_EXPERIMENTAL_INITIAL_CORRUPT_CHECK=true
+ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME=1h
+ETCD_EXPERIMENTAL_COMPACT_HASH_CHECK_ENABLED=true
 """
 
 

@@ -181,7 +181,8 @@ class Host:
         secrets: Mapping[str, Input[str]] | None = None,
         owner: str = "root:root",
         start: Path | None = None,
-        stop: Path | None = None,
+        finish: Path | None = None,
+        stop: Path | Sequence[Path] = (),
         unit: str = "",
         config: Input[str] = "",
         variables: Mapping[str, str] | None = None,
@@ -205,14 +206,17 @@ class Host:
             secrets: Text by absolute path, mode 0600.
             owner: `user:group` of the secrets, by name or number.
             start: A bash script that starts the component when its files are there.
-            stop: A bash script that undoes `start`, before the files are removed.
+            finish: A bash script that runs at the end, whether `start` was run or not; for what changes
+                without a restart of `unit`.
+            stop: Bash scripts that undo these two, before the files are removed. None of them exits.
             unit: The unit that `start` starts. While it runs, `start` is run only when `config` changes.
             config: What the unit was started with, as text.
-            variables: Exported to `start` and `stop`; never secret.
+            variables: Exported to the scripts; never secret.
             opts: More resource options, usually the parent.
         """
         own = {"HOST": self.name, **(variables or {})}
-        stop_text = stop.read_text() if stop else "true"
+        stops = [stop] if isinstance(stop, Path) else stop
+        stop_text = "\n".join(script.read_text() for script in stops) or "true"
         install: dict[str, Input[str]] = {
             **own,
             **self.container_variable,
@@ -223,6 +227,7 @@ class Host:
             "SECRETS": "yes" if secrets else "",
             "OWNER": owner,
             "START": start.read_text() if start else "true",
+            "FINISH": finish.read_text() if finish else "",
             "STOP": with_variables(stop_text, own),
             "UNIT": unit,
             "CONFIG": config,

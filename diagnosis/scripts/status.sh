@@ -45,9 +45,15 @@ if [ -n "$ENDPOINT" ] && [ -r /etc/calico-lab/etcd/etcdctl.env ]; then
     echo "$health" | fact etcd-health
     if [[ $health == *'"health":true'* ]]; then
         etcdctl endpoint status | fact etcd-status
+    fi
+    # From etcd 3.5 on, a member with an alarm is unhealthy.
+    if [[ $health == *'"health":true'* || $health == *'Active Alarm'* ]]; then
         etcdctl member list | fact etcd-members
+        etcdctl alarm list | fact etcd-alarms
     fi
 fi
+# It reads all of the last snapshot.
+[ ! -x /usr/local/bin/calico-lab-snapshot ] || timeout 20 calico-lab-snapshot status 2>/dev/null | fact snapshots
 
 http_status 9099 readiness | fact felix
 http_status 9101 readiness | fact driver

@@ -20,7 +20,7 @@ def command(context: click.Context, *, as_json: bool) -> None:
     hosts. Exit 1 when something stands in the way. Hosts that `up` creates are not asked.
 
     If the lab is up already, it shows when the first certificate on each host ends, and warns 60 days before:
-    `up` renews them then.
+    `up` renews them then. It also says how to clear alarms of etcd, and warns of old or failed snapshots.
     """
     up = f"pulumi up --stack {context.obj}"
     with usage_errors(ConfigError):

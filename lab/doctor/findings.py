@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby, permutations
 
 from config.model import services
-from diagnosis import certificates
+from diagnosis import certificates, snapshots
 from diagnosis.capacity import FREE_MEMORY, GIB, gib
 from diagnosis.finding import Finding
 from lab.doctor import controller
@@ -34,6 +34,7 @@ def findings(checkup: Checkup) -> list[Finding]:
         *_ports(checkup, without_lab),
         *_routers(checkup, fit),
         *_connections(checkup, fit),
+        *snapshots.alarms(checkup.lab, "pulumi up"),
     ]
 
 
@@ -44,7 +45,12 @@ def warnings(checkup: Checkup, up: str) -> list[Finding]:
         checkup: The checkup.
         up: The command.
     """
-    return [*certificates.expired(checkup.lab, up), *certificates.expiring(checkup.lab, up)]
+    return [
+        *certificates.expired(checkup.lab, up),
+        *certificates.expiring(checkup.lab, up),
+        *snapshots.old(checkup.lab),
+        *snapshots.failed(checkup.lab),
+    ]
 
 
 def _unfit(checkup: Checkup, name: str) -> Finding:

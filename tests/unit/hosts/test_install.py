@@ -66,6 +66,7 @@ def install(
     files: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     start: str = "true",
+    finish: str = "",
     stop: str = "true",
     unit: str = "",
     config: str = "",
@@ -85,6 +86,7 @@ def install(
         "SECRETS": "yes" if secrets else "",
         "OWNER": "etcd:etcd",
         "START": start,
+        "FINISH": finish,
         "STOP": with_variables(stop, own),
         "UNIT": unit,
         "CONFIG": config,
@@ -182,6 +184,14 @@ def test_install_restarts_a_unit_only_for_another_config_or_when_it_does_not_run
     assert install(host, files={SETTINGS: "1"}, start=says("again"), unit=UNIT, config=config) == 0
     assert words(host) == (["first", "again"] if restarted else ["first"])
     assert host.path(SETTINGS).exists()
+
+
+def test_install_finishes_whether_the_unit_was_started_or_not(host: PretendHost) -> None:
+    host.program("systemctl", ACTIVE)
+    for _ in range(2):
+        assert install(host, start=says("started"), finish=says("finished"), unit=UNIT, config="same") == 0
+    assert words(host) == ["started", "finished", "finished"]
+    assert install(host, finish=says("failed", 1), unit=UNIT, config="same") != 0
 
 
 def test_install_without_a_unit_starts_the_component_each_time(host: PretendHost) -> None:

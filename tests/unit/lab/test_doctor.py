@@ -192,6 +192,26 @@ def test_doctor_certificates(
     assert [len(host["certificates"]) for host in told["lab"]] == [4, 4, 4, 0]
 
 
+@pytest.mark.parametrize(
+    ("case", "key", "where", "next_step"),
+    [
+        ("etcd-alarm-nospace", "findings", "a1", "on a1: etcdctl defrag --cluster"),
+        ("snapshots-old", "warnings", "a1", "on a1: systemctl start calico-lab-snapshot"),
+        ("snapshots-failed-or-damaged", "warnings", "a1", "on a1: systemctl start calico-lab-snapshot"),
+    ],
+)
+def test_doctor_etcd_data(
+    case: str, key: str, where: str, next_step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, {})
+    said = lab_cases.status(json.loads((lab_cases.FOLDER / "cases" / f"{case}.json").read_text()))
+    monkeypatch.setattr(stack, "read", lambda name: said.outputs)
+    monkeypatch.setattr(status, "ask", lambda outputs: said.hosts)
+    found = json.loads(CliRunner().invoke(command.main, ["doctor", "--json"]).output)[key]
+    assert {one["where"] for one in found} == {where}
+    assert all(one["next"].startswith(next_step) for one in found)
+
+
 def test_look_tries_flows_between_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, {})
     seen = checkup.look(config())
