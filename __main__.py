@@ -7,6 +7,7 @@ from pulumi import Output, RunError
 from pulumi.runtime.config import CONFIG
 
 from components.backup.component import Backup
+from components.calico.clients import datastore_clients
 from components.calico.component import CalicoNetwork
 from components.etcd.component import EtcdCluster
 from components.firewall.component import FirewallPolicy
@@ -32,7 +33,8 @@ except ConfigError as error:
 hosts = Hosts("hosts", config.hosts, sections.components(config))
 authority = CertificateAuthority("authority", f"calico-lab {stack}")
 
-etcd = EtcdCluster("etcd", config.etcd, hosts.members, authority)
+clients = datastore_clients(config.network, hosts.members)
+etcd = EtcdCluster("etcd", config.etcd, hosts.members, authority, clients=clients)
 
 lab = lab_hosts(config.hosts, config.firewall)
 firewall = FirewallPolicy(

@@ -56,6 +56,8 @@ def _hosts_exist(config: LabConfig) -> Iterator[str]:
         (f"etcd.snapshots.hosts[{index}]", host)
         for index, host in enumerate(config.etcd.snapshots.hosts or ())
     ]
+    if config.etcd.restore_host:
+        named.append(("etcd.restoreFrom", config.etcd.restore_host))
     named += [(f"network.hosts[{index}]", host) for index, host in enumerate(config.network.hosts or ())]
     named += [
         (f"network.routeReflectors[{index}]", host)

@@ -37,6 +37,28 @@ def _alarm(alarm: Alarm, up: str) -> Finding:
     return Finding(alarm.member, what, then.format(member=alarm.member, up=up))
 
 
+def quorum(hosts: Mapping[str, HostFacts], up: str) -> Iterator[Finding]:
+    """Find that the cluster has no quorum: then no member is healthy.
+
+    Args:
+        hosts: Facts by host.
+        up: The command that applies the stack.
+    """
+    present = {host: seen.member for host, seen in hosts.items() if seen.member}
+    if not present or any(member.healthy for member in present.values()):
+        return
+    if any(seen.alarms for seen in hosts.values()):
+        return
+    times = [seen.snapshots.time for seen in hosts.values() if seen.snapshots and seen.snapshots.time]
+    last = f"the newest snapshot is of {max(times):%Y-%m-%dT%H:%M:%SZ}: " if times else ""
+    yield Finding(
+        "etcd",
+        f"has no quorum: none of the members on {', '.join(present)} is healthy",
+        "start the members that are stopped. If the data of the majority are lost, "
+        f"{last}set etcd.restoreFrom: latest and run '{up}'",
+    )
+
+
 def limit(snapshots: Snapshots) -> int:
     """Returns the age in seconds from which on the last good snapshot is too old."""
     return 2 * 60 * snapshots.every_minutes + MARGIN_SECONDS

@@ -99,6 +99,7 @@ def findings(status: Status) -> list[Finding]:
         *_hosts(status),
         *certificates.expired(status.hosts, status.up),
         *_units(status),
+        *snapshots.quorum(status.hosts, status.up),
         *_etcd(status),
         *snapshots.alarms(status.hosts, status.up),
         *snapshots.old(status.hosts),

@@ -267,6 +267,7 @@ class CalicoNetwork(ComponentResource):
                 "PEERING": REFLECTORS,
                 "RESERVATION": RESERVATION,
                 "ABSENT": "" if self._config.route_reflectors else f"bgppeer/{REFLECTORS}",
+                **self._etcd.restored,
             },
             stdin=render_datastore(self._config, reserved),
             # The addresses of a pool cannot change: it is deleted and created again.
@@ -359,6 +360,7 @@ class CalicoNetwork(ComponentResource):
                 # Restarted services may have other tunnel addresses. A trigger would replace the resource,
                 # and the former one would delete last what the new one has written.
                 "SERVICES": digest_of(started.values()),
+                **self._etcd.restored,
             },
             once=True,
             # After the gate a host has its tunnel addresses.
@@ -371,7 +373,7 @@ class CalicoNetwork(ComponentResource):
             f"network-policy-{policy}",
             _SCRIPTS / "policy.sh",
             delete=_SCRIPTS / "remove-policy.sh",
-            variables={"HOST": first.name, "POLICY": policy},
+            variables={"HOST": first.name, "POLICY": policy, **self._etcd.restored},
             stdin=document,
             once=True,
             opts=ResourceOptions(parent=self, depends_on=needed),

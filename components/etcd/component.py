@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi import ComponentResource, Output, ResourceOptions
+from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pulumi_command import remote
 
 from components.etcd import snapshots
@@ -39,6 +39,7 @@ from components.etcd.rendering import (
     render_client,
     render_settings,
 )
+from components.etcd.restore import Clients, Restore
 from components.hosts.files import digest
 from components.hosts.host import Host, digest_of
 from components.hosts.remote import HostError
@@ -95,6 +96,8 @@ class EtcdCluster(ComponentResource):
     """Done when each member is healthy."""
     endpoints: Output[list[str]]
     """The client URLs, once every member is healthy."""
+    restored: dict[str, Input[str]]
+    """A variable for what writes into the cluster, which changes with each restore; empty without one."""
     authority: Output[str]
     """Certificate of the authority that servers and clients trust, PEM."""
 
@@ -104,8 +107,20 @@ class EtcdCluster(ComponentResource):
         config: EtcdConfig,
         hosts: Mapping[str, Host],
         authority: CertificateAuthority,
+        *,
+        clients: Clients,
         opts: ResourceOptions | None = None,
     ) -> None:
+        """Run the cluster.
+
+        Args:
+            name: The component's name.
+            config: Its section.
+            hosts: The lab's hosts.
+            authority: Signs the certificates of the members.
+            clients: The programs that watch the cluster, for a restore.
+            opts: More resource options.
+        """
         super().__init__("calico-lab:index:EtcdCluster", name, None, opts)
         for warning in config.warnings():
             pulumi.log.warn(warning, self)
@@ -126,7 +141,12 @@ class EtcdCluster(ComponentResource):
         for host in config.snapshot_hosts:
             if host not in self.members:
                 self._snapshots(hosts[host])
-        self.ready = self._gate(started, membership, list(hosts.values()))
+        restore = None
+        if config.restore_from:
+            after = ResourceOptions(parent=self, depends_on=list(started.values()))
+            restore = Restore(f"{name}-restore", config, hosts, clients, after)
+        self.restored = {"RESTORED": restore.restored} if restore else {}
+        self.ready = self._gate(started, restore, membership, list(hosts.values()))
         self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
@@ -208,7 +228,11 @@ class EtcdCluster(ComponentResource):
         )
 
     def _gate(
-        self, started: Mapping[str, remote.Command], membership: Membership, lab: Sequence[Host]
+        self,
+        started: Mapping[str, remote.Command],
+        restore: Restore | None,
+        membership: Membership,
+        lab: Sequence[Host],
     ) -> Gate:
         """Bring the cluster to its members, which are installed by then, and wait until they are healthy."""
         hosts = list(self.members.values())
@@ -230,7 +254,11 @@ class EtcdCluster(ComponentResource):
             seconds=SECONDS_UNTIL_HEALTHY,
             # A member that was restarted has to be healthy again. After an interrupted update the members may
             # change back.
-            triggers=[digest_of(started.values()), membership.serial],
+            triggers=[
+                digest_of(started.values()),
+                membership.serial,
+                *([restore.restored] if restore else []),
+            ],
             provider=_MembersProvider(),
             others=[host for host in asked if host.name not in self.members],
             settings={
@@ -241,5 +269,7 @@ class EtcdCluster(ComponentResource):
                 "token": self._config.token,
                 "identity": membership.id,
             },
-            opts=ResourceOptions(parent=self, depends_on=list(started.values())),
+            opts=ResourceOptions(
+                parent=self, depends_on=[*started.values(), *([restore] if restore else [])]
+            ),
         )

@@ -1,8 +1,14 @@
 """The `etcd` section of the config."""
 
+import re
+from datetime import datetime
+
 from pydantic import Field, field_validator
 
 from components.shared.section import HostName, Section, UnprivilegedPort, Whole
+
+HOST_FILE = re.compile(r"[a-z][a-z0-9-]*:/\S+")
+"""A file on a host: `a0:/root/snapshot.db`."""
 
 
 class SnapshotsConfig(Section):
@@ -68,6 +74,37 @@ class EtcdConfig(Section):
         if twice := sorted({member for member in members if members.count(member) > 1}):
             raise ValueError(f"{', '.join(twice)} is named more than once; name each member once")
         return members
+
+    restore_from: str = Field(
+        "",
+        description="Rebuilds a cluster that has lost its quorum from a snapshot, once for each new value: "
+        "`latest`, a UTC time such as `2026-11-28T12:00:00Z` (the last snapshot by then), or `HOST:/path`, a "
+        "file on a host. docs/etcd.md.",
+    )
+    restore_despite_quorum: bool = Field(
+        False,
+        description="Whether `restoreFrom` restores a cluster with a quorum too. What it has written since "
+        "the snapshot is lost.",
+    )
+
+    @field_validator("restore_from")
+    @classmethod
+    def _is_a_snapshot(cls, value: str) -> str:
+        if value in ("", "latest") or HOST_FILE.fullmatch(value):
+            return value
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(
+                "must be 'latest', a time such as 2026-11-28T12:00:00Z, or a file on a host such as "
+                "a0:/root/snapshot.db"
+            ) from None
+        return value
+
+    @property
+    def restore_host(self) -> str:
+        """The host that has the file from which is restored; empty without a file."""
+        return self.restore_from.partition(":/")[0] if HOST_FILE.fullmatch(self.restore_from) else ""
 
     @property
     def snapshot_hosts(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ def findings(checkup: Checkup) -> list[Finding]:
         *_ports(checkup, without_lab),
         *_routers(checkup, fit),
         *_connections(checkup, fit),
+        *snapshots.quorum(checkup.lab, "pulumi up"),
         *snapshots.alarms(checkup.lab, "pulumi up"),
     ]
 

@@ -1,17 +1,28 @@
-"""Snapshots of etcd: each is restored for trial, damaged ones do not count, `lab status` shows their age."""
+"""Snapshots of etcd: each is restored for trial, damaged ones do not count, `lab status` shows their age.
+
+A cluster that has lost its quorum is restored from them; containers from after it keep their addresses.
+"""
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.guests import Guest, guests
 from components.hosts import remote
 from diagnosis import status
 from diagnosis.finding import Finding
-from tests.live.look import everywhere
+from tests.live import agreement, calico
+from tests.live.connections import connect, were_kept
+from tests.live.look import everywhere, healthy
 from tests.live.program import Program
+from tests.live.waiting import eventually
+from tests.previews import ProgramError
 from workspace.outputs import PROJECT, Outputs
 
 HOST = "a1"
@@ -159,3 +170,102 @@ def test_alarm_is_a_finding(program: Program, outputs: Outputs, full: None) -> N
     assert "etcdctl alarm disarm" in found.next
     # Reads go on, and so do snapshots.
     run(outputs, TAKE)
+
+
+KEYS = "/calico-lab-test/snapshots/"
+LOSE = """\
+set -eu
+systemctl kill --signal=KILL calico-lab-etcd
+systemctl stop calico-lab-etcd
+rm -rf /var/lib/calico-lab/etcd/member
+"""
+RESTORE = {"etcd.restoreFrom": "latest"}
+LATE_SECONDS = 240
+LATE = """\
+set -u
+run=(docker run --detach --network "$NETWORK" --volume /usr:/usr:ro --name "$NAME")
+for _ in $(seq 60); do
+    ! "${run[@]}" calico-lab-guest sleep infinity >/dev/null 2>&1 || break
+    docker rm --force "$NAME" >/dev/null 2>&1
+    sleep 1
+done
+docker inspect --format "{{(index .NetworkSettings.Networks \\"$NETWORK\\").IPAddress}}" "$NAME"
+"""
+
+
+@dataclass
+class Restored:
+    """A lab whose cluster was restored."""
+
+    printed: str
+    """What the update printed."""
+    after: Mapping[str, Guest]
+    """The containers from after the snapshot, by host."""
+    late: list[str]
+    """The addresses of the containers that were started meanwhile."""
+
+
+def put(outputs: Outputs, name: str) -> None:
+    """Write a key."""
+    run(outputs, "etcdctl put $KEY written", KEY=f"{KEYS}{name}")
+
+
+def test_restore_is_refused_with_a_quorum(program: Program, tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"restoreFrom: latest: the cluster has a quorum"):
+        program.preview(program.changed_config(tmp_path, RESTORE))
+
+
+@pytest.fixture(scope="module")
+def restored(
+    program: Program, outputs: Outputs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Restored]:
+    """Two members of three have lost their data, and the cluster is restored, while containers start."""
+    config = program.changed_config(tmp_path_factory.mktemp("config"), RESTORE)
+    hosts = list(outputs.hosts)
+    put(outputs, "before")
+    with guests(outputs, hosts, name="before") as before:
+        everywhere(outputs, TAKE)
+        put(outputs, "after")
+        with guests(outputs, hosts, name="after") as after:
+            connect(outputs, {**before, **{f"{host}-after": guest for host, guest in after.items()}})
+            for host in hosts[:2]:
+                run(outputs, LOSE, host)
+            names = {host: {"NAME": f"calico-lab-late-{host}", "NETWORK": outputs.network} for host in hosts}
+            ssh = {host: outputs.ssh[host] for host in hosts}
+            with ThreadPoolExecutor() as pool:
+                started = pool.submit(remote.ask, ssh, LATE, names, LATE_SECONDS)
+                printed = program.up(config, seconds=240)
+                late = started.result()
+            assert all(answer.status == 0 for answer in late.values()), late
+            yield Restored(printed, {**before, **after}, [answer.text.strip() for answer in late.values()])
+            were_kept({**before, **{f"{host}-after": guest for host, guest in after.items()}})
+            remote.ask(ssh, "docker rm --force $NAME", names)
+    run(outputs, f"etcdctl del --prefix {KEYS}")
+    program.up()
+    healthy(program)
+
+
+@pytest.mark.timeout(600)
+def test_restore_has_the_keys_of_the_snapshot(outputs: Outputs, restored: Restored) -> None:
+    assert "etcd has the data of" in restored.printed, restored.printed
+    assert "could not" not in restored.printed, restored.printed
+    assert run(outputs, f"etcdctl get --prefix --keys-only {KEYS}").split() == [f"{KEYS}before"]
+    hashes = json.loads(run(outputs, "etcdctl endpoint hashkv --cluster -w json"))
+    assert len(hashes) == len(outputs.hosts)
+
+
+def test_restore_keeps_addresses_of_containers(outputs: Outputs, restored: Restored) -> None:
+    eventually(lambda: agreement.check(outputs), seconds=60, pause=1)
+    kept = {guest.address for guest in restored.after.values()}
+    assert not kept & set(restored.late)
+    assert len(set(restored.late)) == len(restored.late)
+    assert calico.names(outputs, "ipreservations") == {"calico-lab-services"}
+
+
+def test_restore_lab_is_healthy(program: Program, outputs: Outputs, restored: Restored) -> None:
+    eventually(lambda: assert_healthy(program, outputs), seconds=60, pause=1)
+
+
+def assert_healthy(program: Program, outputs: Outputs) -> None:
+    """Fail if `lab status` finds anything."""
+    assert findings(program, outputs) == []

@@ -2,6 +2,8 @@
 # Stop the timer of this host's snapshots, and remove them unless $KEEP_SNAPSHOTS is "yes". If $OTHER is installed, which
 # is the other component with snapshots, they are its now.
 set -eu
+# What a restore has left.
+rm -rf /var/lib/calico-lab/etcd-restored /var/lib/calico-lab/etcd-before-restore
 folder=/var/lib/calico-lab-snapshots
 if [ ! -e "/var/lib/calico-lab/components/$OTHER/installed" ]; then
     systemctl disable --quiet --now calico-lab-snapshot.timer 2>/dev/null || true

@@ -196,6 +196,7 @@ def test_doctor_certificates(
     ("case", "key", "where", "next_step"),
     [
         ("etcd-alarm-nospace", "findings", "a1", "on a1: etcdctl defrag --cluster"),
+        ("etcd-without-quorum", "findings", "etcd", "start the members that are stopped"),
         ("snapshots-old", "warnings", "a1", "on a1: systemctl start calico-lab-snapshot"),
         ("snapshots-failed-or-damaged", "warnings", "a1", "on a1: systemctl start calico-lab-snapshot"),
     ],
