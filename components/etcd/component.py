@@ -166,7 +166,7 @@ class EtcdCluster(ComponentResource):
         }
         own = client_url(self._config, host.address)
         taken = snapshots.files(self._config, host.name, self.client_urls, own)
-        # A change of the other members, of the snapshots or of the operator's etcdctl does not restart the member.
+        # A change of other members, of snapshots or of the operator's etcdctl does not restart the member.
         tools = {
             CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
             **etcdctl(),

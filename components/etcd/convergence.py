@@ -261,8 +261,8 @@ class Convergence:
             raise HostError(
                 f"etcd: the cluster has no quorum: {' and '.join(lost)} {_has(lost)} no data of it, and "
                 f"{' and '.join(alive) or 'no member'} alone {'are' if len(alive) > 1 else 'is'} no quorum. "
-                "next: start the hosts of the other members, if they have their data; or create the cluster "
-                "again with 'pulumi destroy' and 'pulumi up'"
+                "next: start the hosts of the other members, if they have their data; or set "
+                "etcd.restoreFrom: latest, which restores the last snapshot"
             )
         return tuple(alive)
 

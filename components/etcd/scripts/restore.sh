@@ -55,7 +55,8 @@ replace)
         mv "$data/member" "$before"
     fi
     mv "$restored/data/member" "$data/member"
-    rm -rf "$restored" /var/lib/calico-lab/etcd-joining.env
+    # They belong to the former data: what the member began with, and of which cluster it is.
+    rm -rf "$restored" /var/lib/calico-lab/etcd-begin.env /var/lib/calico-lab/etcd-cluster
     ;;
 start)
     systemctl reset-failed "$unit" 2>/dev/null || true

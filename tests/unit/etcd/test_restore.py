@@ -344,13 +344,13 @@ def test_prepare_refuses_what_has_arrived_damaged(host: PretendHost) -> None:
 
 def test_replace_keeps_the_former_data(host: PretendHost) -> None:
     host.write(f"{DATA}/member/db", "former")
-    host.write("/var/lib/calico-lab/etcd-joining.env", "")
+    host.write("/var/lib/calico-lab/etcd-begin.env", "")
     assert do(host, "prepare", "snapshot").returncode == 0
     assert do(host, "replace").returncode == 0
     assert host.path(f"{DATA}/member/db").read_text() == "snapshot"
     assert host.path("/var/lib/calico-lab/etcd-before-restore/db").read_text() == "former"
     assert not host.path("/var/lib/calico-lab/etcd-restored").exists()
-    assert not host.path("/var/lib/calico-lab/etcd-joining.env").exists()
+    assert not host.path("/var/lib/calico-lab/etcd-begin.env").exists()
 
 
 @pytest.mark.parametrize(("text", "says"), [("--bump-revision uint", "yes\n"), ("--data-dir", "")])
