@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import golang
+from toolchain.errors import STOP
 from toolchain.golang import Go
 from toolchain.progress import Step
 
@@ -18,6 +19,13 @@ def traceback_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     Pulumi's SDK reads the stack of its caller by the same limit. With 0 its mocks fail, or wait for ever.
     """
     monkeypatch.setattr("sys.tracebacklimit", 1000, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def not_stopped() -> Iterator[None]:
+    """Undo a stop, which is for all steps of the process."""
+    yield
+    STOP.clear()
 
 
 @pytest.fixture
