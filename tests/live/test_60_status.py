@@ -11,7 +11,7 @@ from workspace.outputs import PROJECT, Outputs
 
 KEYS = {
     *("stack", "healthy", "findings", "warnings", "hosts", "etcd", "calico", "bgp", "containers"),
-    *("firewall", "urls"),
+    *("firewall", "urls", "alarms", "snapshots"),
 }
 ETCD = "calico-lab-etcd.service"
 
@@ -50,6 +50,8 @@ def test_status_json(outputs: Outputs, program: Program, token: str) -> None:
     assert all(host["reachable"] and host["release"] and host["uptimeSeconds"] for host in told["hosts"])
     assert all(member["healthy"] and member["databaseBytes"] for member in told["etcd"])
     assert [member["leader"] for member in told["etcd"]].count(True) == 1
+    assert told["alarms"] == []
+    assert {snapshot["host"] for snapshot in told["snapshots"]} == set(outputs.hosts)
     assert {session["state"] for session in told["bgp"]} == {"Established"}
     assert all(host["felixReady"] and host["driverReady"] and host["network"] for host in told["calico"])
     assert "192.168.0.100" in [container["address"] for container in told["containers"]]
