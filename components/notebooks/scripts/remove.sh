@@ -3,8 +3,9 @@
 set -eu
 docker container rm --force "$CONTAINER" >/dev/null 2>&1 || true
 rm -rf "/etc/calico-lab/notebooks/$CONTAINER"
-# The folder of shared files stays where there are any. Other notebooks are removed at the same time, so that a folder
-# may go between a check and rmdir.
-for folder in /etc/calico-lab/notebooks /etc/calico-lab /var/lib/calico-lab-shared; do
-    rmdir "$folder" 2>/dev/null || true
-done
+# The last notebook of a host takes the folders along; the others have the shared one mounted. Several may be removed at
+# the same time. The folder of shared files stays where there are any.
+if rmdir /etc/calico-lab/notebooks 2>/dev/null; then
+    rmdir /etc/calico-lab 2>/dev/null || true
+    rmdir /var/lib/calico-lab-shared 2>/dev/null || true
+fi
