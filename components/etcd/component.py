@@ -141,12 +141,14 @@ class EtcdCluster(ComponentResource):
         for host in config.snapshot_hosts:
             if host not in self.members:
                 self._snapshots(hosts[host])
-        restore = None
+        restores = []
+        self.restored = {}
         if config.restore_from:
             after = ResourceOptions(parent=self, depends_on=list(started.values()))
             restore = Restore(f"{name}-restore", config, hosts, clients, after)
-        self.restored = {"RESTORED": restore.restored} if restore else {}
-        self.ready = self._gate(started, restore, membership, list(hosts.values()))
+            restores.append(restore)
+            self.restored = {"RESTORED": restore.restored}
+        self.ready = self._gate(started, restores, membership, list(hosts.values()))
         self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
@@ -167,21 +169,13 @@ class EtcdCluster(ComponentResource):
         own = client_url(self._config, host.address)
         taken = snapshots.files(self._config, host.name, self.client_urls, own)
         # A change of other members, of snapshots or of the operator's etcdctl does not restart the member.
-        tools = {
-            CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
-            **etcdctl(),
-            **taken,
-        }
+        tools = {**self._client_files(), **taken}
         return host.install(
             MEMBER,
             packages=[*PACKAGES, *(snapshots.PACKAGES if taken else [])],
             mask=MASKED_UNITS,
             files={**files, **tools},
-            secrets={
-                AUTHORITY_FILE: self._authority.certificate,
-                CERTIFICATE_FILE: certificate.certificate,
-                KEY_FILE: certificate.private_key,
-            },
+            secrets=self._secrets(certificate),
             owner="etcd:etcd",
             start=_SCRIPTS / "member.sh",
             finish=_SCRIPTS / "snapshots.sh",
@@ -210,16 +204,8 @@ class EtcdCluster(ComponentResource):
             # etcd itself is for the trial.
             packages=[*PACKAGES, *snapshots.PACKAGES],
             mask=MASKED_UNITS,
-            files={
-                CLIENT_FILE: render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE),
-                **etcdctl(),
-                **snapshots.files(self._config, host.name, self.client_urls),
-            },
-            secrets={
-                AUTHORITY_FILE: self._authority.certificate,
-                CERTIFICATE_FILE: certificate.certificate,
-                KEY_FILE: certificate.private_key,
-            },
+            files={**self._client_files(), **snapshots.files(self._config, host.name, self.client_urls)},
+            secrets=self._secrets(certificate),
             owner="etcd:etcd",
             finish=_SCRIPTS / "snapshots.sh",
             stop=_SCRIPTS / "remove-snapshots.sh",
@@ -227,10 +213,22 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
 
+    def _client_files(self) -> dict[str, str]:
+        """What etcdctl on a host needs, in addition to a certificate."""
+        client = render_client(self.client_urls, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE)
+        return {CLIENT_FILE: client, **etcdctl()}
+
+    def _secrets(self, certificate: Certificate) -> dict[str, Input[str]]:
+        return {
+            AUTHORITY_FILE: self._authority.certificate,
+            CERTIFICATE_FILE: certificate.certificate,
+            KEY_FILE: certificate.private_key,
+        }
+
     def _gate(
         self,
         started: Mapping[str, remote.Command],
-        restore: Restore | None,
+        restores: Sequence[Restore],
         membership: Membership,
         lab: Sequence[Host],
     ) -> Gate:
@@ -257,7 +255,7 @@ class EtcdCluster(ComponentResource):
             triggers=[
                 digest_of(started.values()),
                 membership.serial,
-                *([restore.restored] if restore else []),
+                *(restore.restored for restore in restores),
             ],
             provider=_MembersProvider(),
             others=[host for host in asked if host.name not in self.members],
@@ -269,7 +267,5 @@ class EtcdCluster(ComponentResource):
                 "token": self._config.token,
                 "identity": membership.id,
             },
-            opts=ResourceOptions(
-                parent=self, depends_on=[*started.values(), *([restore] if restore else [])]
-            ),
+            opts=ResourceOptions(parent=self, depends_on=[*started.values(), *restores]),
         )

@@ -1,6 +1,7 @@
 """The `etcd` section of the config."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 
 from pydantic import Field, field_validator
@@ -9,6 +10,11 @@ from components.shared.section import HostName, Section, UnprivilegedPort, Whole
 
 HOST_FILE = re.compile(r"[a-z][a-z0-9-]*:/\S+")
 """A file on a host: `a0:/root/snapshot.db`."""
+
+
+def _once(names: Sequence[str], what: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is named more than once; name each {what} once")
 
 
 class SnapshotsConfig(Section):
@@ -34,8 +40,7 @@ class SnapshotsConfig(Section):
     @field_validator("hosts")
     @classmethod
     def _hosts_differ(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if twice := sorted({host for host in hosts or () if (hosts or ()).count(host) > 1}):
-            raise ValueError(f"{', '.join(twice)} is named more than once; name each host once")
+        _once(hosts or (), "host")
         return hosts
 
 
@@ -68,13 +73,6 @@ class EtcdConfig(Section):
         description="Snapshots of the cluster, each verified by a trial restore.",
     )
 
-    @field_validator("members")
-    @classmethod
-    def _members_differ(cls, members: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := sorted({member for member in members if members.count(member) > 1}):
-            raise ValueError(f"{', '.join(twice)} is named more than once; name each member once")
-        return members
-
     restore_from: str = Field(
         "",
         description="Rebuilds a cluster that has lost its quorum from a snapshot, once for each new value: "
@@ -86,6 +84,12 @@ class EtcdConfig(Section):
         description="Whether `restoreFrom` restores a cluster with a quorum too. What it has written since "
         "the snapshot is lost.",
     )
+
+    @field_validator("members")
+    @classmethod
+    def _members_differ(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        _once(members, "member")
+        return members
 
     @field_validator("restore_from")
     @classmethod
