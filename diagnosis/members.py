@@ -1,7 +1,7 @@
 """Why an etcd member is not healthy: a sentence with the next step, from what its host says.
 
-The order of the causes is that of their certainty: a process that does not run, or a full disk, explains
-everything; a slow disk may be a consequence.
+The order of the causes is that of their certainty: a full disk and lost data explain everything, the log says
+why a process has ended, and a slow disk may be a consequence.
 """
 
 import json
@@ -86,9 +86,8 @@ def cause(host: str, facts: Mapping[str, list[str]], up: str) -> tuple[str, str]
     free = int(facts["free-kib"][0]) if facts["free-kib"] else LEAST_FREE_KIB
     if free < LEAST_FREE_KIB:
         least = LEAST_FREE_KIB // 1024
-        return f"its disk has {free // 1024} MiB left, and etcd needs {least}", LOGGED["space"][1].format(
-            **words
-        )
+        what, then = f"its disk has {free // 1024} MiB left, and etcd needs {least}", LOGGED["space"][1]
+        return what, then.format(**words)
     state = facts["unit"][0] if facts["unit"] else ""
     if state and not facts["data"]:
         return "its data are lost", REJOIN.format(**words)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from diagnosis.facts import Alarm, HostFacts, Snapshots
 from diagnosis.finding import Finding
+from diagnosis.members import REJOIN
 
 MARGIN_SECONDS = 600
 """A snapshot may be late by one interval and this."""
@@ -16,7 +17,7 @@ _ALARMS = {
     "CORRUPT": (
         "its data differ from those of the other members, and etcd refuses to write (alarm CORRUPT)",
         "on {member}: systemctl stop calico-lab-etcd; etcdctl alarm disarm; "
-        "rm -r /var/lib/calico-lab/etcd/member; then '{up} --refresh': it takes the data of the others",
+        f"rm -r /var/lib/calico-lab/etcd/member; then {REJOIN}",
     ),
 }
 
