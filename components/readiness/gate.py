@@ -105,6 +105,10 @@ class GateProvider(dynamic.ResourceProvider):
             return dynamic.UpdateResult(self.wait(news))
 
 
+# The provider's name in the state of labs that an earlier program has made.
+_GateProvider = GateProvider
+
+
 class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
     """A condition that held when the resource was created, and after each change of its inputs."""
 

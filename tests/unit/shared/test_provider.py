@@ -1,9 +1,12 @@
 """Dynamic providers with unknown inputs: an unknown, alone or nested, is neither a value nor a text."""
 
 import asyncio
+import importlib
+import pkgutil
 import subprocess
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from pulumi import dynamic
 from pulumi.output import UNKNOWN
 from pulumi.runtime import rpc
 
+import components
 from components.calico.attached import _AttachedProvider
 from components.calico.settings import _NetworkSettingsProvider
 from components.etcd.membership import _MembershipProvider
@@ -21,13 +25,18 @@ from components.notebooks.container import _ContainerProvider
 from components.notebooks.work import _WorkProvider
 from components.readiness.gate import GateProvider
 from components.services.placement import _PlacementProvider
-from components.shared.provider import is_known
+from components.shared.provider import StoringProvider, is_known
 from components.shared.secrets import _CertificateProvider, issue_certificate, make_authority
 from tests.unit.calico.test_settings import MODE
 from tests.unit.firewall.test_host_firewall import PROPS as FIREWALL
 
 _AUTHORITY, _KEY = make_authority("authority")
 _CERTIFICATE, _ = issue_certificate(_AUTHORITY, _KEY, "a0", [], ["client"])
+NAMES = [
+    line
+    for line in Path(__file__).with_name("provider-names.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
 PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
     "network-settings": (_NetworkSettingsProvider(), MODE),
     "membership": (
@@ -167,3 +176,23 @@ def test_is_known(own_loop: asyncio.AbstractEventLoop) -> None:
     }
     back = own_loop.run_until_complete(rpc.serialize_properties(dict(given), {}))
     assert back["unknown"] == rpc.UNKNOWN
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_provider_of_an_earlier_state_is_found(name: str) -> None:
+    module, _, provider = name.partition(":")
+    assert issubclass(getattr(importlib.import_module(module), provider), dynamic.ResourceProvider)
+
+
+def test_provider_names_are_complete() -> None:
+    for module in pkgutil.walk_packages(components.__path__, "components."):
+        importlib.import_module(module.name)
+    assert _providers(dynamic.ResourceProvider) - set(NAMES) == set()
+
+
+def _providers(base: type) -> set[str]:
+    """The names of the classes below one that resources have as their providers."""
+    below: list[type] = base.__subclasses__()
+    own = {f"{one.__module__}:{one.__qualname__}" for one in below if one != StoringProvider}
+    names = own.union(*map(_providers, below))
+    return {name for name in names if name.startswith("components.")}
