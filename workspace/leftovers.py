@@ -1,4 +1,4 @@
-"""Removes what a killed run has left and no state knows: containers, networks and volumes of a lab.
+"""What the Docker engine has of a lab and no state knows, and what a state has and the engine does not.
 
 A run that is killed between creating a resource and recording it leaves the resource behind, as does a
 checkout that is deleted. It would make the next `up` fail. On the controller's Docker engine everything of a
@@ -25,8 +25,9 @@ REMOVE = {
 }
 
 
+CONTAINER = "docker:index/container:Container"
 ON_HOSTS = {
-    "docker:index/container:Container": ["rm", "--force"],
+    CONTAINER: ["rm", "--force"],
     "docker:index/network:Network": ["network", "rm"],
     "pulumi-python:dynamic/calico-lab:NotebookContainer": ["rm", "--force"],
 }
@@ -118,6 +119,22 @@ def remove_unfinished(ssh_config: Path, resources: Iterable[Unfinished]) -> None
     for resource in resources:
         command = ["ssh", "-F", str(ssh_config), resource.host, shlex.join(["docker", *resource.remove])]
         subprocess.run(command, capture_output=True, check=False, timeout=60)
+
+
+def on_controller(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The resources of an exported state that are on the controller's Docker engine."""
+    resources = state.get("deployment", {}).get("resources") or []
+    return [resource for resource in resources if "::controller::" in resource.get("provider", "")]
+
+
+def gone(state: Mapping[str, Any]) -> list[str]:
+    """The names of the host containers of an exported state that the controller's engine no longer has.
+
+    Somebody has removed them, or the engine's data. `pulumi up` does not look, and would report no change.
+    """
+    made = [resource for resource in on_controller(state) if resource["type"] == CONTAINER]
+    there = set(_docker("ps", "--all", "--quiet", "--no-trunc").split()) if made else set()
+    return sorted(container["inputs"]["name"] for container in made if container["id"] not in there)
 
 
 def sweep(stack: str, state: Mapping[str, Any]) -> list[Leftover]:

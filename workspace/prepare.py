@@ -78,6 +78,18 @@ def settle(step: Step, stack: Stack, cli: Cli) -> None:
         transfer("import")
 
 
+def notice_gone(step: Step, stack: Stack, cli: Cli) -> None:
+    """Have `up` make the host containers that the Docker engine no longer has, and what they need of it."""
+    state = stack.exported()
+    if not (gone := leftovers.gone(state)):
+        return
+    step.say(f"{', '.join(gone)}: gone from this computer; the next `pulumi up` makes them again")
+    targets = [word for one in leftovers.on_controller(state) for word in ("--target", one["urn"])]
+    refresh = ["refresh", "--yes", "--skip-preview", "--non-interactive", "--stack", stack.name, *targets]
+    what = "comparing the state with the Docker engine"
+    step.run(what, cli.program, *refresh, cwd=stack.root, env=stack.environment)
+
+
 def _is_alive(holder: dict[str, Any]) -> bool:
     """Whether the process that holds a lock runs; one on another computer counts as running."""
     if holder["hostname"] != socket.gethostname():

@@ -21,7 +21,7 @@ from toolchain.errors import ToolchainError
 from toolchain.process import ask
 from toolchain.progress import Steps, side_by_side
 from workspace import leftovers, links
-from workspace.prepare import prepare
+from workspace.prepare import notice_gone, prepare
 from workspace.stack import Stack
 
 MODULES = [pulumi.CLI, pulumi.LANGUAGE_HOST, plugins.DOCKER, calico.MODULE, calico.DRIVER]
@@ -77,6 +77,7 @@ def setup(stack: Stack) -> None:
         if stack.own_backend:
             for leftover in leftovers.sweep(stack.name, stack.exported()):
                 step.say(f"removed the {leftover.kind} {leftover.name}, which an interrupted run has left")
+            notice_gone(step, stack, cli[0])
     print(f"setup is complete after {time.monotonic() - start:.1f} s", flush=True)
 
 

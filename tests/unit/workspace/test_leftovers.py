@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from workspace.leftovers import ForeignLabError, Leftover, Unfinished, not_in_state, operator_of, unfinished
+from workspace import leftovers
+from workspace.leftovers import (
+    ForeignLabError,
+    Leftover,
+    Unfinished,
+    gone,
+    not_in_state,
+    operator_of,
+    unfinished,
+)
 
 KEY = base64.b64encode(b"a public key").decode()
 OWN = base64.b64encode(hashlib.sha256(b"a public key").digest()).decode().rstrip("=")
@@ -51,6 +60,33 @@ def test_not_in_state_with_another_checkouts_running_lab(
         not_in_state(STATE, [container("a1", "other")])
     monkeypatch.setenv("CALICO_LAB_TAKE_OVER", "1")
     assert not_in_state(STATE, [container("a1", "other")]) == [container("a1", "other")]
+
+
+def made(id_: str, provider: str = "controller") -> dict[str, Any]:
+    return {
+        "urn": f"urn:{id_}",
+        "type": "docker:index/container:Container",
+        "id": id_,
+        "provider": f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{provider}::id",
+        "inputs": {"name": f"calico-lab-{id_}"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("there", "names"),
+    [("a0\na1\n", []), ("a1\n", ["calico-lab-a0"]), ("", ["calico-lab-a0", "calico-lab-a1"])],
+)
+def test_gone_are_host_containers_that_the_engine_lacks(
+    there: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_docker", lambda *_: there)
+    state = {"deployment": {"resources": [made("a0"), made("a1"), made("sshbox", "a1-docker")]}}
+    assert gone(state) == names
+
+
+def test_gone_in_an_empty_state_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(leftovers, "_docker")
+    assert gone({}) == []
 
 
 def pending(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, Any]:
