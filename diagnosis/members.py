@@ -1,7 +1,8 @@
 """Why an etcd member is not healthy: a sentence with the next step, from what its host says.
 
 The order of the causes is that of their certainty: a full disk and lost data explain everything, the log says
-why a process has ended, and a slow disk may be a consequence.
+which trouble lasts, who is stopped answers nobody, and a refused certificate, a clock or a slow disk may be a
+consequence.
 """
 
 import json
@@ -23,10 +24,13 @@ UNIT = "calico-lab-etcd"
 REJOIN = "{up} --replace '**::etcd-health' --target '**::etcd-health', with which it joins again"
 """Only a change of the members has the gate run by itself."""
 _EMPTY = "on {host}: systemctl stop {unit} && rm -rf /var/lib/calico-lab/etcd; then " + REJOIN
-LOGGED = {
+LASTING = {
     "cluster": ("it belongs to another etcd cluster than its peers", _EMPTY),
     "removed": ("the other members have removed it from their list", REJOIN),
     "space": ("its disk is full", "on {host}: df -h /var/lib; free some space; systemctl restart {unit}"),
+}
+"""What a kind of line in etcd's log means, and the next step."""
+PASSING = {
     "certificate": (
         "a certificate is refused: {line}",
         "{up}, which renews a certificate that has ended; else compare /etc/calico-lab/pki on {host} with "
@@ -37,7 +41,7 @@ LOGGED = {
         "on {host}: timedatectl set-ntp true, or whatever keeps its time",
     ),
 }
-"""What a kind of line in etcd's log means, and the next step."""
+"""The same, for a member that nobody has stopped."""
 
 
 def causes(unhealthy: Mapping[str, str], outputs: Outputs, up: str) -> dict[str, tuple[str, str]]:
@@ -86,23 +90,39 @@ def cause(host: str, facts: Mapping[str, list[str]], up: str) -> tuple[str, str]
     free = int(facts["free-kib"][0]) if facts["free-kib"] else LEAST_FREE_KIB
     if free < LEAST_FREE_KIB:
         least = LEAST_FREE_KIB // 1024
-        what, then = f"its disk has {free // 1024} MiB left, and etcd needs {least}", LOGGED["space"][1]
+        what, then = f"its disk has {free // 1024} MiB left, and etcd needs {least}", LASTING["space"][1]
         return what, then.format(**words)
     state = facts["unit"][0] if facts["unit"] else ""
     if state and not facts["data"]:
         return "its data are lost", REJOIN.format(**words)
-    for kind, (what, then) in LOGGED.items():
-        if lines := facts[f"log-{kind}"]:
-            return what.format(line=_message(lines[0])), then.format(**words)
-    if state in ("inactive", "failed"):
-        then = f"on {host}: systemctl start {UNIT}; journalctl -n 20 -u {UNIT}"
-        return f"its process does not run ({state})", then
+    if lasting := _logged(LASTING, facts, words):
+        return lasting
+    stopped = (
+        f"its process does not run ({state})",
+        f"on {host}: systemctl start {UNIT}; journalctl -n 20 -u {UNIT}",
+    )
+    if state == "inactive":
+        return stopped
+    if passing := _logged(PASSING, facts, words):
+        return passing
+    if state == "failed":
+        return stopped
     slow = float(facts["fsync-p99"][0]) if facts["fsync-p99"] else 0
     if slow > SLOW_FSYNC_SECONDS:
         return (
             f"its disk is slow: one write of a hundred takes {slow:g} s, and etcd's heartbeat is 0.1 s",
             f"on {host}: iostat -x 1; a faster disk, or less that writes on it",
         )
+    return None
+
+
+def _logged(
+    kinds: Mapping[str, tuple[str, str]], facts: Mapping[str, list[str]], words: Mapping[str, str]
+) -> tuple[str, str] | None:
+    """The first of some kinds of lines that the log has."""
+    for kind, (what, then) in kinds.items():
+        if lines := facts[f"log-{kind}"]:
+            return what.format(line=_message(lines[0])), then.format(**words)
     return None
 
 
