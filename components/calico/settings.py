@@ -114,8 +114,7 @@ def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> d
     Args:
         config: The network's section.
         hosts: By host: its `address`, the `ssh` command that reaches it, whether it is `made` by the lab, and
-        how
-            it is reached while the command is unknown (`exists`).
+            how it is reached while the command is unknown (`exists`).
     """
     return {
         "pool": config.pool,

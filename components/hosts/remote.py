@@ -5,6 +5,7 @@ Each call is a new connection with a time limit. A failure is an `Answer` too, w
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -240,6 +241,8 @@ def transfer(
         late.cancel()
         if statuses == (0, 0):
             return ""
+        if statuses[0] == -signal.SIGKILL:
+            return f"not done within {seconds:g} s"
         errors.seek(0)
         return errors.read().strip() or f"exit codes {statuses[0]} and {statuses[1]}"
 
