@@ -214,7 +214,10 @@ def test_ebpf_trace_across_hosts(lab: Outputs, program: Program, guest: dict[str
     # The program lets pass what it knows, and asks nobody. It forgets a ping after seconds, less than a trace
     # takes on a slow machine, so others go on meanwhile.
     one.run(f"ping -i 0.2 -w 100 {other.address} >/dev/null 2>&1 &")
-    told = lab_trace(program, name(one), name(other))
+    try:
+        told = lab_trace(program, name(one), name(other))
+    finally:
+        one.run("pkill -x ping")
     assert {hop["facts"]["allowed by"] for hop in told["hops"] if hop["kind"] == "felix"} == {
         "a connection that it knows"
     }
