@@ -124,7 +124,8 @@ def _hosts(status: Status) -> Iterator[Finding]:
     for host, seen in status.hosts.items():
         ssh = status.outputs.ssh[host]
         if not seen.reached:
-            yield Finding(host, f"does not answer SSH: {seen.error}", f"is it running? then: {ssh} uptime")
+            then = f"start it, or run 'make up' if its container is gone; then: {ssh} uptime"
+            yield Finding(host, f"does not answer SSH: {seen.error}", then)
         elif not seen.complete:
             yield Finding(host, f"broke off what it was saying: {seen.error or 'no reason given'}", ssh)
 
