@@ -7,7 +7,7 @@ consequence.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from components.hosts.remote import Answer, ask
@@ -24,6 +24,7 @@ UNIT = "calico-lab-etcd"
 REJOIN = "{up} --replace '**::etcd-health' --target '**::etcd-health', with which it joins again"
 """Only a change of the members has the gate run by itself."""
 _EMPTY = "on {host}: systemctl stop {unit} && rm -rf /var/lib/calico-lab/etcd; then " + REJOIN
+_START = "on {host}: systemctl start {unit}; journalctl -n 20 -u {unit}"
 LASTING = {
     "cluster": ("it belongs to another etcd cluster than its peers", _EMPTY),
     "removed": ("the other members have removed it from their list", REJOIN),
@@ -86,44 +87,38 @@ def cause(host: str, facts: Mapping[str, list[str]], up: str) -> tuple[str, str]
     Returns:
         None if its host does not know.
     """
-    words = {"host": host, "unit": UNIT, "up": up}
+    return next(_causes(facts, {"host": host, "unit": UNIT, "up": up}), None)
+
+
+def _causes(facts: Mapping[str, list[str]], words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The causes that the host knows, the most certain first."""
     free = int(facts["free-kib"][0]) if facts["free-kib"] else LEAST_FREE_KIB
     if free < LEAST_FREE_KIB:
-        least = LEAST_FREE_KIB // 1024
-        what, then = f"its disk has {free // 1024} MiB left, and etcd needs {least}", LASTING["space"][1]
-        return what, then.format(**words)
+        what = f"its disk has {free // 1024} MiB left, and etcd needs {LEAST_FREE_KIB // 1024}"
+        yield what, LASTING["space"][1].format(**words)
     state = facts["unit"][0] if facts["unit"] else ""
     if state and not facts["data"]:
-        return "its data are lost", REJOIN.format(**words)
-    if lasting := _logged(LASTING, facts, words):
-        return lasting
-    stopped = (
-        f"its process does not run ({state})",
-        f"on {host}: systemctl start {UNIT}; journalctl -n 20 -u {UNIT}",
-    )
+        yield "its data are lost", REJOIN.format(**words)
+    yield from _logged(LASTING, facts, words)
+    stopped = (f"its process does not run ({state})", _START.format(**words))
     if state == "inactive":
-        return stopped
-    if passing := _logged(PASSING, facts, words):
-        return passing
+        yield stopped
+    yield from _logged(PASSING, facts, words)
     if state == "failed":
-        return stopped
+        yield stopped
     slow = float(facts["fsync-p99"][0]) if facts["fsync-p99"] else 0
     if slow > SLOW_FSYNC_SECONDS:
-        return (
-            f"its disk is slow: one write of a hundred takes {slow:g} s, and etcd's heartbeat is 0.1 s",
-            f"on {host}: iostat -x 1; a faster disk, or less that writes on it",
-        )
-    return None
+        what = f"its disk is slow: one write of a hundred takes {slow:g} s, and etcd's heartbeat is 0.1 s"
+        yield what, "on {host}: iostat -x 1; a faster disk, or less that writes on it".format(**words)
 
 
 def _logged(
     kinds: Mapping[str, tuple[str, str]], facts: Mapping[str, list[str]], words: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """The first of some kinds of lines that the log has."""
+) -> Iterator[tuple[str, str]]:
+    """The kinds of lines that the log has."""
     for kind, (what, then) in kinds.items():
         if lines := facts[f"log-{kind}"]:
-            return what.format(line=_message(lines[0])), then.format(**words)
-    return None
+            yield what.format(line=_message(lines[0])), then.format(**words)
 
 
 def _message(line: str) -> str:
