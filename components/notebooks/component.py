@@ -17,7 +17,7 @@ from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.backup.component import Backup
 from components.hosts.host import Host, after_hosts
-from components.notebooks.config import NOTEBOOK_PORT, Notebook, NotebooksConfig
+from components.notebooks.config import NOTEBOOK_PORT, ORIGINAL, Notebook, NotebooksConfig
 from components.notebooks.container import NotebookContainer
 from components.notebooks.placement import Placement
 from components.notebooks.work import NotebookWork
@@ -134,7 +134,7 @@ class Notebooks(ComponentResource):
                 hosts,
                 # On the new host of a notebook, what restores a backup is there.
                 depends_on=[self._backup.ready] if self._backup else [],
-                protect=self._config.keep_work and notebook.student,
+                protect=self._config.keep_work and notebook.name != ORIGINAL,
             ),
         )
         container = NotebookContainer(

@@ -158,7 +158,8 @@ class NotebooksConfig(Section):
         3600, ge=60, le=31_536_000, description="A kernel that is idle for so long, in seconds, is stopped."
     )
     repositories: tuple[Annotated[str, StringConstraints(pattern=r"^https?://\S+$")], ...] = Field(
-        (), description="Git repositories that every notebook of the section has in its work folder."
+        (),
+        description="Git repositories that every notebook has in its work folder, the one of the section `notebook` too.",
     )
     packages: ExpandedPath | None = Field(
         None,
@@ -170,8 +171,8 @@ class NotebooksConfig(Section):
     )
     keep_work: bool = Field(
         default=True,
-        description="Whether `destroy`, and the removal of a line of the roster, are refused, because they "
-        "delete saved work.",
+        description="Whether `destroy`, and the removal of a notebook of the class, are refused, because they "
+        "delete saved work. The notebook of the section `notebook` is not of the class.",
     )
     _roster: dict[str, MemberConfig] = PrivateAttr(default_factory=dict)
 

@@ -39,6 +39,8 @@ class Registered:
     """Another value replaces the resource; None and any value are the same, as they are to the engine."""
     retained: bool
     """Whether it leaves the stack without being deleted."""
+    protected: bool
+    """Whether the engine refuses to delete it."""
 
     def secrets(self) -> Iterator[Any]:
         """The secret values among its inputs."""
@@ -147,6 +149,7 @@ class _Recorder(mocks.MockMonitor):
                 request.provider,
                 json_format.MessageToDict(request.replacement_trigger),
                 request.retainOnDelete,
+                request.protect,
             )
         )
         return answer
