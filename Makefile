@@ -32,7 +32,7 @@ test: setup ## everything: lint, types, unit, preview, engine and live tests; le
 check: setup ## lint and types
 	@tests/check.sh
 
-unit: setup ## the tests that need no lab
+unit: setup ## the unit tests, and the program under mocks
 	@tests/prerequisites.sh
 	@. ./env.sh && pytest tests/unit tests/preview
 

@@ -214,7 +214,9 @@ def _firewall(status: Status) -> Iterator[Finding]:
         if policies and not status.rules(host):
             yield Finding(host, f"has none of the rules of its policies: {', '.join(policies)}", up)
         elif status.rules(host) and not policies:
-            yield Finding(host, "has firewall rules of the lab, though no policy is active", up)
+            # The stack has no resource for the firewall of such a host.
+            next_step = f"remove the rules that lab --stack {status.stack} drift lists"
+            yield Finding(host, "has firewall rules of the lab, though no policy is active", next_step)
         else:
             yield from _lost_rules(status, host)
         if seen.pending:

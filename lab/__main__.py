@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 VERBS = {
-    "class": ("lab.classroom", "Show the notebooks of a class, and open one."),
+    "class": ("lab.classroom", "Show the notebooks of a class, open one, print tokens, share files."),
     "doctor": ("lab.doctor.command", "Check before an `up` whether hosts can carry the lab."),
     "drift": ("lab.drift", "Compare the hosts' firewall rules with what was applied."),
     "graph": ("lab.graph", "Draw the lab."),
@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="calico-lab", prog_name="lab")
 @click.pass_context
 def main(context: click.Context, name: str) -> None:
-    """Report on a running lab. No verb changes a host; changes go through `pulumi up`.
+    """Report on a running lab. No verb changes a host, but for `class share`; changes go through `pulumi up`.
 
     Exit code 0: healthy; 1: something is wrong; 2: wrong usage, or the stack cannot be read.
     """
