@@ -159,7 +159,8 @@ class NotebooksConfig(Section):
     )
     repositories: tuple[Annotated[str, StringConstraints(pattern=r"^https?://\S+$")], ...] = Field(
         (),
-        description="Git repositories that every notebook has in its work folder, the one of the section `notebook` too.",
+        description="Git repositories that every notebook has in its work folder, the one of the section "
+        "`notebook` too.",
     )
     packages: ExpandedPath | None = Field(
         None,
@@ -171,8 +172,8 @@ class NotebooksConfig(Section):
     )
     keep_work: bool = Field(
         default=True,
-        description="Whether `destroy`, and the removal of a notebook of the class, are refused, because they "
-        "delete saved work. The notebook of the section `notebook` is not of the class.",
+        description="Whether `destroy`, and the removal of a notebook of the class, are refused, because "
+        "they delete saved work. The notebook of the section `notebook` is not of the class.",
     )
     _roster: dict[str, MemberConfig] = PrivateAttr(default_factory=dict)
 

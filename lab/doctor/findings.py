@@ -62,8 +62,8 @@ def _unfit(checkup: Checkup, name: str) -> Finding:
         next_step = f"log in to {candidate.address} with ssh -v, which says more"
         if name in members and len(members) > 1:
             next_step += (
-                f"; if it is gone for good, set hosts.members.{name}.lost: true and run 'pulumi up'; then put "
-                f"another host in its place in etcd.members: [{', '.join(members)}] (docs/etcd.md)"
+                f"; if it is gone for good, set hosts.members.{name}.lost: true and run 'pulumi up'; then "
+                f"put another host in its place in etcd.members: [{', '.join(members)}] (docs/etcd.md)"
             )
     return Finding(name, what, next_step)
 
