@@ -36,7 +36,7 @@ volumes and scripts can be created twice."""
 
 
 class ForeignLabError(RuntimeError):
-    """Another checkout's lab runs on this computer."""
+    """Another checkout's lab is on this computer."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,21 @@ def not_in_state(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Le
     """Return those that an exported state does not hold.
 
     Raises:
-        ForeignLabError: One of them is a running container of another checkout's lab.
+        ForeignLabError: One of them is a running container or a volume of another checkout's lab.
     """
     known = {resource.get("id") for resource in state.get("deployment", {}).get("resources") or []}
     left = [leftover for leftover in found if leftover.id not in known]
     own = operator_of(state)
-    foreign = [leftover.name for leftover in left if leftover.running and leftover.operator != own]
+    # A stopped lab is one too: its volumes have the saved work.
+    foreign = [
+        leftover.name
+        for leftover in left
+        if leftover.operator != own and (leftover.running or leftover.kind == "volume")
+    ]
     if foreign and not os.environ.get("CALICO_LAB_TAKE_OVER"):
         raise ForeignLabError(
-            f"the lab of another checkout runs on this computer ({', '.join(sorted(foreign))}); next: run "
-            "`make destroy` there, or set CALICO_LAB_TAKE_OVER=1 to have it removed"
+            f"the lab of another checkout is on this computer ({', '.join(sorted(foreign))}); next: run "
+            "`make destroy` there, or set CALICO_LAB_TAKE_OVER=1 to have it removed with its saved work"
         )
     return left
 

@@ -138,9 +138,6 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
         started = {member: self._member(host, membership) for member, host in self.members.items()}
-        for host in config.snapshot_hosts:
-            if host not in self.members:
-                self._snapshots(hosts[host])
         restores = []
         self.restored = {}
         if config.restore_from:
@@ -149,6 +146,9 @@ class EtcdCluster(ComponentResource):
             restores.append(restore)
             self.restored = {"RESTORED": restore.restored}
         self.ready = self._gate(started, restores, membership, list(hosts.values()))
+        for host in config.snapshot_hosts:
+            if host not in self.members:
+                self._snapshots(hosts[host])
         self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
@@ -210,7 +210,8 @@ class EtcdCluster(ComponentResource):
             finish=_SCRIPTS / "snapshots.sh",
             stop=_SCRIPTS / "remove-snapshots.sh",
             variables=snapshots.variables(self._config, host.name, other=MEMBER),
-            opts=self._child,
+            # Until then the host may have a member, which has its certificate in the same files.
+            opts=ResourceOptions(parent=self, depends_on=[self.ready]),
         )
 
     def _client_files(self) -> dict[str, str]:

@@ -209,13 +209,25 @@ class Convergence:
             self._take(step, speaker, cluster)
 
     def _cluster(self) -> tuple[str, Cluster] | None:
-        """Ask until there is a leader, for a bounded time."""
+        """Ask until there is a leader, for a bounded time.
+
+        Raises:
+            HostError: The host of a member that stays does not answer any more. It must not be taken for one
+                whose data are lost.
+        """
         deadline = self._now() + ELECTION_SECONDS
         while True:
-            found = cluster_of(self._lab.survey(self._hosts))
-            if found:
+            reports = self._lab.survey(self._hosts)
+            silent = [host for host in self._lab.wanted if not reports[host].reached]
+            found = cluster_of(reports)
+            if found and not silent:
                 return found[0], self._with_others(*found)
             if self._now() > deadline:
+                if silent:
+                    raise HostError(
+                        f"{silent[0]}: etcd: the host does not answer any more: {reports[silent[0]].error}; "
+                        "next: run 'pulumi up' again, which goes on from here"
+                    )
                 return None
             time.sleep(PAUSE_SECONDS)
 

@@ -23,7 +23,7 @@ from pulumi import Output, ResourceOptions, dynamic
 
 from components.etcd.config import EtcdConfig
 from components.etcd.convergence import Lab, Report, cluster_of, has_data
-from components.etcd.planning import BlockedError, Step, plan
+from components.etcd.planning import BlockedError, Step, plan, quorum
 from components.hosts.remote import PROJECT
 from components.hosts.ssh import access_folder
 from components.shared.provider import StoringProvider, is_known, tell
@@ -79,12 +79,16 @@ def change(olds: Mapping[str, Any], news: Mapping[str, Any], reports: Mapping[st
     found = cluster_of(reports)
     if not found:
         silent = [host for host in olds["members"] if not reports.get(host, Report()).reached]
-        said = (
-            f", and {' and '.join(silent)} {'do' if len(silent) > 1 else 'does'} not answer" if silent else ""
-        )
+        said = f", and {' and '.join(silent)} {_does(silent)} not answer" if silent else ""
         raise BlockedError(f"no member is healthy{said}; a change takes a quorum", ())
     _, cluster = found
     wanted = news["members"]
+    silent = [host for host in wanted if host in olds["members"] and not reports.get(host, Report()).reached]
+    if silent:
+        raise BlockedError(
+            f"{' and '.join(silent)} {_does(silent)} not answer; start it, or put another host in its place",
+            (),
+        )
     if not any(one.started and not one.learner and one.url in wanted.values() for one in cluster.members):
         raise BlockedError(
             f"none of the members that the cluster has, {', '.join(one.name for one in cluster.members)}, "
@@ -92,6 +96,10 @@ def change(olds: Mapping[str, Any], news: Mapping[str, Any], reports: Mapping[st
             (),
         )
     return plan(cluster, wanted)
+
+
+def _does(hosts: list[str]) -> str:
+    return "do" if len(hosts) > 1 else "does"
 
 
 def _refused(blocked: BlockedError) -> dynamic.CheckFailure:
@@ -125,6 +133,32 @@ def quorum_refusals(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[dy
         f"etcd.members: the hosts {', '.join(lost)} would be replaced, and the data of these members lost; "
         f"of {len(members)} members a quorum has to stay: {much}. Or create the lab again with "
         "'pulumi destroy' and 'pulumi up'. Nothing was changed"
+    )
+    return [dynamic.CheckFailure("members", reason)]
+
+
+def health_refusals(
+    olds: Mapping[str, Any], news: Mapping[str, Any], reports: Mapping[str, Report]
+) -> list[dynamic.CheckFailure]:
+    """Say why hosts cannot be replaced now: the members that stay are no healthy quorum. Empty if they are.
+
+    Args:
+        olds: The former inputs.
+        news: The new ones.
+        reports: What each host reports; empty where none could be asked.
+    """
+    hosts = replaced(olds, news)
+    members = olds["members"]
+    if not reports or len(hosts) == len(olds["hosts"]) or not set(hosts) & set(members):
+        return []
+    healthy = [one for one in members if one not in hosts and reports.get(one, Report()).state.healthy]
+    if len(healthy) >= quorum(len(members)):
+        return []
+    reason = (
+        f"etcd.members: {' and '.join(hosts)} would be replaced while of the other members "
+        f"{' and '.join(healthy) or 'none'} alone is healthy; of {len(members)} members a quorum of "
+        f"{quorum(len(members))} has to stay. First take this change back, and run 'pulumi up' until 'lab status' is "
+        "healthy. Nothing was changed"
     )
     return [dynamic.CheckFailure("members", reason)]
 
@@ -201,6 +235,8 @@ class _MembershipProvider(StoringProvider):
                 sentences = numbered(change(olds, news, reports))
             except BlockedError as blocked:
                 wrong = [_refused(blocked)]
+        if not (changed or wrong):
+            wrong = health_refusals(olds, news, reports)
         tell([] if wrong else sentences)
         return dynamic.CheckResult(checked, wrong)
 

@@ -34,7 +34,9 @@ set -a
 . /etc/calico-lab/etcd/etcdctl.env
 set +a
 export ETCDCTL_ENDPOINTS
-ETCDCTL_ENDPOINTS=$(sed -n 's/^ETCD_ADVERTISE_CLIENT_URLS=//p' "$settings")
+# Where the process listens, which may wait for its restart with another port.
+pid=$(systemctl show --property MainPID --value calico-lab-etcd.service)
+ETCDCTL_ENDPOINTS=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^ETCD_ADVERTISE_CLIENT_URLS=//p')
 ask() { etcdctl --command-timeout=5s --write-out=json "$@" 2>&1; }
 if status=$(ask endpoint status) && members=$(ask member list); then
     echo "status $status"

@@ -316,6 +316,32 @@ def test_member_leaves_together_with_its_host(
     converge(etcd, "a0")
 
 
+@pytest.mark.parametrize("times", [1, 100])
+def test_host_that_is_silent_once_has_not_lost_its_data(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    found(etcd, "a0", "a1", "a2")
+    etcd.hosts["a1"].restart = True
+    asked: list[str] = []
+    survey = etcd.survey
+
+    def silent(name: str, cluster: str) -> Answer:
+        asked.append(name)
+        # The first survey finds all hosts.
+        if name == "a1" and 1 < asked.count("a1") <= 1 + times:
+            return Answer(255, "", "connection reset")
+        return survey(name, cluster)
+
+    monkeypatch.setattr(etcd, "survey", silent)
+    monkeypatch.setattr(convergence, "ELECTION_SECONDS", 0.2)
+    if times == 1:
+        converge(etcd, "a0", "a1", "a2")
+    else:
+        with pytest.raises(HostError, match="a1: etcd: the host does not answer any more: connection reset"):
+            Convergence(lab("a0", "a1", "a2"), now=iter(range(1000)).__next__).run()
+    assert [one for one in etcd.changes if "member" in one and "restart" not in one] == []
+
+
 def test_lost_host_is_no_member(etcd: Etcd) -> None:
     members = lab("a0", "a1")
     with pytest.raises(HostError, match="a1: etcd: the host is lost; next: put another one in its place"):

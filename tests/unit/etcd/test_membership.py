@@ -24,6 +24,7 @@ BEGUN, NOT_BEGUN, SILENT = (
     Answer(0, "data none\n", ""),
     Answer(255, "", "no route"),
 )
+HEALTHY = Answer(0, "data own\nhealthy yes\n", "")
 NO_ROOT = Answer(1, "", "sudo: a password is required")
 
 
@@ -175,7 +176,7 @@ def checked(olds: dict[str, Any], news: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def running(hosts: dict[str, Answer]) -> None:
-    hosts.update({f"10.0.0.{number}": BEGUN for number in range(5)})
+    hosts.update({f"10.0.0.{number}": HEALTHY for number in range(5)})
 
 
 @pytest.mark.usefixtures("running")
@@ -205,6 +206,23 @@ def test_replaced_hosts_effects_are_printed(
 ) -> None:
     assert checked(lab(members=members), lab(*changed, members=members)) == []
     assert capfd.readouterr().err.startswith(told)
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("other", [BEGUN, NOT_BEGUN, SILENT])
+def test_replaced_host_while_another_member_is_not_healthy(hosts: dict[str, Answer], other: Answer) -> None:
+    hosts["10.0.0.2"] = other
+    (reason,) = checked(lab(), lab("a1"))
+    assert "a1 would be replaced while of the other members a0 alone is healthy" in reason
+    assert "a quorum of 2 has to stay" in reason
+    assert checked(lab(), lab("a0", "a1", "a2", "a3")) == []
+
+
+def test_change_while_the_host_of_a_member_that_stays_is_silent(hosts: dict[str, Answer]) -> None:
+    report = healthy("a0", "a1")
+    hosts.update({"10.0.0.1": report, "10.0.0.2": SILENT, "10.0.0.3": NOT_BEGUN})
+    (reason,) = refused(GROWN)
+    assert "a1 does not answer; start it, or put another host in its place" in reason
 
 
 def test_replaced_hosts_before_the_cluster_begins(hosts: dict[str, Answer]) -> None:

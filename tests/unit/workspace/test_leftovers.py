@@ -52,14 +52,13 @@ def test_not_in_state_finds_running_and_stopped_containers() -> None:
     assert not_in_state(STATE, left) == left
 
 
-def test_not_in_state_with_another_checkouts_running_lab(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("CALICO_LAB_TAKE_OVER", raising=False)
-    with pytest.raises(ForeignLabError, match=r"calico-lab-a1.*make destroy.*CALICO_LAB_TAKE_OVER=1"):
-        not_in_state(STATE, [container("a1", "other")])
-    monkeypatch.setenv("CALICO_LAB_TAKE_OVER", "1")
-    assert not_in_state(STATE, [container("a1", "other")]) == [container("a1", "other")]
+def test_not_in_state_with_another_checkouts_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    for left in (container("a1", "other"), Leftover("volume", "a1", "calico-lab-a1", "other", running=False)):
+        monkeypatch.delenv("CALICO_LAB_TAKE_OVER", raising=False)
+        with pytest.raises(ForeignLabError, match=r"calico-lab-a1.*make destroy.*CALICO_LAB_TAKE_OVER=1"):
+            not_in_state(STATE, [left])
+        monkeypatch.setenv("CALICO_LAB_TAKE_OVER", "1")
+        assert not_in_state(STATE, [left]) == [left]
 
 
 def made(id_: str, provider: str = "controller") -> dict[str, Any]:
