@@ -157,8 +157,8 @@ def health_refusals(
     reason = (
         f"etcd.members: {' and '.join(hosts)} would be replaced while of the other members "
         f"{' and '.join(healthy) or 'none'} alone is healthy; of {len(members)} members a quorum of "
-        f"{quorum(len(members))} has to stay. First take this change back, and run 'pulumi up' until 'lab status' is "
-        "healthy. Nothing was changed"
+        f"{quorum(len(members))} has to stay. First take this change back, and run 'pulumi up' until "
+        "'lab status' is healthy. Nothing was changed"
     )
     return [dynamic.CheckFailure("members", reason)]
 

@@ -145,6 +145,8 @@ class Notebooks(ComponentResource):
             image=self._of(notebook, self._images),
             network=self._of(notebook, {host.name: self._networks[host.name].name for host in hosts}),
             token=work.token,
+            left_behind=work.left_behind,
+            backed_up=self._backup is not None,
             cull_seconds=self._config.cull_seconds,
             repositories=" ".join(self._config.repositories),
             lab=self._lab,
@@ -175,6 +177,8 @@ class Notebooks(ComponentResource):
             # On `destroy` the host containers are deleted, with all that is in them.
             deleted_with=hosts[0].network,
             protect=protect or None,
+            # A notebook that may be elsewhere has left the lost ones.
+            retain_on_delete=True if all(host.lost for host in hosts) else None,
         )
         return after_hosts(hosts, own)
 

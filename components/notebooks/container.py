@@ -17,11 +17,11 @@ from components.calico.isolation import STUDENT
 from components.hosts.files import digest
 from components.hosts.remote import messages_without_traceback
 from components.notebooks.config import Notebook
-from components.notebooks.step import NAMES, SCRIPTS, STEP_SECONDS, attempt, step
+from components.notebooks.step import INSPECT, NAMES, SCRIPTS, STEP_SECONDS, attempt, step
 from components.services.service import READY_SCRIPT
 from components.shared.provider import differ, tell
 
-START, STOP, REMOVE, INSPECT = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "remove", "inspect"))
+START, STOP, REMOVE = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "remove"))
 REMOVE_DATA = SCRIPTS / "remove-data.sh"
 READY_SECONDS = 120
 VARIABLES = (
@@ -40,6 +40,8 @@ _COMPARED = (
     # The work is restored while the container is stopped.
     "restore",
     "location",
+    # A removal goes by the stored command.
+    "ssh",
     "host_container",
     "script",
 )
@@ -58,9 +60,12 @@ def _place(props: Mapping[str, Any]) -> dict[str, Any]:
     variables = {
         **{name.upper(): _text(props[name]) for name in VARIABLES},
         "ADDRESS": props.get("address") or "",
+        "BACKED_UP": "yes" if props.get("backed_up") else "",
         "LAB": json.dumps({"host": props["host"], **json.loads(props["lab"])}),
     }
-    address = step(props, START, variables, stdin=f"{props['token']}\n{props.get('password') or ''}\n")
+    stdin = f"{props['token']}\n{props.get('password') or ''}\n"
+    *said, address = step(props, START, variables, stdin=stdin).splitlines()
+    tell(said)
     step(props, READY_SCRIPT, {"SECONDS_ALLOWED": str(READY_SECONDS)}, READY_SECONDS + STEP_SECONDS)
     return {**props, "given_address": address}
 
@@ -82,7 +87,7 @@ class _ContainerProvider(dynamic.ResourceProvider):
             placed = _place(news)
         # Not by the ssh command: another port or user is a way to the same host.
         if olds["location"] != news["location"]:
-            _leave(olds)
+            _leave(olds, with_work=news.get("left_behind") != olds["location"])
         return dynamic.UpdateResult(placed)
 
     def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:
@@ -96,9 +101,12 @@ class _ContainerProvider(dynamic.ResourceProvider):
             step(props, REMOVE)
 
 
-def _leave(olds: Mapping[str, Any]) -> None:
-    """Remove what is on the former host. The notebook answers on its new host, so nothing fails any more."""
-    for script in (REMOVE, REMOVE_DATA):
+def _leave(olds: Mapping[str, Any], *, with_work: bool) -> None:
+    """Remove what is on the former host. The notebook answers on its new host, so nothing fails any more.
+
+    Work that was not copied from there stays: it may be newer than the backup that was restored.
+    """
+    for script in (REMOVE, REMOVE_DATA) if with_work else (REMOVE,):
         answer = attempt(olds, script)
         if answer.status:
             container = olds["container"]
@@ -109,6 +117,13 @@ def _leave(olds: Mapping[str, Any]) -> None:
                 ]
             )
             return
+    if not with_work:
+        tell(
+            [
+                f"{olds['host']}: the former work of {olds['container']} stays there, in the volume "
+                f"{olds['volume']}: it was not copied, because the host did not answer"
+            ]
+        )
 
 
 class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookContainer"):
@@ -127,6 +142,8 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
         image: Input[str],
         network: Input[str],
         token: Input[str],
+        left_behind: Input[str],
+        backed_up: bool,
         cull_seconds: int,
         repositories: str,
         lab: Mapping[str, Any],
@@ -142,6 +159,8 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             image: The image's ID on that host.
             network: The Docker network's name on that host.
             token: The token that opens it.
+            left_behind: The location whose copy of the work stays when the notebook leaves it.
+            backed_up: Whether the lab has backups.
             cull_seconds: The seconds after which an idle kernel is stopped.
             repositories: URLs of Git repositories, separated by blanks.
             lab: What the first notebook shows of the lab.
@@ -164,6 +183,8 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             "repositories": repositories,
             "lab": json.dumps(lab),
             "token": token,
+            "left_behind": left_behind,
+            "backed_up": backed_up,
             "password": notebook.password,
             "script": digest([START.read_text()]),
             "given_address": None,

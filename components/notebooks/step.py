@@ -8,6 +8,8 @@ from components.hosts.remote import Answer, HostError, run
 
 SCRIPTS = Path(__file__).with_name("scripts")
 """The component's scripts."""
+INSPECT = SCRIPTS / "inspect.sh"
+"""Fails where there is no container."""
 STEP_SECONDS = 120
 """Time limit of a step. Thirty notebooks may start at once, on two slow processors."""
 NAMES = ("container", "volume", "notebook", "stack", "host")

@@ -14,7 +14,7 @@ from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.backup.component import RESTORE
 from components.hosts.remote import HostError, messages_without_traceback, transfer
-from components.notebooks.step import SCRIPTS, attempt, names, step
+from components.notebooks.step import INSPECT, SCRIPTS, attempt, names, step
 from components.shared.provider import differ, is_known, tell
 
 CREATE, REMOVE = SCRIPTS / "create-data.sh", SCRIPTS / "remove-data.sh"
@@ -30,7 +30,13 @@ RUNNING = "running"
 """Docker's word for the state of a container that runs."""
 ASIDE = "before-restore"
 """The folder in the work that has what was saved before a restore."""
-_COMPARED = ("location", "restore", "lost")
+_COMPARED = (
+    *("location", "restore", "lost"),
+    # A removal goes by the stored command.
+    "ssh",
+)
+ANSWER_SECONDS = 15
+TRIES = 3
 
 
 def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -52,29 +58,51 @@ def _restores(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
     return bool(news.get("restore")) and news.get("restore") != olds.get("restore")
 
 
-def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> None:
-    """Copy the work to the notebook's new host, and compare both copies."""
+def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Copy the work to the notebook's new host, and compare both copies.
+
+    Returns:
+        False if the former host does not answer, and the work comes from a backup or begins anew.
+    """
     if _is_lost(olds, news):
         _recover(olds, news, "it is lost")
-        return
+        return False
     stopped = attempt(olds, STOP)
-    if not stopped.reached:
+    if not stopped.reached and not _answers(olds):
         _recover(olds, news, stopped.error)
-        return
+        return False
     if stopped.status:
-        raise HostError(f"{olds['host']}: {olds['container']} cannot be stopped: {stopped.error}")
-    step(news, CREATE)
-    sides = ((olds["ssh"], EXPORT.read_text()), (news["ssh"], IMPORT.read_text()))
-    problem = transfer(*sides, names(news), COPY_SECONDS)
-    if not problem and step(olds, DIGEST, seconds=COPY_SECONDS) != step(news, DIGEST, seconds=COPY_SECONDS):
-        problem = "the copy differs from the original"
-    if problem:
+        raise HostError(
+            f"{olds['host']}: {olds['container']} cannot be stopped: {stopped.error}; run 'pulumi up' again"
+        )
+    if problem := _copy(olds, news):
+        # A part of the work must not be backed up as the work.
+        attempt(news, REMOVE)
         if stopped.text.strip() == RUNNING:
             attempt(olds, RESUME)
         raise HostError(
             f"{news['container']}: its work could not be copied from {olds['host']} to {news['host']}: "
             f"{problem}. It runs on {olds['host']} again; run 'pulumi up' again"
         )
+    return True
+
+
+def _copy(olds: Mapping[str, Any], news: Mapping[str, Any]) -> str:
+    """Copy the files from host to host; return what went wrong, empty if both copies are the same."""
+    sides = ((olds["ssh"], EXPORT.read_text()), (news["ssh"], IMPORT.read_text()))
+    try:
+        step(news, CREATE)
+        if problem := transfer(*sides, names(news), COPY_SECONDS):
+            return problem
+        digests = {step(props, DIGEST, seconds=COPY_SECONDS) for props in (olds, news)}
+    except HostError as error:
+        return str(error)
+    return "the copy differs from the original" if len(digests) > 1 else ""
+
+
+def _answers(props: Mapping[str, Any]) -> bool:
+    """Whether a host answers within some tries. One connection that fails does not make it a dead one."""
+    return any(attempt(props, INSPECT, seconds=ANSWER_SECONDS).reached for _ in range(TRIES))
 
 
 def _is_lost(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
@@ -83,12 +111,13 @@ def _is_lost(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
 
 
 def _recover(olds: Mapping[str, Any], news: Mapping[str, Any], reason: str) -> None:
-    """Take the work from the last backup, because its host is gone.
+    """Take the work from a backup, because its host is gone: the last one, or the one that is asked for now.
 
-    Where there is no backup, `lost: true` is the word that the work is given up.
+    Where there is no backup, `lost: true` or `restore: empty` is the word that the work is given up.
     """
     container, host = news["container"], olds["host"]
-    when = news.get("restore") or "latest"
+    given_up = news.get("restore") == "empty" and not news.get("repositories")
+    when = news["restore"] if given_up or _restores(olds, news) else "latest"
     if when != "empty" and not news.get("repositories"):
         if _is_lost(olds, news):
             tell([f"{container} begins with an empty folder: its work was on {host}, and there is no backup"])
@@ -112,6 +141,8 @@ def _restore(props: Mapping[str, Any], when: str) -> None:
     """
     if when != "empty" and not props.get("repositories"):
         raise HostError(f"{props['container']}: there are no backups to restore; add the section 'backup'")
+    # The volume may be what is gone.
+    step(props, CREATE)
     state = step(props, STOP)
     step(props, SET_ASIDE, {"ASIDE": ASIDE})
     restored = "no"
@@ -153,19 +184,23 @@ class _WorkProvider(dynamic.ResourceProvider):
             step(props, CREATE)
             if props.get("restore") and props["restore"] != "empty":
                 _restore(props, props["restore"])
-        return dynamic.CreateResult(props["container"], {**props, "token": secrets.token_hex(TOKEN_BYTES)})
+        outs = {**props, "token": secrets.token_hex(TOKEN_BYTES), "left_behind": ""}
+        return dynamic.CreateResult(props["container"], outs)
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         return dynamic.DiffResult(changes=differ(_COMPARED, olds, news))
 
     def update(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        left_behind = olds.get("left_behind") or ""
         with messages_without_traceback():
             # Not by the ssh command: another port or user is a way to the same host.
-            if olds["location"] != news["location"]:
-                _move(olds, news)
-            elif _restores(olds, news):
+            moves = olds["location"] != news["location"]
+            copied = not moves or _move(olds, news)
+            if moves:
+                left_behind = "" if copied else olds["location"]
+            if copied and _restores(olds, news):
                 _restore(news, news["restore"])
-        return dynamic.UpdateResult({**news, "token": olds["token"]})
+        return dynamic.UpdateResult({**news, "token": olds["token"], "left_behind": left_behind})
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
         with messages_without_traceback():
@@ -177,6 +212,8 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
 
     token: Output[str]
     """The token that opens the notebook (secret)."""
+    left_behind: Output[str]
+    """The location that has a copy of the work that was not copied in the last move; empty where it was."""
 
     def __init__(
         self,
@@ -201,6 +238,7 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
             "repositories": repositories,
             "lost": list(lost),
             "token": None,
+            "left_behind": None,
         }
         secret = ResourceOptions(additional_secret_outputs=["token", "repositories"])
         super().__init__(_WorkProvider(), name, props, ResourceOptions.merge(opts, secret))

@@ -1,12 +1,21 @@
 #!/bin/bash
-# Run the container $CONTAINER of a notebook as it is described, and print its address. Standard input has its token,
-# and below that, where it has one, the hash of its password. A container that is as described goes on running; a change
-# of its limits, or of $LAB (what it may know of the lab, JSON), does not restart it.
+# Run the container $CONTAINER of a notebook as it is described, and print its address as the last line; what the
+# operator has to know is above that. Standard input has its token, and below that, where it has one, the hash of its
+# password. $BACKED_UP is `yes` where the lab has backups. A container that is as described goes on running; a change of
+# its limits, or of $LAB (what it may know of the lab, JSON), does not restart it.
 set -eu
 folder=/etc/calico-lab/notebooks/$CONTAINER
 limits=(--memory "${MEMORY}m" --memory-swap "${MEMORY}m" --cpus "$CPUS" --pids-limit "$PIDS")
 
 secrets=$(cat)
+if ! docker volume inspect "$VOLUME" >/dev/null 2>&1; then
+    if [ "$BACKED_UP" = yes ]; then
+        echo "its volume with the saved work, $VOLUME, is gone; give it 'restore: latest', the last backup, or 'restore: empty'," \
+            "another value than before" >&2
+        exit 1
+    fi
+    echo "$HOST: the volume $VOLUME with the saved work of $NOTEBOOK is gone, and there is no backup; it begins anew"
+fi
 umask 077
 mkdir -p "$folder"
 # It is mounted read only for students.

@@ -43,6 +43,18 @@ def test_container_that_moves_leaves_its_former_host(ran: list[tuple[str, str]])
     assert ran[-3:] == [("ssh a1", "ready"), ("ssh a0", "remove"), ("ssh a0", "remove-data")]
 
 
+def test_container_that_moves_leaves_work_that_was_not_copied(
+    ran: list[tuple[str, str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    update(HERE, {**THERE, "left_behind": "a0"})
+    assert ran[-1] == ("ssh a0", "remove")
+    assert "the former work of calico-lab-notebook-x stays there" in capfd.readouterr().err
+
+
+def test_container_is_reached_another_way_from_then_on() -> None:
+    assert _ContainerProvider().diff("id", HERE, {**HERE, "ssh": "ssh -p 2222 a0"}).changes
+
+
 def test_container_stays_when_its_host_is_reached_another_way(ran: list[tuple[str, str]]) -> None:
     update({**HERE, "ssh": "ssh a9"}, HERE)
     assert "remove-data" not in [name for _, name in ran]
@@ -52,3 +64,13 @@ def test_container_stays_when_its_host_is_reached_another_way(ran: list[tuple[st
 def test_container_that_is_off_is_stopped(ran: list[tuple[str, str]]) -> None:
     assert update(HERE, {**HERE, "enabled": False})["given_address"] == ""
     assert ran == [("ssh a0", "stop")]
+
+
+def test_container_whose_work_is_gone_says_so(
+    monkeypatch: pytest.MonkeyPatch, ran: list[tuple[str, str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = "a0: the volume x-work with the saved work of x is gone"
+    monkeypatch.setattr(step, "run", lambda *_, **__: Answer(0, f"{said}\n192.168.0.7\n", ""))
+    assert update(HERE, HERE)["given_address"] == "192.168.0.7"
+    assert said in capfd.readouterr().err
+    assert ran == []

@@ -19,6 +19,7 @@ HERE: dict[str, Any] = {
 THERE = {**HERE, "host": "a1", "location": "a1", "ssh": "ssh a1"}
 BACKUPS = {"repositories": {"a0": {"url": "rest:https://a2"}}}
 RESTORED = json.dumps({"time": "2026-11-28T10:00:00Z", "source": "a0", "files": 3})
+SILENT = Answer(255, "", "timed out")
 Ran = list[tuple[str, str]]
 
 
@@ -49,10 +50,11 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     return prepare
 
 
-def update(olds: dict[str, Any], news: dict[str, Any]) -> None:
+def update(olds: dict[str, Any], news: dict[str, Any]) -> dict[str, Any]:
     outs = _WorkProvider().update("id", olds, news).outs
     assert outs is not None
     assert outs["token"] == "secret"
+    return dict(outs)
 
 
 def test_work_moves_with_the_notebook(hosts: Callable[..., Ran]) -> None:
@@ -71,7 +73,14 @@ def test_work_moves_with_the_notebook(hosts: Callable[..., Ran]) -> None:
 def test_work_stays_when_its_host_is_reached_another_way(hosts: Callable[..., Ran]) -> None:
     ran = hosts(a0_restore=Answer(0, RESTORED, ""))
     update({**HERE, "ssh": "ssh a9"}, {**HERE, **BACKUPS, "restore": "latest"})
-    assert [name for _, name in ran] == ["stop", "set-aside", "restore", "put-back yes"]
+    assert [name for _, name in ran] == ["create-data", "stop", "set-aside", "restore", "put-back yes"]
+
+
+def test_work_that_moves_and_goes_back_to_a_backup(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a1_restore=Answer(0, RESTORED, ""))
+    assert update(HERE, {**THERE, **BACKUPS, "restore": "latest"})["left_behind"] == ""
+    assert ("ssh a1", "import") in ran
+    assert ran[-1] == ("ssh a1", "put-back yes")
 
 
 @pytest.mark.parametrize(
@@ -87,22 +96,39 @@ def test_work_that_cannot_be_copied_stays(
     ran = hosts(problem=problem, **answers)
     with pytest.raises(HostError, match=message):
         update(HERE, THERE)
+    assert ran[-2:] == [("ssh a1", "remove-data"), ("ssh a0", "resume")]
+
+
+@pytest.mark.parametrize("name", ["a1_create_data", "a0_digest"])
+def test_work_is_used_again_after_a_step_of_the_move_failed(hosts: Callable[..., Ran], name: str) -> None:
+    ran = hosts(**{name: Answer(1, "", "no space left on device")})
+    with pytest.raises(HostError, match=r"could not be copied from a0 to a1: .*no space left"):
+        update(HERE, THERE)
     assert ran[-1] == ("ssh a0", "resume")
 
 
+def test_work_is_not_restored_after_one_connection_that_failed(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a0_stop=Answer(255, "", "connection reset"))
+    with pytest.raises(HostError, match="cannot be stopped: connection reset; run 'pulumi up' again"):
+        update(HERE, {**THERE, **BACKUPS})
+    assert ran == [("ssh a0", "stop"), ("ssh a0", "inspect")]
+
+
 def test_work_on_a_host_that_does_not_answer_is_not_given_up(hosts: Callable[..., Ran]) -> None:
-    ran = hosts(a0_stop=Answer(255, "", "timed out"))
+    ran = hosts(a0_stop=SILENT, a0_inspect=SILENT)
     with pytest.raises(HostError, match=r"which does not answer \(timed out\), .* 'restore: empty'"):
         update(HERE, THERE)
-    assert ran == [("ssh a0", "stop")]
+    assert ran == [("ssh a0", "stop"), *[("ssh a0", "inspect")] * work.TRIES]
 
 
 @pytest.mark.parametrize("gone", [{}, {"lost": ["a0"]}], ids=["does-not-answer", "lost"])
 def test_work_of_a_gone_host_comes_from_the_last_backup(
     hosts: Callable[..., Ran], gone: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = hosts(a0_stop=Answer(255, "", "timed out"), a1_restore=Answer(0, RESTORED, ""))
-    update(HERE, {**THERE, **BACKUPS, **gone})
+    ran = hosts(a0_stop=SILENT, a0_inspect=SILENT, a1_restore=Answer(0, RESTORED, ""))
+    news = {**THERE, **BACKUPS, **gone, "restore": "empty"}
+    # A value that was applied before counts no more.
+    assert update({**HERE, "restore": "empty"}, news)["left_behind"] == "a0"
     assert ran[-4:] == [
         ("ssh a1", "stop"),
         ("ssh a1", "set-aside"),
@@ -118,7 +144,7 @@ def test_work_of_a_gone_host_comes_from_the_last_backup(
 def test_work_is_given_up_by_an_explicit_word(
     hosts: Callable[..., Ran], olds: dict[str, Any], news: dict[str, Any]
 ) -> None:
-    ran = hosts(a0_stop=Answer(255, "", "timed out"))
+    ran = hosts(a0_stop=SILENT, a0_inspect=SILENT)
     update({**HERE, **olds}, {**THERE, **news})
     assert ran[-1] == ("ssh a1", "create-data")
 
