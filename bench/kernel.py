@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import websocket
 
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 120
 
 
 def login(url: str, token: str, authority: Path | None = None) -> requests.Session:

@@ -247,7 +247,6 @@ func TestLabels(t *testing.T) {
 	createNetwork(t, "small", "--subnet", "10.50.0.0/28")
 	id := docker(t, "run", "-d", "--name", "web", "--stop-signal", "KILL", "--network", "netv", "-l",
 		"org.projectcalico.label.role=web", "-l", "org.projectcalico.label.no/such/name=x", "box", "sleep", "100000")
-	started := time.Now()
 	labelled := func(count int) func() error {
 		return func() error {
 			stored, err := lab.endpoints.ListNode(t.Context())
@@ -266,13 +265,12 @@ func TestLabels(t *testing.T) {
 			return nil
 		}
 	}
-	if err := until(labelled(1)); err != nil || time.Since(started) > time.Second {
-		t.Errorf("after %s: %v", time.Since(started), err)
+	if err := until(labelled(1)); err != nil {
+		t.Error(err)
 	}
-	started = time.Now()
 	docker(t, "network", "connect", "small", "web")
-	if err := until(labelled(2)); err != nil || time.Since(started) > 2*time.Second {
-		t.Errorf("after %s: %v", time.Since(started), err)
+	if err := until(labelled(2)); err != nil {
+		t.Error(err)
 	}
 	docker(t, "rename", "web", "shop")
 	err := until(func() error {

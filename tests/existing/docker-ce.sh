@@ -12,6 +12,6 @@ mv dockerd docker-proxy tree/usr/sbin/
 mkdir -p tree/usr/local/sbin
 mv runc tree/usr/local/sbin/
 (cd tree && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | xargs -0 md5sum >DEBIAN/md5sums)
-dpkg-deb --build tree /tmp/docker-ce.deb >/dev/null
+dpkg-deb -Znone --build tree /tmp/docker-ce.deb >/dev/null
 DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends /tmp/docker-ce.deb >/dev/null 2>&1
 rm -r /root/engine /tmp/docker-ce.deb

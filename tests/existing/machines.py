@@ -87,7 +87,7 @@ class Machine:
 def machines(folder: Path, addresses: Sequence[str]) -> Iterator[list[Machine]]:
     """Boot a machine at each address, all with one key of the operator and host keys of their own."""
     build = ("docker", "build", "--quiet", "--target", "machine", "--build-arg", f"BASE={BASE}")
-    run(*build, "--tag", "calico-lab/machine:test", "images/host")
+    run(*build, "--tag", "calico-lab/machine:test", "images/host", seconds=600)
     _make_key(folder / "key")
     run("tests/leftovers.sh", GROUP)
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def _machine(folder: Path, address: str) -> Iterator[Machine]:
 
 def _let_in(machine: Machine) -> None:
     # While it boots, systemd empties /tmp, and apt has its keys there (systemd-tmpfiles-setup.service).
-    eventually(machine.booted, seconds=30)
+    eventually(machine.booted, seconds=180)
     machine.shell(
         f"""
         cat >/etc/ssh/ssh_host_ed25519_key <<'KEY'
@@ -141,7 +141,7 @@ KEY
         echo 'ops ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/ops
         systemctl restart ssh
         """,
-        seconds=120,
+        seconds=300,
     )
 
 

@@ -88,7 +88,7 @@ def test_existing_hosts_leave_and_change_address(three: list[Machine], tmp_path:
     lab.nothing_to_change()
     second.shell("rm /etc/sudoers.d/other /etc/ssh/sshd_config.d/other.conf; systemctl restart ssh")
     second.shell("userdel --remove other 2>/dev/null || [ $? = 12 ]")
-    eventually(lambda: given_back(second, before[second.name]), seconds=15)
+    eventually(lambda: given_back(second, before[second.name]), seconds=60)
     assert protected(third)
     assert status.findings(status.look(lab.outputs(), STACK)) == []
 
@@ -108,13 +108,13 @@ def test_existing_hosts_leave_and_change_address(three: list[Machine], tmp_path:
 
     lab.up(config({"a": first}), seconds=300)
     lab.nothing_to_change()
-    eventually(lambda: given_back(third, before[third.name]), seconds=15)
+    eventually(lambda: given_back(third, before[third.name]), seconds=60)
     assert status.findings(status.look(lab.outputs(), STACK)) == []
 
     # It is gone for good.
     lab.up(config({"a": first, "b": second}), seconds=420)
     run("docker", "stop", "--time", "1", second.name)
-    lab.up(config({"a": first, "b": second}, lost=True), seconds=60)
+    lab.up(config({"a": first, "b": second}, lost=True), seconds=300)
     lab.up(config({"a": first}), seconds=300)
     lab.destroy(180)
-    eventually(lambda: given_back(first, before[first.name]), seconds=15)
+    eventually(lambda: given_back(first, before[first.name]), seconds=60)

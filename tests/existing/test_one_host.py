@@ -34,7 +34,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             nft add table ip filter
             nft 'add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }'
             """,
-            seconds=120,
+            seconds=300,
         )
         yield vm
 
@@ -150,7 +150,7 @@ def test_up_and_destroy_restore_the_host(machine: Machine, tmp_path: Path) -> No
         assert f"vm: containers that are not the lab's run on netv: {guest['vm'].name}. Remove" in refused
         assert "10.97." in guest["vm"].run("ip -4 -o address show dev eth0")
     lab.destroy(180)
-    eventually(lambda: given_back(machine, before), seconds=15)
+    eventually(lambda: given_back(machine, before), seconds=60)
 
 
 @pytest.mark.timeout(600)
@@ -178,4 +178,4 @@ def test_up_keeps_an_existing_engine(machine: Machine, tmp_path: Path) -> None:
     assert "docker-ce installed" in machine.look()["packages"]
     lab.destroy(180)
     assert machine.shell(runs) == since
-    eventually(lambda: given_back(machine, before), seconds=15)
+    eventually(lambda: given_back(machine, before), seconds=60)

@@ -239,7 +239,8 @@ def changes_since(outputs: Outputs, revision: int) -> Iterator[tuple[int, str, s
     script = f"{_ETCDCTL} timeout 10 etcdctl watch --prefix /calico/ --rev {revision + 1} -w json || true"
     answer = remote.run(next(iter(outputs.ssh.values())), script, seconds=40)
     assert answer.status == 0, answer.error
-    for line in answer.text.splitlines():
+    # The last line may be cut off.
+    for line in answer.text[: answer.text.rfind("\n") + 1].splitlines():
         told: dict[str, Any] = json.loads(line)
         assert not told.get("CompactRevision"), f"etcd has no history from revision {revision} on"
         for event in told["Events"]:

@@ -4,7 +4,7 @@
 # in /tmp/lost.
 set -eu
 docker exec --detach "$NAME" bash -c '
-    for _ in $(seq 50); do
+    for _ in $(seq 300); do
         { exec 3<>"/dev/tcp/$0/5007"; } 2>/dev/null && break
         sleep 0.1
     done

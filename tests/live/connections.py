@@ -22,7 +22,9 @@ def connect(outputs: Outputs, guests: dict[str, Guest]) -> None:
         )
         assert answer.status == 0, f"{client.host}: {answer.error or answer.text}"
     for client in guests.values():
-        client.run("for _ in $(seq 50); do [ -s /tmp/count ] && exit; sleep 0.1; done; cat /tmp/lost; exit 1")
+        client.run(
+            "for _ in $(seq 300); do [ -s /tmp/count ] && exit; sleep 0.1; done; cat /tmp/lost; exit 1", 120
+        )
 
 
 def were_kept(guests: dict[str, Guest]) -> None:
@@ -34,4 +36,4 @@ def were_kept(guests: dict[str, Guest]) -> None:
         def goes_on(guest: Guest = guest, before: int = before) -> None:
             assert int(guest.run("cat /tmp/count")) > before
 
-        eventually(goes_on, seconds=10)
+        eventually(goes_on, seconds=60)

@@ -37,7 +37,7 @@ class Program:
         """The stack's tracked config."""
         return PROJECT / f"Pulumi.{self.stack}.yaml"
 
-    def pulumi(self, *arguments: str, seconds: float = 120) -> str:
+    def pulumi(self, *arguments: str, seconds: float = 300) -> str:
         """Run a pulumi command on the stack and return what it prints.
 
         Raises:
@@ -55,7 +55,7 @@ class Program:
             raise ProgramError(f"pulumi {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def up(self, config: Path | None = None, seconds: float = 120) -> str:
+    def up(self, config: Path | None = None, seconds: float = 300) -> str:
         """Apply the tracked config, or another."""
         return self.pulumi("up", "--yes", "--skip-preview", *QUIET, *_config_file(config), seconds=seconds)
 

@@ -54,7 +54,7 @@ curl --silent --fail --cacert "$ETCDCTL_CACERT" --cert "$ETCDCTL_CERT" --key "$E
 
 def run(outputs: Outputs, script: str, host: str = HOST, **variables: str) -> str:
     """Run a script on a host; returns what it prints."""
-    answer = remote.run(outputs.ssh[host], script, variables, seconds=60)
+    answer = remote.run(outputs.ssh[host], script, variables, seconds=180)
     assert answer.status == 0, f"{host}: {answer.error or answer.text}"
     return answer.text
 
@@ -66,9 +66,13 @@ def state(outputs: Outputs, host: str = HOST) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def taken(outputs: Outputs) -> None:
-    """A new snapshot on each host."""
+def taken(outputs: Outputs) -> Iterator[None]:
+    """A new snapshot on each host, and none by the timers beside those of the tests."""
+    # A change of the members has started the timers again a moment ago.
+    everywhere(outputs, "systemctl stop calico-lab-snapshot.timer")
     everywhere(outputs, TAKE)
+    yield
+    everywhere(outputs, "systemctl start calico-lab-snapshot.timer")
 
 
 def findings(program: Program, outputs: Outputs) -> list[Finding]:

@@ -7,6 +7,7 @@ from bench.guests import Guest
 from components.hosts import remote
 from diagnosis import status
 from tests.live.program import Program
+from tests.live.waiting import eventually
 from tests.live.wire import on_the_wire
 from workspace.outputs import Outputs
 
@@ -26,7 +27,12 @@ def test_containers_have_pool_addresses(outputs: Outputs, guest: dict[str, Guest
 
 def test_ping_between_all_containers(guest: dict[str, Guest]) -> None:
     for one, other in itertools.permutations(guest.values(), 2):
-        assert "2 received" in one.run(f"ping -c 2 -i 0.2 -W 2 {other.address}")
+
+        def reaches(one: Guest = one, other: Guest = other) -> None:
+            assert "2 received" in one.try_run(f"ping -c 2 -i 0.2 -W 2 {other.address}").text
+
+        # Felix has the endpoints of new containers a moment later.
+        eventually(reaches, seconds=20)
 
 
 def test_tcp_between_hosts(guest: dict[str, Guest]) -> None:

@@ -34,7 +34,12 @@ def _original(program: Program) -> Iterator[None]:
 
 def all_reach_all(guest: dict[str, Guest]) -> None:
     for one, other in itertools.permutations(guest.values(), 2):
-        assert "2 received" in one.run(f"ping -c 2 -i 0.2 -W 2 {other.address}")
+
+        def reaches(one: Guest = one, other: Guest = other) -> None:
+            assert "2 received" in one.try_run(f"ping -c 2 -i 0.2 -W 2 {other.address}").text
+
+        # Felix has the endpoints of new containers a moment later.
+        eventually(reaches, seconds=20)
 
 
 @pytest.mark.timeout(300)

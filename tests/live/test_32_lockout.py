@@ -69,7 +69,8 @@ def on_host(script: str, seconds: float = 30) -> bool:
 
 def opens(outputs: Outputs) -> bool:
     """Whether a new SSH connection to the target comes about."""
-    return remote.run(outputs.ssh[TARGET], "true", seconds=1.5).status == 0
+    # The limit of the connection is for packets that are dropped; a login takes longer on a busy machine.
+    return remote.run(f"{outputs.ssh[TARGET]} -o ConnectTimeout=2", "true", seconds=8).status == 0
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> None:
@@ -157,7 +158,7 @@ def settled(outputs: Outputs) -> list[str]:
 def test_lockout_rolled_back(case: str, outputs: Outputs, program: Program, tmp_path: Path) -> None:
     text = json.dumps(LOCKOUTS[case]).replace("MAC", operators_mac())
     up = Up(program, config(program, tmp_path, json.loads(text)))
-    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 150)
     loaded = time.monotonic()
     wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
     wait_for(lambda: opens(outputs), "SSH", loaded + UNDO_SECONDS + GRACE_SECONDS - time.monotonic())
@@ -171,7 +172,7 @@ def test_lockout_rolled_back(case: str, outputs: Outputs, program: Program, tmp_
 @pytest.mark.timeout(180)
 def test_lockout_controller_killed(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     up = Up(program, config(program, tmp_path, LOCKOUTS["everything is dropped"]))
-    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 150)
     loaded = time.monotonic()
     up.kill()
     # A killed run leaves its lock.
@@ -195,9 +196,9 @@ def test_lockout_ssh_sessions_killed(outputs: Outputs, program: Program, tmp_pat
         assert cutter.stdout
         assert cutter.stdout.readline() == "ready\n"
         up = Up(program, config(program, tmp_path, HARMLESS))
-        cutter.wait(timeout=60)
+        cutter.wait(timeout=150)
     wait_for(lambda: on_host(f"! test -d {PREVIOUS}"), "the undo", GRACE_SECONDS)
-    assert opens(outputs)
+    wait_for(lambda: opens(outputs), "SSH", 30)
     assert f"{TARGET}: firewall: " in up.fails()
 
 
@@ -205,7 +206,7 @@ def test_lockout_ssh_sessions_killed(outputs: Outputs, program: Program, tmp_pat
 def test_lockout_host_reset(outputs: Outputs, program: Program, tmp_path: Path) -> None:
     """The timer goes with the power, so that it is the boot that undoes: long before the timer would."""
     up = Up(program, config(program, tmp_path, LOCKOUTS["port 22 is dropped"], seconds=120))
-    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 60)
+    wait_for(lambda: on_host(f"test -d {PREVIOUS}"), "the new rules", 150)
     wait_for(lambda: not opens(outputs), "the lockout", UNDO_SECONDS)
     for verb in ("kill", "start"):
         subprocess.run(["docker", verb, CONTAINER], capture_output=True, check=True, timeout=60)

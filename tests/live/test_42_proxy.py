@@ -73,10 +73,15 @@ def test_https_needs_the_authority(secure: Outputs) -> None:
 
 def test_https_start_page_and_redirect(secure: Outputs, authority: Path) -> None:
     host = urlsplit(secure.proxy_url).hostname
-    page = requests.get(f"http://{host}:8080/", verify=str(authority), timeout=10)
-    assert page.url == f"{secure.proxy_url}/"
-    assert '<a href="/lab">notebook</a> <span>on</span>' in page.text
-    assert "Strict-Transport-Security" not in page.headers
+
+    def leads_to_it() -> None:
+        page = requests.get(f"http://{host}:8080/", verify=str(authority), timeout=10)
+        assert page.url == f"{secure.proxy_url}/"
+        assert '<a href="/lab">notebook</a> <span>on</span>' in page.text
+        assert "Strict-Transport-Security" not in page.headers
+
+    # A notebook that answers late is not on.
+    eventually(leads_to_it, 30, pause=3)
 
 
 def test_https_websocket_from_another_origin(secure: Outputs, authority: Path, token: str) -> None:

@@ -62,7 +62,7 @@ class Classroom:
         outputs = stack.read(self.program.stack)
         notebook = outputs.notebooks[name]
         variables = {"CONTAINER": notebook["container"], "VOLUME": f"{notebook['container']}-work"}
-        answer = remote.run(outputs.ssh[notebook["host"]], script, variables, 60)
+        answer = remote.run(outputs.ssh[notebook["host"]], script, variables, 240)
         assert answer.status == 0, answer
         return answer.text.strip()
 
@@ -107,7 +107,7 @@ def test_class_is_spread(classroom: Classroom, program: Program) -> None:
     assert sorted(placed.count(host) for host in outputs.hosts) == [0, 2, 2]
     assert outputs.notebooks["notebook"]["host"] not in placed
     for name in ROSTER:
-        eventually(partial(answers, outputs, name, 200), seconds=10)
+        eventually(partial(answers, outputs, name, 200), seconds=60)
     healthy(program)
 
 
@@ -173,7 +173,7 @@ def test_class_notebook_started_again(classroom: Classroom, program: Program) ->
     address = classroom.run("alice", _ADDRESS)
     classroom.run("alice", 'docker stop "$CONTAINER" && docker start "$CONTAINER"')
     assert classroom.run("alice", _ADDRESS) == address
-    eventually(partial(answers, stack.read(program.stack), "alice", 200), seconds=30)
+    eventually(partial(answers, stack.read(program.stack), "alice", 200), seconds=120)
 
 
 @pytest.mark.timeout(600)
@@ -185,14 +185,14 @@ def test_class_notebook_off(classroom: Classroom, program: Program) -> None:
     shown = json.loads(subprocess.run(["lab", "class", "--json"], capture_output=True, check=True).stdout)
     assert {one["name"]: one["state"] for one in shown["notebooks"]}["bob"] == "exited"
     # It has no address, and the routes of the others have to hold.
-    eventually(partial(answers, outputs, "bob", 503), seconds=10)
+    eventually(partial(answers, outputs, "bob", 503), seconds=60)
     for name in ("alice", *ROSTER[2:]):
         answers(outputs, name, 200)
     classroom.run("bob", f"docker run --detach --name {TAKES} --network netv --ip {address} {_IDLE}")
     try:
         outputs = classroom.up(*ROSTER)
         assert classroom.run("bob", _ADDRESS) != address, "it is another container's by now"
-        eventually(partial(answers, outputs, "bob", 200), seconds=10)
+        eventually(partial(answers, outputs, "bob", 200), seconds=60)
     finally:
         classroom.run("bob", f"docker rm --force {TAKES}")
     assert classroom.run("bob", _DIGEST) == digest
@@ -300,8 +300,10 @@ def test_class_work_restored(classroom: Classroom, outputs: Outputs) -> None:
         assert {name for name in after if before[name] != after[name]} == {"carol"}
     finally:
         subprocess.run(["docker", "start", lost], check=True, capture_output=True)
-        left = "docker rm -f calico-lab-notebook-carol; docker volume rm calico-lab-notebook-carol-work"
-        eventually(lambda: _succeeds(outputs.ssh[LOST], left), seconds=90, pause=1)
+        left = (
+            "docker rm -f calico-lab-notebook-carol; docker volume rm --force calico-lab-notebook-carol-work"
+        )
+        eventually(lambda: _succeeds(outputs.ssh[LOST], left), seconds=180, pause=1)
 
 
 def _succeeds(ssh: str, script: str) -> None:

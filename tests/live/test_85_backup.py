@@ -122,7 +122,10 @@ def lab(outputs: Outputs, program: Program, tmp_path_factory: pytest.TempPathFac
     config = program.changed_config(tmp_path_factory.mktemp("backup"), {"backup": SECTION})
     try:
         program.up(config, seconds=280)
-        yield BackupLab(outputs, program)
+        made = BackupLab(outputs, program)
+        # It would take snapshots beside those of the tests.
+        made.done(SOURCE, "systemctl stop calico-lab-backup.timer")
+        yield made
     finally:
         program.up(seconds=280)
         left = f"{KEPT} {KEPT.replace('lib', 'lib/private')} /run/backup-test.json"

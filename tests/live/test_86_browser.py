@@ -62,6 +62,7 @@ class Class:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=LOADS_MS)
     with sync_playwright() as running:
         yield running
 
@@ -147,9 +148,14 @@ def test_http_is_redirected(lesson: Class, page: Page) -> None:
 
 def test_start_page_lists_notebooks_with_their_states(lesson: Class, page: Page) -> None:
     page.set_viewport_size({"width": 800, "height": 420})
-    page.goto(lesson.outputs.proxy_url)
-    entries = page.get_by_role("listitem")
-    expect(entries).to_have_text(["notebook on", "alice on", "bob on", "carol stopped"])
+
+    def listed() -> None:
+        page.goto(lesson.outputs.proxy_url)
+        entries = page.get_by_role("listitem")
+        expect(entries).to_have_text(["notebook on", "alice on", "bob on", "carol stopped"], timeout=2_000)
+
+    # A notebook that answers late is not on, and the page does not reload.
+    eventually(listed, 60, pause=3)
     picture(page, "start-page")
 
 

@@ -22,7 +22,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, prov
 
 SSHD: Final = "/usr/sbin/sshd"
 OPTIONS: Final = [("grpc.max_receive_message_length", 400 * 1024 * 1024)]
-LIMIT_S: Final = 10.0
+LIMIT_S: Final = 30.0
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -17,6 +17,7 @@ CELLS_MS = 120_000
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=LOADS_MS)
     with sync_playwright() as playwright:
         # Chromium's sandbox does not start for root.
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -166,7 +166,7 @@ def test_why_live_no_packet(lab: Outputs, monkeypatch: pytest.MonkeyPatch) -> No
 def test_trace_script_ends_after_session_is_cut(lab: Outputs) -> None:
     variables = scripts.trace_variables(explain(POLICIES, LAB, "visitor", "a0", "tcp/23").packet)
     answer = remote.run(
-        lab.ssh["a0"], scripts.TRACE_SCRIPT.read_text(), {**variables, "DURATION": "3"}, seconds=1
+        lab.ssh["a0"], scripts.TRACE_SCRIPT.read_text(), {**variables, "DURATION": "12"}, seconds=4
     )
     assert not answer.reached
     assert "calico-lab-trace" in tables(lab)
@@ -175,7 +175,7 @@ def test_trace_script_ends_after_session_is_cut(lab: Outputs) -> None:
         1,
         "trace: another trace runs on this host; try again in some seconds",
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "calico-lab-trace" in tables(lab) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert "calico-lab-trace" not in tables(lab)

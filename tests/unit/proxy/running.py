@@ -49,7 +49,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:  # noqa: ANN401 - what the condition returns
+def until(condition: Callable[[], Any], seconds: float = 90) -> Any:  # noqa: ANN401 - what the condition returns
     """Wait until a condition holds, and return its value.
 
     Raises:

@@ -59,7 +59,13 @@ def test_run_interrupted_kills_the_commands_children(step: Step, tmp_path: Path)
     # A shell's background job ignores SIGINT, and this process may be one.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     child = tmp_path / "child"
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def interrupt() -> None:
+        while not (child.exists() and child.read_text().endswith("\n")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         step.run("building", "sh", "-c", f"sleep 60 & echo $! > {child}; wait")
     assert ends(int(child.read_text()))
