@@ -5,11 +5,14 @@
 set -eu
 records=/var/lib/calico-lab/packages
 record=$records/$NAME
-mkdir -p "$records"
+needs=/var/lib/calico-lab/packages-needed
+mkdir -p "$records" "$needs"
 # Several components are installed at the same time. The lock keeps the record of each correct.
 exec 9>/run/calico-lab-packages.lock
 flock 9
 touch "$record" "$record.masked"
+# Whatever installed them: purge-packages.sh of another component leaves them.
+for entry in $PACKAGES; do echo "${entry%%|*}"; done >"$needs/$NAME"
 for unit in $MASK; do
     [ "$(systemctl is-enabled "$unit" 2>/dev/null || true)" = masked ] && continue
     # Recorded first, because a masked unit without a record would stay masked.

@@ -1,13 +1,25 @@
 #!/bin/bash
 # Purge the packages that packages.sh recorded under $NAME, and unmask the units that it masked. A package stays if
-# another one depends on it that the lab has not installed.
+# another one depends on it that the lab has not installed. All of them stay if another component of the lab needs one of
+# them: they are recorded under its name from then on.
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 records=/var/lib/calico-lab/packages
+needs=/var/lib/calico-lab/packages-needed
 record=$records/$NAME
+rm -f "$needs/$NAME"
+rmdir "$needs" 2>/dev/null || true
 [ -e "$record" ] || exit 0
 exec 9>/run/calico-lab-packages.lock
 flock 9
+if [ -s "$record" ] && heir=$(grep -lxFf "$record" "$needs"/* 2>/dev/null | head -n 1) && [ -n "$heir" ]; then
+    heir=$records/${heir##*/}
+    touch "$heir" "$heir.masked"
+    sort -u -o "$heir" "$heir" "$record"
+    cat "$record.masked" >>"$heir.masked"
+    rm -f "$record" "$record.masked"
+    exit 0
+fi
 own=$(find "$records" -type f ! -name '*.masked' -exec sort -u {} +)
 # The packages that would be removed with these and that the lab has not installed.
 others() {

@@ -267,3 +267,19 @@ def test_a_unit_is_unmasked_although_its_masking_was_cut_off(host: PretendHost) 
     assert host.run(HERE / "packages.sh", variables).returncode == 0
     assert host.run(HERE / "purge-packages.sh", {"NAME": "docker"}).returncode == 0
     assert "systemctl unmask --quiet bird.service" in host.calls
+
+
+def test_what_another_component_needs_stays_until_that_is_removed(host: PretendHost) -> None:
+    host.write(f"{RECORDS}/docker", "jq\nlibjq\n")
+    host.write(f"{RECORDS}/docker.masked", "etcd.service\n")
+    with host.path("/packages").open("a") as packages:
+        packages.writelines(f"installed {name}, \n" for name in ("jq", "libjq"))
+    needed_by(host)
+    done = host.run(HERE / "packages.sh", {"NAME": "snapshots", "PACKAGES": "jq", "MASK": ""})
+    assert done.returncode == 0, done.stderr
+    assert purged(host) == []
+    assert not [call for call in host.calls if "unmask" in call]
+    assert host.run(HERE / "purge-packages.sh", {"NAME": "snapshots"}).returncode == 0
+    assert [call.split(" -y ")[1] for call in host.calls if " purge -y " in call] == ["jq libjq"]
+    assert "systemctl unmask --quiet etcd.service" in host.calls
+    assert not host.path("/var/lib/calico-lab/packages-needed").exists()
