@@ -52,6 +52,8 @@ class Report:
 
     state: HostState = field(default_factory=HostState)
     reached: bool = False
+    was_healthy: bool = False
+    """Whether the gate has seen it healthy, with data that may be lost by now."""
     initial: str = ""
     """The members that it was started with, as long as it has not been healthy."""
     id: str = ""
@@ -79,13 +81,16 @@ def parse(answer: Answer, names: Mapping[str, str]) -> Report:
         "healthy" in facts,
         "restart" in facts,
     )
-    report = Report(state, True, facts.get("initial", ""), error=facts.get("error", ""))
+    report = Report(
+        state, True, "was-healthy" in facts, facts.get("initial", ""), error=facts.get("error", "")
+    )
     if "members" not in facts:
         return report
     [status] = json.loads(facts["status"])
     return Report(
         state,
         True,
+        report.was_healthy,
         report.initial,
         _id(status["Status"]["header"]["member_id"]),
         _id(status["Status"].get("leader", 0)),
@@ -191,6 +196,15 @@ class Convergence:
         # Another one that does not answer is not waited for again.
         self._hosts = [host for host, report in reports.items() if report.reached]
         if founds(reports):
+            emptied = [
+                host for host in self._lab.wanted if reports[host].was_healthy and not has_data(reports)
+            ]
+            if emptied:
+                raise HostError(
+                    f"etcd: no member has data any more, and {' and '.join(emptied)} had. next: set "
+                    "etcd.restoreFrom: latest, which restores the last snapshot; or 'pulumi destroy' and "
+                    "'pulumi up' for an empty cluster"
+                )
             self._found(reports)
             return ()
         while True:

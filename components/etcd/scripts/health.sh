@@ -22,3 +22,5 @@ until health=$(etcdctl --command-timeout=2s endpoint health 2>&1); do
     exit 1
 done
 rm -f /var/lib/calico-lab/etcd-begin.env
+# The identity of the cluster in which it was healthy; a restored one keeps it.
+cp /var/lib/calico-lab/etcd-cluster /var/lib/calico-lab/etcd-was-healthy 2>/dev/null || true

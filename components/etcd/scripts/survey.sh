@@ -5,6 +5,7 @@
 #   begins new|existing     the member has not been healthy since its first start
 #   initial NAME=URL,...    the members that it was started with
 #   restart yes             it runs with a former configuration
+#   was-healthy yes         the gate has seen it healthy in this cluster, with data that may be lost by now
 #   healthy yes             a quorum confirms a read
 #   status, members         JSON of etcdctl; error instead where it has no answer
 set -u
@@ -19,6 +20,7 @@ fi
 echo "data $data"
 sed -n 's/^ETCD_INITIAL_CLUSTER_STATE=/begins /p; s/^ETCD_INITIAL_CLUSTER=/initial /p' "$state/etcd-begin.env" 2>/dev/null
 [ ! -e "$state/etcd-restart" ] || echo "restart yes"
+[ -z "$CLUSTER" ] || [ "$(cat "$state/etcd-was-healthy" 2>/dev/null)" != "$CLUSTER" ] || echo "was-healthy yes"
 [ "$data" != none ] && [ -e "$settings" ] || exit 0
 
 # A member that waits for its peers does not listen yet.

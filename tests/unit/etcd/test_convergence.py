@@ -37,6 +37,7 @@ class Process:
     initial: str = ""
     runs: bool = False
     restart: bool = False
+    was_healthy: bool = False
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Etcd:
         if host.begins:
             lines += [f"begins {host.begins}", f"initial {host.initial}"]
         lines += ["restart yes"] if host.restart else []
+        lines += ["was-healthy yes"] if host.was_healthy else []
         if self.healthy(name):
             lines.append("healthy yes")
             own = next(number for number, one in self.members.items() if one.name == name)
@@ -231,6 +233,7 @@ def converge(etcd: Etcd, *wanted: str) -> None:
     for name in wanted:
         assert etcd.healthy(name)
         etcd.hosts[name].begins = etcd.hosts[name].initial = ""
+        etcd.hosts[name].was_healthy = True
     assert not any(one.learner for one in etcd.members.values())
 
 
@@ -340,6 +343,21 @@ def test_host_that_is_silent_once_has_not_lost_its_data(
         with pytest.raises(HostError, match="a1: etcd: the host does not answer any more: connection reset"):
             Convergence(lab("a0", "a1", "a2"), now=iter(range(1000)).__next__).run()
     assert [one for one in etcd.changes if "member" in one and "restart" not in one] == []
+
+
+@pytest.mark.parametrize("members", [("a0",), ("a0", "a1", "a2")])
+def test_lost_data_of_all_members_are_not_replaced_by_an_empty_cluster(
+    etcd: Etcd, members: tuple[str, ...]
+) -> None:
+    found(etcd, *members)
+    for name in members:
+        etcd.hosts[name] = Process(was_healthy=True)
+    etcd.members.clear()
+    with pytest.raises(
+        HostError, match=r"no member has data any more, and .* had\. next: set etcd.restoreFrom"
+    ):
+        Convergence(lab(*members)).run()
+    assert etcd.changes == []
 
 
 def test_lost_host_is_no_member(etcd: Etcd) -> None:

@@ -115,6 +115,16 @@ def test_survey_knows_whose_data_they_are(host: PretendHost, identity: str | Non
     assert surveyed(host, CLUSTER="") == {"data": "own"}
 
 
+@pytest.mark.parametrize(("identity", "was"), [("1a2b", True), ("3c4d", False), (None, False)])
+def test_survey_knows_a_member_whose_data_are_lost(
+    host: PretendHost, identity: str | None, was: bool
+) -> None:
+    if identity:
+        host.write(f"{STATE}/etcd-was-healthy", f"{identity}\n")
+    assert ("was-healthy" in surveyed(host)) == was
+    assert "was-healthy" not in surveyed(host, CLUSTER="")
+
+
 def test_survey_of_a_host_that_was_never_a_member(host: PretendHost) -> None:
     host.path("/etc/calico-lab/etcd/etcd.env").unlink()
     assert surveyed(host) == {}
