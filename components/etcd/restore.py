@@ -99,30 +99,41 @@ class _Restore:
 
     def run(self) -> dict[str, Any]:
         """Restore the cluster; returns the snapshot's record."""
-        if not self._props["despite_quorum"] and has_quorum(self._props):
+        quorum = has_quorum(self._props)
+        if quorum and (interrupted := pending(self._props)):
+            tell([f"etcd: the restore of {interrupted['time']} was interrupted after its data were in place"])
+            self._finish(interrupted)
+            return interrupted
+        if quorum and not self._props["despite_quorum"]:
             raise HostError(refusal(self._props))
         self._every_host_answers()
         record = self._chosen()
         self._prepare(record)
         try:
             self._members_do("stop")
+            self._all("stop the datastore's clients", self._clients("pause"))
         except HostError:
-            # Not all members have stopped, and the data are as they were.
-            self._ask_members("start")
+            # The data are as they were.
+            ask_members(self._props, "start")
+            self._resume(["resume"])
             raise
         # If one of these fails, there is no quorum, and the next update begins again.
-        self._all("stop the datastore's clients", self._clients("pause"))
-        self._members_do("replace")
+        self._members_do("replace", {"RECORD": json.dumps(record)})
         self._members_do("start")
         self._wait_for_quorum()
+        self._finish(record)
+        return dict(record)
+
+    def _finish(self, record: Mapping[str, Any]) -> None:
+        """Start the clients of a cluster that is restored."""
         self._resume()
+        self._members_do("finish")
         tell(
             [
                 f"etcd has the data of {record['time']}, from the snapshot on {record['host']}: "
                 f"{record['keys']} keys at revision {record['revision']}"
             ]
         )
-        return dict(record)
 
     def _every_host_answers(self) -> None:
         hosts = dict.fromkeys([*self._members, *self._props["clients"]["hosts"]])
@@ -184,11 +195,8 @@ class _Restore:
                     f"was changed; {NEXT}"
                 )
 
-    def _ask_members(self, step: str) -> dict[str, Answer]:
-        return ask_members(self._props, step)
-
-    def _members_do(self, step: str) -> dict[str, Answer]:
-        answers = self._ask_members(step)
+    def _members_do(self, step: str, variables: Mapping[str, str] | None = None) -> dict[str, Answer]:
+        answers = ask_members(self._props, step, variables)
         self._check(f"{step} the member", answers)
         return answers
 
@@ -202,14 +210,13 @@ class _Restore:
                 )
             sleep(0.5)
 
-    def _resume(self) -> None:
-        """Start the clients. A failure is said and no error, because the cluster is restored."""
-        for step in ("hold", "resume"):
-            commands = self._clients(step)
+    def _resume(self, steps: Sequence[str] = ("hold", "resume")) -> None:
+        """Start the clients. A failure is said and no error: the cluster is restored, or as it was."""
+        for step in steps:
             try:
-                self._all(f"{step} the datastore's clients", commands)
+                self._all(f"{step} the datastore's clients", self._clients(step))
             except HostError as error:
-                tell([f"{error}. The data are restored: do not restore them again"])
+                tell([f"{error}. The data are there: do not restore them again"])
 
     def _clients(self, step: str) -> dict[str, tuple[str, Mapping[str, str]]]:
         clients = self._props["clients"]
@@ -236,19 +243,31 @@ class _Restore:
             raise HostError(f"etcd: the restore could not {what}: {reasons}; {NEXT}")
 
 
-def ask_members(props: Mapping[str, Any], step: str) -> dict[str, Answer]:
+def ask_members(
+    props: Mapping[str, Any], step: str, variables: Mapping[str, str] | None = None
+) -> dict[str, Answer]:
     """Run a step of `restore.sh` on the hosts of all members at once."""
     members = props["members"]
-    variables = {
-        name: {"STEP": step, "MEMBER": name, "ENDPOINT": member["client"]} for name, member in members.items()
+    own = {
+        name: {"STEP": step, "MEMBER": name, "ENDPOINT": member["client"], **(variables or {})}
+        for name, member in members.items()
     }
     ssh = {name: props["ssh"][name] for name in members}
-    return ask(ssh, _SCRIPT.read_text(), variables, STEP_SECONDS)
+    return ask(ssh, _SCRIPT.read_text(), own, STEP_SECONDS)
 
 
 def has_quorum(props: Mapping[str, Any]) -> bool:
     """Whether a member answers a read that a quorum has confirmed."""
     return any(answer.status == 0 for answer in ask_members(props, "quorum").values())
+
+
+def pending(props: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a restore that was interrupted after the data were in place.
+
+    If the cluster has a quorum by now, the clients are what is left to start.
+    """
+    said = (answer.text for answer in ask_members(props, "pending").values() if not answer.status)
+    return next((json.loads(text) for text in said if text), None)
 
 
 def refusal(props: Mapping[str, Any]) -> str:
@@ -264,9 +283,13 @@ class _RestoreProvider(dynamic.ResourceProvider):
     def check(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.CheckResult:
         if not is_known(news) or not differ(["restore_from"], olds, news):
             return dynamic.CheckResult(dict(news), [])
-        if not news["despite_quorum"] and has_quorum(news):
+        quorum = has_quorum(news)
+        if quorum and pending(news):
+            tell(["etcd: a restore was interrupted; what is left of it is done"])
+        elif quorum and not news["despite_quorum"]:
             return dynamic.CheckResult(dict(news), [dynamic.CheckFailure("restoreFrom", refusal(news))])
-        tell(effects(news))
+        else:
+            tell(effects(news))
         return dynamic.CheckResult(dict(news), [])
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:

@@ -8,4 +8,4 @@ systemctl disable --quiet "$unit" 2>/dev/null || true
 systemctl kill --signal=KILL "$unit" 2>/dev/null || true
 systemctl stop "$unit" 2>/dev/null || true
 systemctl reset-failed "$unit" 2>/dev/null || true
-rm -rf /var/lib/calico-lab/etcd /var/lib/calico-lab/etcd-{begin.env,begin.env.new,cluster,restart,was-healthy}
+rm -rf /var/lib/calico-lab/etcd /var/lib/calico-lab/etcd-{begin.env,begin.env.new,cluster,pending-restore,restart,was-healthy}

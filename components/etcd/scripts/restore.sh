@@ -8,11 +8,14 @@
 #   start    start the member, without waiting for the others
 #   quorum   fail unless the member answers a read that a quorum has confirmed
 #   bumps    print "yes" if `prepare` can raise the revision
+#   pending  print $RECORD of a restore that has replaced the data, and was not finished
+#   finish   the restore is finished
 set -eu
 umask 077
 unit=calico-lab-etcd.service
 restored=/var/lib/calico-lab/etcd-restored
 before=/var/lib/calico-lab/etcd-before-restore
+pending=/var/lib/calico-lab/etcd-pending-restore
 data=/var/lib/calico-lab/etcd
 # More revisions than a cluster writes between two snapshots.
 BUMP_REVISIONS=1000000000
@@ -50,10 +53,14 @@ replace)
     mkdir -p "$data"
     chown etcd:etcd "$data"
     chmod 0700 "$data"
-    if [ -e "$data/member" ]; then
+    # Data that an unfinished restore has put there are not the former ones.
+    if [ -e "$pending" ]; then
+        rm -rf "$data/member"
+    elif [ -e "$data/member" ]; then
         rm -rf "$before"
         mv "$data/member" "$before"
     fi
+    printf '%s\n' "$RECORD" >"$pending"
     mv "$restored/data/member" "$data/member"
     # They belong to the former data: what the member began with, and of which cluster it is.
     rm -rf "$restored" /var/lib/calico-lab/etcd-begin.env /var/lib/calico-lab/etcd-cluster
@@ -68,6 +75,12 @@ quorum)
     . /etc/calico-lab/etcd/etcdctl.env
     set +a
     ETCDCTL_ENDPOINTS=$ENDPOINT etcdctl --command-timeout=5s get calico-lab >/dev/null
+    ;;
+pending)
+    cat "$pending" 2>/dev/null || true
+    ;;
+finish)
+    rm -f "$pending"
     ;;
 bumps)
     # A pipe would end etcdutl by SIGPIPE.

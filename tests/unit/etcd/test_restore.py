@@ -60,6 +60,7 @@ class Lab:
         self.fails: dict[str, set[str]] = {}
         """The hosts that fail, by step."""
         self.bumps = set(MEMBERS)
+        self.pending = ""
         self.problem = ""
         monkeypatch.setattr(restore, "ask", self.ask)
         monkeypatch.setattr(restore, "transfer", self.transfer)
@@ -88,9 +89,9 @@ class Lab:
                 return Answer(0, "".join(f"{json.dumps(one)}\n" for one in self.records[host]), "")
             case "verify":
                 return Answer(0, json.dumps(record("2026-11-28T12:00:00Z", "file")), "")
-            case "bumps":
-                return Answer(0, "yes\n" if host in self.bumps else "", "")
-        return Answer(0, "", "")
+            case "pending":
+                return Answer(0, self.pending if host == "a1" else "", "")
+        return Answer(0, "yes\n" if step == "bumps" and host in self.bumps else "", "")
 
     def transfer(
         self, source: tuple[str, str], target: tuple[str, str], variables: Mapping[str, str], _seconds: float
@@ -126,7 +127,7 @@ def test_restore_order(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab.steps == [
         *("quorum", "reach", "list", "bumps"),
         *(f"prepare {member} from a1" for member in MEMBERS),
-        *("stop", "pause", "replace", "start", "quorum", "hold", "resume"),
+        *("stop", "pause", "replace", "start", "quorum", "hold", "resume", "finish"),
     ]
     assert done.outs is not None
     assert "2026-11-28T15:20:00Z newest" in done.outs["restored"]
@@ -152,7 +153,7 @@ def test_restore_is_refused_with_a_quorum(lab: Lab) -> None:
     # It may have got one since the preview.
     with pytest.raises(HostError, match="has a quorum"):
         _RestoreProvider().create(props())
-    assert set(lab.steps) == {"quorum"}
+    assert set(lab.steps) == {"quorum", "pending"}
 
 
 def test_restore_despite_a_quorum(lab: Lab) -> None:
@@ -232,11 +233,29 @@ def test_restore_from_a_file(lab: Lab) -> None:
     assert "list" not in lab.steps
 
 
+def test_restore_interrupted_with_a_quorum_is_finished(lab: Lab) -> None:
+    _RestoreProvider().create(props())
+    lab.pending, lab.steps = lab.variables["replace"]["RECORD"], []
+    assert _RestoreProvider().check({}, props()).failures == []
+    lab.steps.clear()
+    outs = _RestoreProvider().create(props()).outs
+    assert lab.steps == ["quorum", "pending", "hold", "resume", "finish"]
+    assert outs is not None
+    assert "2026-11-28T15:20:00Z newest" in outs["restored"]
+
+
+def test_restore_starts_all_again_if_a_client_does_not_stop(lab: Lab) -> None:
+    lab.fails["pause"] = {"a2"}
+    with pytest.raises(HostError, match="could not stop the datastore's clients: a2"):
+        _RestoreProvider().create(props())
+    assert lab.steps[-4:] == ["stop", "pause", "start", "resume"]
+
+
 def test_restore_starts_the_members_again_if_one_does_not_stop(lab: Lab) -> None:
     lab.fails["stop"] = {"a1"}
     with pytest.raises(HostError, match="stop the member: a1: No route to host"):
         _RestoreProvider().create(props())
-    assert lab.steps[-2:] == ["stop", "start"]
+    assert lab.steps[-3:] == ["stop", "start", "resume"]
 
 
 def test_restore_without_a_quorum_afterwards(lab: Lab) -> None:
@@ -320,7 +339,7 @@ def host(tmp_path: Path) -> PretendHost:
 def do(host: PretendHost, step: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a step of `restore.sh`."""
     sha256 = hashlib.sha256(b"snapshot").hexdigest()
-    own = {"STEP": step, "SHA256": sha256, "BUMP": "", **STEP, **variables}
+    own = {"STEP": step, "SHA256": sha256, "BUMP": "", "RECORD": "{}", **STEP, **variables}
     # The script reads all of standard input, as it does behind `remote.transfer`.
     return host.run(SCRIPTS / "restore.sh", own, stdin)
 
@@ -351,6 +370,17 @@ def test_replace_keeps_the_former_data(host: PretendHost) -> None:
     assert host.path("/var/lib/calico-lab/etcd-before-restore/db").read_text() == "former"
     assert not host.path("/var/lib/calico-lab/etcd-restored").exists()
     assert not host.path("/var/lib/calico-lab/etcd-begin.env").exists()
+
+
+def test_replace_after_an_unfinished_restore_keeps_the_first_data(host: PretendHost) -> None:
+    host.write(f"{DATA}/member/db", "former")
+    for snapshot in ("snapshot", "snapshot"):
+        assert do(host, "prepare", snapshot).returncode == 0
+        assert do(host, "replace", RECORD='{"time": "x"}').returncode == 0
+    assert host.path("/var/lib/calico-lab/etcd-before-restore/db").read_text() == "former"
+    assert do(host, "pending").stdout == '{"time": "x"}\n'
+    assert do(host, "finish").returncode == 0
+    assert do(host, "pending").stdout == ""
 
 
 @pytest.mark.parametrize(("text", "says"), [("--bump-revision uint", "yes\n"), ("--data-dir", "")])
