@@ -25,7 +25,7 @@ from tests.live.program import Program
 from tests.live.waiting import eventually
 from workspace.outputs import Outputs
 
-CONTAINERS = int(os.environ.get("CALICO_LAB_CHURN_CONTAINERS") or 60)
+CONTAINERS = int(os.environ.get("CALICO_LAB_CHURN_CONTAINERS") or 36)
 """On each host."""
 CHURN_SECONDS = 900
 """When a container hangs for good. Two processors that do nothing else need an eighth of it."""
