@@ -22,7 +22,7 @@ from components.services.service import READY_SCRIPT
 from components.shared.provider import differ, tell
 
 START, STOP, REMOVE = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "remove"))
-REMOVE_DATA = SCRIPTS / "remove-data.sh"
+REMOVE_DATA, KEEP_DATA = SCRIPTS / "remove-data.sh", SCRIPTS / "keep-data.sh"
 READY_SECONDS = 120
 VARIABLES = (
     *("image", "network", "memory", "cpus", "pids", "service", "role", "url_path", "cull_seconds"),
@@ -104,9 +104,9 @@ class _ContainerProvider(dynamic.ResourceProvider):
 def _leave(olds: Mapping[str, Any], *, with_work: bool) -> None:
     """Remove what is on the former host. The notebook answers on its new host, so nothing fails any more.
 
-    Work that was not copied from there stays: it may be newer than the backup that was restored.
+    Work that was not copied from there is kept there: it may be newer than the backup that was restored.
     """
-    for script in (REMOVE, REMOVE_DATA) if with_work else (REMOVE,):
+    for script in (REMOVE, REMOVE_DATA if with_work else KEEP_DATA):
         answer = attempt(olds, script)
         if answer.status:
             container = olds["container"]
@@ -117,13 +117,13 @@ def _leave(olds: Mapping[str, Any], *, with_work: bool) -> None:
                 ]
             )
             return
-    if not with_work:
-        tell(
-            [
-                f"{olds['host']}: the former work of {olds['container']} stays there, in the volume "
-                f"{olds['volume']}: it was not copied, because the host did not answer"
-            ]
-        )
+        if kept := answer.text.strip() if script == KEEP_DATA else "":
+            tell(
+                [
+                    f"{olds['host']}: the former work of {olds['container']} is kept there, in {kept}: it "
+                    "was not copied, because the host did not answer"
+                ]
+            )
 
 
 class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookContainer"):

@@ -1,5 +1,6 @@
 """The container of a notebook: what an update does on its host and on the former one."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from components.hosts.remote import Answer
 from components.notebooks import container, step
 from components.notebooks.container import _ContainerProvider
 from components.services.service import READY_SCRIPT
+from tests.unit.pretend_host import PretendHost
 
 HERE: dict[str, Any] = {
     **dict.fromkeys((*step.NAMES, *container.VARIABLES), "x"),
@@ -47,8 +49,8 @@ def test_container_that_moves_leaves_work_that_was_not_copied(
     ran: list[tuple[str, str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     update(HERE, {**THERE, "left_behind": "a0"})
-    assert ran[-1] == ("ssh a0", "remove")
-    assert "the former work of calico-lab-notebook-x stays there" in capfd.readouterr().err
+    assert ran[-2:] == [("ssh a0", "remove"), ("ssh a0", "keep-data")]
+    assert "the former work of calico-lab-notebook-x is kept there, in 192.168.0.7" in capfd.readouterr().err
 
 
 def test_container_is_reached_another_way_from_then_on() -> None:
@@ -74,3 +76,24 @@ def test_container_whose_work_is_gone_says_so(
     assert update(HERE, HERE)["given_address"] == "192.168.0.7"
     assert said in capfd.readouterr().err
     assert ran == []
+
+
+def test_keep_data_moves_the_files_out_of_the_volume(tmp_path: Path) -> None:
+    host = PretendHost(tmp_path)
+    volume = host.path("/volumes/x-work/_data")
+    host.write("/volumes/x-work/_data/saved/data", "newer")
+    host.program(
+        "docker",
+        f'[ -d "{volume}" ] || exit 1\n'
+        f'case "$*" in *inspect*) echo "{volume}" ;; *) rm -r "{volume}" ;; esac',
+    )
+    done = host.run(container.KEEP_DATA, {"VOLUME": "x-work"})
+    assert done.returncode == 0, done.stderr
+    [kept] = host.path("/var/lib/calico-lab-left").iterdir()
+    assert done.stdout == f"{kept}\n"
+    assert kept.name.startswith("x-work-")
+    assert (kept / "saved" / "data").read_text() == "newer"
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert not volume.exists()
+    done = host.run(container.KEEP_DATA, {"VOLUME": "x-work"})
+    assert (done.returncode, done.stdout) == (0, "")
