@@ -23,7 +23,10 @@ finish() {
 }
 declare -A jobs=()
 logs=$(mktemp -d)
-trap finish EXIT INT TERM
+trap finish EXIT
+# Without these a run that is interrupted would have the status of its last command.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # Run the command $2... in the background as the job $1. Under monitor mode it has a process group of its own, and
 # SIGINT is not ignored in it.
