@@ -9,6 +9,9 @@ A member whose host container is replaced loses its data, and joins the cluster 
 quorum. So replacing more hosts at a time is refused, unless all hosts of the lab are replaced, and the
 cluster with them.
 
+A cluster that has no quorum cannot change. With a new `etcd.restoreFrom` it begins anew with whatever members
+the config has.
+
 The resource is created before any member starts, so the cluster that it describes may have never started.
 Before a refusal the hosts are asked.
 """
@@ -80,7 +83,11 @@ def change(olds: Mapping[str, Any], news: Mapping[str, Any], reports: Mapping[st
     if not found:
         silent = [host for host in olds["members"] if not reports.get(host, Report()).reached]
         said = f", and {' and '.join(silent)} {_does(silent)} not answer" if silent else ""
-        raise BlockedError(f"no member is healthy{said}; a change takes a quorum", ())
+        raise BlockedError(
+            f"no member is healthy{said}; a change takes a quorum. Start the members; or set "
+            "etcd.restoreFrom: latest with it, which restores the last snapshot onto the new members",
+            (),
+        )
     _, cluster = found
     wanted = news["members"]
     silent = [host for host in wanted if host in olds["members"] and not reports.get(host, Report()).reached]
@@ -202,6 +209,12 @@ def survey(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Report
     return lab.survey(seconds=LOOK_SECONDS)
 
 
+def restores(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+    """Whether the update restores a snapshot."""
+    wanted = news.get("restore_from")
+    return bool(wanted) and wanted != olds.get("restore_from")
+
+
 def has_begun(members: Mapping[str, str], reports: Mapping[str, Report]) -> bool:
     """Whether a cluster of these members has started. If no member can be asked, it is assumed to have.
 
@@ -212,7 +225,7 @@ def has_begun(members: Mapping[str, str], reports: Mapping[str, Report]) -> bool
 
 
 class _MembershipProvider(StoringProvider):
-    compared = ("token", "members", "hosts")
+    compared = ("token", "members", "hosts", "restore_from")
 
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         # A host that was a member of another cluster has the ID of that one.
@@ -229,6 +242,9 @@ class _MembershipProvider(StoringProvider):
             return dynamic.CheckResult(checked, [])
         reports = survey(olds, news)
         if not has_begun(olds["members"], reports):
+            return dynamic.CheckResult(checked, [])
+        if changed and restores(olds, news) and not cluster_of(reports):
+            tell([f"etcd: the restored cluster has the members {', '.join(news['members'])}"])
             return dynamic.CheckResult(checked, [])
         if changed and not wrong:
             try:
@@ -269,6 +285,7 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
             "members": dict(members),
             "hosts": dict(hosts),
             "client_port": config.client_port,
+            "restore_from": config.restore_from,
             "ssh_config": f"{access_folder()}/config",
             "serial": None,
         }

@@ -92,6 +92,23 @@ def test_membership_of_unreachable_hosts_refused(hosts: dict[str, Answer], tmp_p
     assert refused(GROWN)
 
 
+def test_restore_begins_with_other_members(
+    hosts: dict[str, Answer], capfd: pytest.CaptureFixture[str]
+) -> None:
+    hosts.update({"10.0.0.1": BEGUN, "10.0.0.2": SILENT, "10.0.0.3": NOT_BEGUN})
+    others = {**OLDS, "members": {"a0": "https://10.0.0.1:2380", "a2": "https://10.0.0.3:2380"}}
+    (reason,) = refused(others)
+    assert "or set etcd.restoreFrom: latest with it" in reason
+    assert refused({**others, "restore_from": "latest"}) == []
+    assert capfd.readouterr().err == "etcd: the restored cluster has the members a0, a2\n"
+    # The value was applied before, or there is a quorum.
+    restored = {**OLDS, "restore_from": "latest"}
+    assert checked(restored, {**others, "restore_from": "latest"})
+    hosts.update({"10.0.0.1": healthy("a0", "a1"), "10.0.0.2": healthy("a0", "a1")})
+    assert refused({**others, "restore_from": "latest"}) == []
+    assert "step 1" in capfd.readouterr().err
+
+
 def test_new_member_shown_as_steps(hosts: dict[str, Answer], capfd: pytest.CaptureFixture[str]) -> None:
     report = healthy("a0", "a1")
     hosts.update({"10.0.0.1": report, "10.0.0.2": report, "10.0.0.3": SILENT})
