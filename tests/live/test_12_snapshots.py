@@ -31,6 +31,18 @@ HOST = "a1"
 FOLDER = "/var/lib/calico-lab-snapshots"
 TAKE = "systemctl start calico-lab-snapshot.service"
 STATUS = "calico-lab-snapshot status"
+LATER = """\
+mkdir -p /run/systemd/system/calico-lab-snapshot.timer.d
+printf '[Timer]\\nOnActiveSec=\\nOnActiveSec=1d\\n' >/run/systemd/system/calico-lab-snapshot.timer.d/test.conf
+systemctl daemon-reload
+systemctl restart calico-lab-snapshot.timer
+"""
+"""The timer runs, and does not elapse in the tests (systemd.timer(5): an empty value resets the others)."""
+AS_BEFORE = """\
+rm -r /run/systemd/system/calico-lab-snapshot.timer.d
+systemctl daemon-reload
+systemctl restart calico-lab-snapshot.timer
+"""
 OLD = """\
 set -eu
 mkdir /root/records
@@ -69,10 +81,10 @@ def state(outputs: Outputs, host: str = HOST) -> dict[str, Any]:
 def taken(outputs: Outputs) -> Iterator[None]:
     """A new snapshot on each host, and none by the timers beside those of the tests."""
     # A change of the members has started the timers again a moment ago.
-    everywhere(outputs, "systemctl stop calico-lab-snapshot.timer")
+    everywhere(outputs, LATER)
     everywhere(outputs, TAKE)
     yield
-    everywhere(outputs, "systemctl start calico-lab-snapshot.timer")
+    everywhere(outputs, AS_BEFORE)
 
 
 def findings(program: Program, outputs: Outputs) -> list[Finding]:
