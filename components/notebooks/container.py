@@ -17,7 +17,7 @@ from components.calico.isolation import STUDENT
 from components.hosts.files import digest
 from components.hosts.remote import messages_without_traceback
 from components.notebooks.config import Notebook
-from components.notebooks.step import INSPECT, NAMES, SCRIPTS, STEP_SECONDS, attempt, step
+from components.notebooks.step import COPY_SECONDS, INSPECT, NAMES, SCRIPTS, STEP_SECONDS, attempt, step
 from components.services.service import READY_SCRIPT
 from components.shared.provider import differ, tell
 
@@ -64,7 +64,7 @@ def _place(props: Mapping[str, Any]) -> dict[str, Any]:
         "LAB": json.dumps({"host": props["host"], **json.loads(props["lab"])}),
     }
     stdin = f"{props['token']}\n{props.get('password') or ''}\n"
-    *said, address = step(props, START, variables, stdin=stdin).splitlines()
+    *said, address = step(props, START, variables, stdin=stdin).split("\n")
     tell(said)
     step(props, READY_SCRIPT, {"SECONDS_ALLOWED": str(READY_SECONDS)}, READY_SECONDS + STEP_SECONDS)
     return {**props, "given_address": address}
@@ -107,15 +107,17 @@ def _leave(olds: Mapping[str, Any], *, with_work: bool) -> None:
     Work that was not copied from there is kept there: it may be newer than the backup that was restored.
     """
     for script in (REMOVE, REMOVE_DATA if with_work else KEEP_DATA):
-        answer = attempt(olds, script)
+        answer = attempt(olds, script, seconds=COPY_SECONDS if script == KEEP_DATA else STEP_SECONDS)
         if answer.status:
-            container = olds["container"]
-            tell(
-                [
-                    f"{olds['host']}: the former copy of {container} is still there ({answer.error}). To "
-                    f"remove it, run there: docker rm -f {container}; docker volume rm {olds['volume']}"
-                ]
+            container, volume = olds["container"], olds["volume"]
+            then = (
+                f"To remove it, run there: docker rm -f {container}; docker volume rm {volume}"
+                if with_work
+                else "Its work was not copied, and may be newer. When the host is back, run there: docker rm "
+                f"-f {container}; then copy the files of the volume {volume}, and remove it, because it is "
+                "backed up as the work of the notebook"
             )
+            tell([f"{olds['host']}: the former {container} is still there ({answer.error}). {then}"])
             return
         if kept := answer.text.strip() if script == KEEP_DATA else "":
             tell(

@@ -12,6 +12,8 @@ INSPECT = SCRIPTS / "inspect.sh"
 """Fails where there is no container."""
 STEP_SECONDS = 120
 """Time limit of a step. Thirty notebooks may start at once, on two slow processors."""
+COPY_SECONDS = 3600
+"""Time limit of copying, checking or restoring the work of one notebook."""
 NAMES = ("container", "volume", "notebook", "stack", "host")
 """The inputs of both resources of a notebook that every script has as variables."""
 

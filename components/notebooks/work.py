@@ -7,22 +7,22 @@ No notebook that had work begins with an empty folder, unless the config says `r
 
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.backup.component import RESTORE
-from components.hosts.remote import HostError, messages_without_traceback, transfer
-from components.notebooks.step import INSPECT, SCRIPTS, attempt, names, step
+from components.hosts.remote import HostError, messages_without_traceback, run, transfer
+from components.notebooks.step import COPY_SECONDS, SCRIPTS, attempt, names, step
 from components.shared.provider import differ, is_known, tell
 
 CREATE, REMOVE = SCRIPTS / "create-data.sh", SCRIPTS / "remove-data.sh"
 STOP, RESUME = SCRIPTS / "stop.sh", SCRIPTS / "resume.sh"
 EXPORT, IMPORT, DIGEST = (SCRIPTS / f"{script}.sh" for script in ("export", "import", "digest"))
 SET_ASIDE, PUT_BACK = SCRIPTS / "set-aside.sh", SCRIPTS / "put-back.sh"
-COPY_SECONDS = 3600
-"""Time limit of copying, checking or restoring the work of one notebook."""
+LEAVE, KEEP_DATA = SCRIPTS / "remove.sh", SCRIPTS / "keep-data.sh"
 TOKEN_BYTES = 32
 USER = 8888
 """The ID of the image's user, who owns the saved work and the token's file."""
@@ -37,6 +37,7 @@ _COMPARED = (
 )
 ANSWER_SECONDS = 15
 TRIES = 3
+PAUSE_SECONDS = 5
 
 
 def effects(olds: Mapping[str, Any], news: Mapping[str, Any]) -> list[str]:
@@ -88,21 +89,40 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
 
 
 def _copy(olds: Mapping[str, Any], news: Mapping[str, Any]) -> str:
-    """Copy the files from host to host; return what went wrong, empty if both copies are the same."""
+    """Copy the files from host to host, and restore a backup over the copy if that is asked for too.
+
+    Returns:
+        What went wrong; empty if nothing did.
+    """
     sides = ((olds["ssh"], EXPORT.read_text()), (news["ssh"], IMPORT.read_text()))
     try:
         step(news, CREATE)
         if problem := transfer(*sides, names(news), COPY_SECONDS):
             return problem
-        digests = {step(props, DIGEST, seconds=COPY_SECONDS) for props in (olds, news)}
+        if len({step(props, DIGEST, seconds=COPY_SECONDS) for props in (olds, news)}) > 1:
+            return "the copy differs from the original"
+        if _restores(olds, news):
+            _restore(news, news["restore"])
     except HostError as error:
         return str(error)
-    return "the copy differs from the original" if len(digests) > 1 else ""
+    return ""
 
 
 def _answers(props: Mapping[str, Any]) -> bool:
     """Whether a host answers within some tries. One connection that fails does not make it a dead one."""
-    return any(attempt(props, INSPECT, seconds=ANSWER_SECONDS).reached for _ in range(TRIES))
+    for number in range(TRIES):
+        time.sleep(PAUSE_SECONDS if number else 0)
+        # Not by way of Docker, which may hang on a host that lives.
+        if run(props["ssh"], ":", seconds=ANSWER_SECONDS).reached:
+            return True
+    return False
+
+
+def _keep_what_was_left(props: Mapping[str, Any]) -> None:
+    """Keep the work that was not copied when the notebook left the host to which it comes back."""
+    step(props, LEAVE)
+    if kept := step(props, KEEP_DATA, seconds=COPY_SECONDS):
+        tell([f"{props['host']}: the work that {props['container']} had left there is kept in {kept}"])
 
 
 def _is_lost(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
@@ -195,10 +215,12 @@ class _WorkProvider(dynamic.ResourceProvider):
         with messages_without_traceback():
             # Not by the ssh command: another port or user is a way to the same host.
             moves = olds["location"] != news["location"]
-            copied = not moves or _move(olds, news)
-            if moves:
-                left_behind = "" if copied else olds["location"]
-            if copied and _restores(olds, news):
+            if moves and left_behind == news["location"]:
+                _keep_what_was_left(news)
+                left_behind = ""
+            if moves and not _move(olds, news):
+                left_behind = olds["location"]
+            if not moves and _restores(olds, news):
                 _restore(news, news["restore"])
         return dynamic.UpdateResult({**news, "token": olds["token"], "left_behind": left_behind})
 
@@ -213,7 +235,7 @@ class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):
     token: Output[str]
     """The token that opens the notebook (secret)."""
     left_behind: Output[str]
-    """The location that has a copy of the work that was not copied in the last move; empty where it was."""
+    """The location that has work that was not copied from there; empty if there is none."""
 
     def __init__(
         self,

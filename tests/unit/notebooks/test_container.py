@@ -97,3 +97,24 @@ def test_keep_data_moves_the_files_out_of_the_volume(tmp_path: Path) -> None:
     assert not volume.exists()
     done = host.run(container.KEEP_DATA, {"VOLUME": "x-work"})
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_container_that_leaves_a_dead_host_says_that_its_work_is_there(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(ssh: str, *_: object, **__: object) -> Answer:
+        return Answer(0, "192.168.0.7\n", "") if ssh == "ssh a1" else Answer(255, "", "no route")
+
+    monkeypatch.setattr(step, "run", run)
+    update(HERE, {**THERE, "left_behind": "a0"})
+    said = capfd.readouterr().err
+    assert "the former calico-lab-notebook-x is still there (no route). Its work was not copied" in said
+    assert "copy the files of the volume x, and remove it" in said
+
+
+def test_container_without_an_address_is_left_to_its_health_check(
+    monkeypatch: pytest.MonkeyPatch, ran: list[tuple[str, str]]
+) -> None:
+    monkeypatch.setattr(step, "run", lambda *_, **__: Answer(0, "\n", ""))
+    assert update(HERE, HERE)["given_address"] == ""
+    assert ran == []

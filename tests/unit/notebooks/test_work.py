@@ -43,7 +43,10 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
             ran.append((target[0], names[target[1]]))
             return problem
 
+        names[":"] = "reach"
         monkeypatch.setattr(step, "run", run)
+        monkeypatch.setattr(work, "run", lambda ssh, script, seconds: run(ssh, script, {}, seconds))
+        monkeypatch.setattr(work, "PAUSE_SECONDS", 0)
         monkeypatch.setattr(work, "transfer", transfer)
         return ran
 
@@ -83,6 +86,28 @@ def test_work_that_moves_and_goes_back_to_a_backup(hosts: Callable[..., Ran]) ->
     assert ran[-1] == ("ssh a1", "put-back yes")
 
 
+def test_work_that_moves_runs_again_where_it_was_if_it_cannot_be_restored(hosts: Callable[..., Ran]) -> None:
+    ran = hosts(a1_restore=Answer(3, "", "there is no snapshot"))
+    with pytest.raises(HostError, match=r"there is no snapshot.* It runs on a0 again"):
+        update(HERE, {**THERE, **BACKUPS, "restore": "latest"})
+    assert ran[-2:] == [("ssh a1", "remove-data"), ("ssh a0", "resume")]
+
+
+def test_work_that_was_left_behind_is_kept_when_the_notebook_comes_back(
+    hosts: Callable[..., Ran], capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = hosts(a1_keep_data=Answer(0, "/var/lib/calico-lab-left/x\n", ""))
+    assert update({**HERE, "left_behind": "a1"}, THERE)["left_behind"] == ""
+    assert ran[:3] == [("ssh a1", "remove"), ("ssh a1", "keep-data"), ("ssh a0", "stop")]
+    assert "had left there is kept in /var/lib/calico-lab-left/x" in capfd.readouterr().err
+
+
+def test_work_that_was_left_behind_is_remembered_in_further_moves(hosts: Callable[..., Ran]) -> None:
+    hosts()
+    further = {**HERE, "host": "a2", "location": "a2", "ssh": "ssh a2"}
+    assert update({**HERE, "left_behind": "a1"}, further)["left_behind"] == "a1"
+
+
 @pytest.mark.parametrize(
     ("problem", "answers", "message"),
     [
@@ -111,21 +136,21 @@ def test_work_is_not_restored_after_one_connection_that_failed(hosts: Callable[.
     ran = hosts(a0_stop=Answer(255, "", "connection reset"))
     with pytest.raises(HostError, match="cannot be stopped: connection reset; run 'pulumi up' again"):
         update(HERE, {**THERE, **BACKUPS})
-    assert ran == [("ssh a0", "stop"), ("ssh a0", "inspect")]
+    assert ran == [("ssh a0", "stop"), ("ssh a0", "reach")]
 
 
 def test_work_on_a_host_that_does_not_answer_is_not_given_up(hosts: Callable[..., Ran]) -> None:
-    ran = hosts(a0_stop=SILENT, a0_inspect=SILENT)
+    ran = hosts(a0_stop=SILENT, a0_reach=SILENT)
     with pytest.raises(HostError, match=r"which does not answer \(timed out\), .* 'restore: empty'"):
         update(HERE, THERE)
-    assert ran == [("ssh a0", "stop"), *[("ssh a0", "inspect")] * work.TRIES]
+    assert ran == [("ssh a0", "stop"), *[("ssh a0", "reach")] * work.TRIES]
 
 
 @pytest.mark.parametrize("gone", [{}, {"lost": ["a0"]}], ids=["does-not-answer", "lost"])
 def test_work_of_a_gone_host_comes_from_the_last_backup(
     hosts: Callable[..., Ran], gone: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = hosts(a0_stop=SILENT, a0_inspect=SILENT, a1_restore=Answer(0, RESTORED, ""))
+    ran = hosts(a0_stop=SILENT, a0_reach=SILENT, a1_restore=Answer(0, RESTORED, ""))
     news = {**THERE, **BACKUPS, **gone, "restore": "empty"}
     # A value that was applied before counts no more.
     assert update({**HERE, "restore": "empty"}, news)["left_behind"] == "a0"
@@ -144,7 +169,7 @@ def test_work_of_a_gone_host_comes_from_the_last_backup(
 def test_work_is_given_up_by_an_explicit_word(
     hosts: Callable[..., Ran], olds: dict[str, Any], news: dict[str, Any]
 ) -> None:
-    ran = hosts(a0_stop=SILENT, a0_inspect=SILENT)
+    ran = hosts(a0_stop=SILENT, a0_reach=SILENT)
     update({**HERE, **olds}, {**THERE, **news})
     assert ran[-1] == ("ssh a1", "create-data")
 
