@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 from pulumi_command import remote
 
 from components.etcd import snapshots
@@ -138,17 +138,20 @@ class EtcdCluster(ComponentResource):
             opts=self._child,
         )
         started = {member: self._member(host, membership) for member, host in self.members.items()}
+        others = [hosts[host] for host in config.snapshot_hosts if host not in self.members]
         restores = []
         self.restored = {}
         if config.restore_from:
-            after = ResourceOptions(parent=self, depends_on=list(started.values()))
+            # It reads their snapshots.
+            kept = [self._snapshots(host, []) for host in others]
+            after = ResourceOptions(parent=self, depends_on=[*started.values(), *kept])
             restore = Restore(f"{name}-restore", config, hosts, clients, after)
             restores.append(restore)
             self.restored = {"RESTORED": restore.restored}
         self.ready = self._gate(started, restores, membership, list(hosts.values()))
-        for host in config.snapshot_hosts:
-            if host not in self.members:
-                self._snapshots(hosts[host])
+        for host in [] if config.restore_from else others:
+            # Until the gate has ended, it may have a member, which has its certificate in the same files.
+            self._snapshots(host, [self.ready])
         self.endpoints = self.ready.id.apply(lambda _: self.client_urls)
         self.authority = authority.certificate
         self.register_outputs({"endpoints": self.endpoints})
@@ -189,7 +192,7 @@ class EtcdCluster(ComponentResource):
             opts=ResourceOptions(parent=self, depends_on=[membership]),
         )
 
-    def _snapshots(self, host: Host) -> remote.Command:
+    def _snapshots(self, host: Host, after: Sequence[Resource]) -> remote.Command:
         """Install what a host that is no member takes snapshots with; a member has it in its own resource."""
         certificate = Certificate(
             f"{host.name}-etcd-certificate",
@@ -210,8 +213,7 @@ class EtcdCluster(ComponentResource):
             finish=_SCRIPTS / "snapshots.sh",
             stop=_SCRIPTS / "remove-snapshots.sh",
             variables=snapshots.variables(self._config, host.name, other=MEMBER),
-            # Until then the host may have a member, which has its certificate in the same files.
-            opts=ResourceOptions(parent=self, depends_on=[self.ready]),
+            opts=ResourceOptions(parent=self, depends_on=after),
         )
 
     def _client_files(self) -> dict[str, str]:

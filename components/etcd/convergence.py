@@ -196,9 +196,8 @@ class Convergence:
         # Another one that does not answer is not waited for again.
         self._hosts = [host for host, report in reports.items() if report.reached]
         if founds(reports):
-            emptied = [
-                host for host in self._lab.wanted if reports[host].was_healthy and not has_data(reports)
-            ]
+            # Former members too: their data are gone with the cluster.
+            emptied = [host for host, one in reports.items() if one.was_healthy and not has_data(reports)]
             if emptied:
                 raise HostError(
                     f"etcd: no member has data any more, and {' and '.join(emptied)} had. next: set "

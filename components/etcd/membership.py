@@ -85,7 +85,8 @@ def change(olds: Mapping[str, Any], news: Mapping[str, Any], reports: Mapping[st
         said = f", and {' and '.join(silent)} {_does(silent)} not answer" if silent else ""
         raise BlockedError(
             f"no member is healthy{said}; a change takes a quorum. Start the members; or set "
-            "etcd.restoreFrom: latest with it, which restores the last snapshot onto the new members",
+            "etcd.restoreFrom with it, to another value than before (latest, or a time), which restores a "
+            "snapshot onto the new members",
             (),
         )
     _, cluster = found
@@ -243,7 +244,8 @@ class _MembershipProvider(StoringProvider):
         reports = survey(olds, news)
         if not has_begun(olds["members"], reports):
             return dynamic.CheckResult(checked, [])
-        if changed and restores(olds, news) and not cluster_of(reports):
+        asked = bool(reports) and not any(report.state.healthy for report in reports.values())
+        if changed and restores(olds, news) and asked and not replaced(olds, news):
             tell([f"etcd: the restored cluster has the members {', '.join(news['members'])}"])
             return dynamic.CheckResult(checked, [])
         if changed and not wrong:

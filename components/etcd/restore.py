@@ -32,7 +32,8 @@ COPY_SECONDS = 1800
 """Time limit of verifying a snapshot, or of sending it to a member and restoring it there."""
 QUORUM_SECONDS = 90
 LATEST = "latest"
-_LIST = "calico-lab-snapshot list"
+# A host that keeps none has none.
+_LIST = "! type -P calico-lab-snapshot >/dev/null || calico-lab-snapshot list"
 _VERIFY = 'calico-lab-snapshot verify "$FILE"'
 _EXPORT = 'cat "$FILE"'
 NEXT = "then run 'pulumi up' again"
@@ -115,10 +116,11 @@ class _Restore:
         except HostError:
             # The data are as they were.
             ask_members(self._props, "start")
-            self._resume(["resume"])
+            self._resume(["resume"], "Nothing was restored; what is stopped starts with the restore")
             raise
         # If one of these fails, there is no quorum, and the next update begins again.
-        self._members_do("replace", {"RECORD": json.dumps(record)})
+        asked = {"asked": self._props["restore_from"]}
+        self._members_do("replace", {"RECORD": json.dumps({**record, **asked})})
         self._members_do("start")
         self._wait_for_quorum()
         self._finish(record)
@@ -210,13 +212,17 @@ class _Restore:
                 )
             sleep(0.5)
 
-    def _resume(self, steps: Sequence[str] = ("hold", "resume")) -> None:
+    def _resume(
+        self,
+        steps: Sequence[str] = ("hold", "resume"),
+        otherwise: str = "The data are restored: do not restore them again",
+    ) -> None:
         """Start the clients. A failure is said and no error: the cluster is restored, or as it was."""
         for step in steps:
             try:
                 self._all(f"{step} the datastore's clients", self._clients(step))
             except HostError as error:
-                tell([f"{error}. The data are there: do not restore them again"])
+                tell([f"{error}. {otherwise}"])
 
     def _clients(self, step: str) -> dict[str, tuple[str, Mapping[str, str]]]:
         clients = self._props["clients"]
@@ -262,12 +268,13 @@ def has_quorum(props: Mapping[str, Any]) -> bool:
 
 
 def pending(props: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of a restore that was interrupted after the data were in place.
+    """The record of this restore, if it was interrupted after the data were in place.
 
     If the cluster has a quorum by now, the clients are what is left to start.
     """
     said = (answer.text for answer in ask_members(props, "pending").values() if not answer.status)
-    return next((json.loads(text) for text in said if text), None)
+    records = (json.loads(text) for text in said if text)
+    return next((record for record in records if record["asked"] == props["restore_from"]), None)
 
 
 def refusal(props: Mapping[str, Any]) -> str:
@@ -344,7 +351,8 @@ class Restore(dynamic.Resource, module="calico-lab", name="EtcdRestore"):
             "despite_quorum": config.restore_despite_quorum,
             "token": config.token,
             "members": members,
-            "sources": [host for host in config.snapshot_hosts if not hosts[host].lost],
+            # Former members too, which have theirs until the end of the update.
+            "sources": [name for name, host in hosts.items() if not host.lost],
             "ssh": ssh_commands(list(hosts.values())),
             "clients": {
                 "hosts": [host for host in clients.hosts if not hosts[host].lost],

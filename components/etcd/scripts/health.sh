@@ -21,6 +21,7 @@ until health=$(etcdctl --command-timeout=2s endpoint health 2>&1); do
     } >&2
     exit 1
 done
-rm -f /var/lib/calico-lab/etcd-begin.env
+# The gate comes after a restore, so none is pending.
+rm -f /var/lib/calico-lab/etcd-begin.env /var/lib/calico-lab/etcd-pending-restore
 # The identity of the cluster in which it was healthy; a restored one keeps it.
 cp /var/lib/calico-lab/etcd-cluster /var/lib/calico-lab/etcd-was-healthy 2>/dev/null || true

@@ -357,6 +357,8 @@ def test_lost_data_of_all_members_are_not_replaced_by_an_empty_cluster(
         HostError, match=r"no member has data any more, and .* had\. next: set etcd.restoreFrom"
     ):
         Convergence(lab(*members)).run()
+    with pytest.raises(HostError, match="no member has data any more"):
+        Convergence(lab("a3")).run()
     assert etcd.changes == []
 
 

@@ -98,9 +98,11 @@ def test_restore_begins_with_other_members(
     hosts.update({"10.0.0.1": BEGUN, "10.0.0.2": SILENT, "10.0.0.3": NOT_BEGUN})
     others = {**OLDS, "members": {"a0": "https://10.0.0.1:2380", "a2": "https://10.0.0.3:2380"}}
     (reason,) = refused(others)
-    assert "or set etcd.restoreFrom: latest with it" in reason
+    assert "or set etcd.restoreFrom with it, to another value than before" in reason
     assert refused({**others, "restore_from": "latest"}) == []
     assert capfd.readouterr().err == "etcd: the restored cluster has the members a0, a2\n"
+    hosts["10.0.0.1"] = HEALTHY
+    assert refused({**others, "restore_from": "latest"})
     # The value was applied before, or there is a quorum.
     restored = {**OLDS, "restore_from": "latest"}
     assert checked(restored, {**others, "restore_from": "latest"})

@@ -242,6 +242,9 @@ def test_restore_interrupted_with_a_quorum_is_finished(lab: Lab) -> None:
     assert lab.steps == ["quorum", "pending", "hold", "resume", "finish"]
     assert outs is not None
     assert "2026-11-28T15:20:00Z newest" in outs["restored"]
+    # Another restore is not this one.
+    [failure] = _RestoreProvider().check({}, props("2026-11-28T15:00:00Z")).failures
+    assert "the cluster has a quorum" in failure.reason
 
 
 def test_restore_starts_all_again_if_a_client_does_not_stop(lab: Lab) -> None:
