@@ -77,15 +77,14 @@ def not_in_state(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Le
     Raises:
         ForeignLabError: One of them is a running container or a volume of another checkout's lab.
     """
-    known = {resource.get("id") for resource in state.get("deployment", {}).get("resources") or []}
-    left = [leftover for leftover in found if leftover.id not in known]
+    found = list(found)
     own = operator_of(state)
+    known = {resource.get("id") for resource in state.get("deployment", {}).get("resources") or []}
+    # The ID of a volume is its name, which is the same in all checkouts.
+    volumes = [one for one in found if one.kind == "volume" and one.operator != own]
+    left = [one for one in found if one.id not in known or one in volumes]
     # A stopped lab is one too: its volumes have the saved work.
-    foreign = [
-        leftover.name
-        for leftover in left
-        if leftover.operator != own and (leftover.running or leftover.kind == "volume")
-    ]
+    foreign = [one.name for one in left if one.operator != own and (one.running or one in volumes)]
     if foreign and not os.environ.get("CALICO_LAB_TAKE_OVER"):
         raise ForeignLabError(
             f"the lab of another checkout is on this computer ({', '.join(sorted(foreign))}); next: run "

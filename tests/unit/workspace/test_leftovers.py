@@ -53,7 +53,8 @@ def test_not_in_state_finds_running_and_stopped_containers() -> None:
 
 
 def test_not_in_state_with_another_checkouts_lab(monkeypatch: pytest.MonkeyPatch) -> None:
-    for left in (container("a1", "other"), Leftover("volume", "a1", "calico-lab-a1", "other", running=False)):
+    volumes = [Leftover("volume", id_, "calico-lab-a1", "other", running=False) for id_ in ("a1", "known")]
+    for left in (container("a1", "other"), *volumes):
         monkeypatch.delenv("CALICO_LAB_TAKE_OVER", raising=False)
         with pytest.raises(ForeignLabError, match=r"calico-lab-a1.*make destroy.*CALICO_LAB_TAKE_OVER=1"):
             not_in_state(STATE, [left])
