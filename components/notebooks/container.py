@@ -17,12 +17,21 @@ from components.calico.isolation import STUDENT
 from components.hosts.files import digest
 from components.hosts.remote import messages_without_traceback
 from components.notebooks.config import Notebook
-from components.notebooks.step import COPY_SECONDS, INSPECT, NAMES, SCRIPTS, STEP_SECONDS, attempt, step
+from components.notebooks.step import (
+    COPY_SECONDS,
+    KEEP_DATA,
+    NAMES,
+    REMOVE,
+    REMOVE_DATA,
+    SCRIPTS,
+    STEP_SECONDS,
+    attempt,
+    step,
+)
 from components.services.service import READY_SCRIPT
 from components.shared.provider import differ, tell
 
-START, STOP, REMOVE = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "remove"))
-REMOVE_DATA, KEEP_DATA = SCRIPTS / "remove-data.sh", SCRIPTS / "keep-data.sh"
+START, STOP, INSPECT = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "inspect"))
 READY_SECONDS = 120
 VARIABLES = (
     *("image", "network", "memory", "cpus", "pids", "service", "role", "url_path", "cull_seconds"),

@@ -8,8 +8,8 @@ from components.hosts.remote import Answer, HostError, run
 
 SCRIPTS = Path(__file__).with_name("scripts")
 """The component's scripts."""
-INSPECT = SCRIPTS / "inspect.sh"
-"""Fails where there is no container."""
+REMOVE, REMOVE_DATA, KEEP_DATA = (SCRIPTS / f"{name}.sh" for name in ("remove", "remove-data", "keep-data"))
+"""What a notebook leaves a host with: its container goes, and its work goes or is kept."""
 STEP_SECONDS = 120
 """Time limit of a step. Thirty notebooks may start at once, on two slow processors."""
 COPY_SECONDS = 3600

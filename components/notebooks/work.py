@@ -15,14 +15,22 @@ from pulumi import Input, Output, ResourceOptions, dynamic
 
 from components.backup.component import RESTORE
 from components.hosts.remote import HostError, messages_without_traceback, run, transfer
-from components.notebooks.step import COPY_SECONDS, SCRIPTS, attempt, names, step
+from components.notebooks.step import (
+    COPY_SECONDS,
+    KEEP_DATA,
+    REMOVE,
+    REMOVE_DATA,
+    SCRIPTS,
+    attempt,
+    names,
+    step,
+)
 from components.shared.provider import differ, is_known, tell
 
-CREATE, REMOVE = SCRIPTS / "create-data.sh", SCRIPTS / "remove-data.sh"
+CREATE = SCRIPTS / "create-data.sh"
 STOP, RESUME = SCRIPTS / "stop.sh", SCRIPTS / "resume.sh"
 EXPORT, IMPORT, DIGEST = (SCRIPTS / f"{script}.sh" for script in ("export", "import", "digest"))
 SET_ASIDE, PUT_BACK = SCRIPTS / "set-aside.sh", SCRIPTS / "put-back.sh"
-LEAVE, KEEP_DATA = SCRIPTS / "remove.sh", SCRIPTS / "keep-data.sh"
 TOKEN_BYTES = 32
 USER = 8888
 """The ID of the image's user, who owns the saved work and the token's file."""
@@ -78,7 +86,7 @@ def _move(olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
         )
     if problem := _copy(olds, news):
         # A part of the work must not be backed up as the work.
-        attempt(news, REMOVE)
+        attempt(news, REMOVE_DATA)
         if stopped.text.strip() == RUNNING:
             attempt(olds, RESUME)
         raise HostError(
@@ -120,7 +128,7 @@ def _answers(props: Mapping[str, Any]) -> bool:
 
 def _keep_what_was_left(props: Mapping[str, Any]) -> None:
     """Keep the work that was not copied when the notebook left the host to which it comes back."""
-    step(props, LEAVE)
+    step(props, REMOVE)
     if kept := step(props, KEEP_DATA, seconds=COPY_SECONDS):
         tell([f"{props['host']}: the work that {props['container']} had left there is kept in {kept}"])
 
@@ -214,19 +222,19 @@ class _WorkProvider(dynamic.ResourceProvider):
         left_behind = olds.get("left_behind") or ""
         with messages_without_traceback():
             # Not by the ssh command: another port or user is a way to the same host.
-            moves = olds["location"] != news["location"]
-            if moves and left_behind == news["location"]:
-                _keep_what_was_left(news)
-                left_behind = ""
-            if moves and not _move(olds, news):
-                left_behind = olds["location"]
-            if not moves and _restores(olds, news):
+            if olds["location"] != news["location"]:
+                if left_behind == news["location"]:
+                    _keep_what_was_left(news)
+                    left_behind = ""
+                if not _move(olds, news):
+                    left_behind = olds["location"]
+            elif _restores(olds, news):
                 _restore(news, news["restore"])
         return dynamic.UpdateResult({**news, "token": olds["token"], "left_behind": left_behind})
 
     def delete(self, _id: str, props: Mapping[str, Any]) -> None:
         with messages_without_traceback():
-            step(props, REMOVE)
+            step(props, REMOVE_DATA)
 
 
 class NotebookWork(dynamic.Resource, module="calico-lab", name="NotebookWork"):

@@ -87,7 +87,7 @@ def test_keep_data_moves_the_files_out_of_the_volume(tmp_path: Path) -> None:
         f'[ -d "{volume}" ] || exit 1\n'
         f'case "$*" in *inspect*) echo "{volume}" ;; *) rm -r "{volume}" ;; esac',
     )
-    done = host.run(container.KEEP_DATA, {"VOLUME": "x-work"})
+    done = host.run(step.KEEP_DATA, {"VOLUME": "x-work"})
     assert done.returncode == 0, done.stderr
     [kept] = host.path("/var/lib/calico-lab-left").iterdir()
     assert done.stdout == f"{kept}\n"
@@ -95,7 +95,7 @@ def test_keep_data_moves_the_files_out_of_the_volume(tmp_path: Path) -> None:
     assert (kept / "saved" / "data").read_text() == "newer"
     assert kept.parent.stat().st_mode & 0o777 == 0o700
     assert not volume.exists()
-    done = host.run(container.KEEP_DATA, {"VOLUME": "x-work"})
+    done = host.run(step.KEEP_DATA, {"VOLUME": "x-work"})
     assert (done.returncode, done.stdout) == (0, "")
 
 
