@@ -82,19 +82,20 @@ def parse(answer: Answer, names: Mapping[str, str]) -> Report:
         "restart" in facts,
     )
     report = Report(
-        state, True, "was-healthy" in facts, facts.get("initial", ""), error=facts.get("error", "")
+        state,
+        reached=True,
+        was_healthy="was-healthy" in facts,
+        initial=facts.get("initial", ""),
+        error=facts.get("error", ""),
     )
     if "members" not in facts:
         return report
     [status] = json.loads(facts["status"])
-    return Report(
-        state,
-        True,
-        report.was_healthy,
-        report.initial,
-        _id(status["Status"]["header"]["member_id"]),
-        _id(status["Status"].get("leader", 0)),
-        tuple(_member(one, names) for one in json.loads(facts["members"])["members"]),
+    return replace(
+        report,
+        id=_id(status["Status"]["header"]["member_id"]),
+        leader=_id(status["Status"].get("leader", 0)),
+        members=tuple(_member(one, names) for one in json.loads(facts["members"])["members"]),
     )
 
 
