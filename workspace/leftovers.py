@@ -72,7 +72,7 @@ def operator_of(state: Mapping[str, Any]) -> str | None:
 
 
 def not_in_state(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Leftover]:
-    """Return those that an exported state does not hold.
+    """Return those that an exported state does not hold, and the volumes of other checkouts.
 
     Raises:
         ForeignLabError: One of them is a running container or a volume of another checkout's lab.

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from toolchain.progress import Step
+from toolchain.pulumi import Cli
+from workspace import leftovers
 from workspace import prepare as preparation
 from workspace.stack import Stack
 
@@ -102,3 +105,20 @@ def test_is_alive_of_a_zombie() -> None:
     assert not preparation._is_alive({"hostname": socket.gethostname(), "pid": ended.pid})
     assert preparation._is_alive({"hostname": socket.gethostname(), "pid": os.getpid()})
     assert preparation._is_alive({"hostname": "another.example", "pid": ended.pid})
+
+
+@pytest.mark.parametrize("gone", [[], ["calico-lab-a0"]])
+def test_notice_gone_refreshes_what_is_on_the_controller(
+    gone: list[str],
+    prepare: Callable[[], Stack],
+    root: Path,
+    step: Step,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stack = prepare()
+    monkeypatch.setattr(leftovers, "gone", lambda _: gone)
+    monkeypatch.setattr(leftovers, "on_controller", lambda _: [{"urn": "urn:a0"}, {"urn": "urn:network"}])
+    preparation.notice_gone(step, stack, Cli(root.parent / "pulumi", "a test's", official=False))
+    ran = [line for line in (root / "commands").read_text().splitlines() if line.startswith("refresh")]
+    options = "--yes --skip-preview --non-interactive --stack lab --target urn:a0 --target urn:network"
+    assert ran == ([f"refresh {options}"] if gone else [])
