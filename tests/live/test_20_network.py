@@ -7,8 +7,7 @@ from bench.guests import Guest
 from components.hosts import remote
 from diagnosis import status
 from tests.live.program import Program
-from tests.live.waiting import eventually
-from tests.live.wire import on_the_wire
+from tests.live.wire import all_reach_all, on_the_wire
 from workspace.outputs import Outputs
 
 
@@ -26,13 +25,7 @@ def test_containers_have_pool_addresses(outputs: Outputs, guest: dict[str, Guest
 
 
 def test_ping_between_all_containers(guest: dict[str, Guest]) -> None:
-    for one, other in itertools.permutations(guest.values(), 2):
-
-        def reaches(one: Guest = one, other: Guest = other) -> None:
-            assert "2 received" in one.try_run(f"ping -c 2 -i 0.2 -W 2 {other.address}").text
-
-        # Felix has the endpoints of new containers a moment later.
-        eventually(reaches, seconds=20)
+    all_reach_all(guest)
 
 
 def test_tcp_between_hosts(guest: dict[str, Guest]) -> None:

@@ -20,7 +20,7 @@ from tests.live.crowd import Crowd, crowd
 from tests.live.look import CONTAINERS, everywhere, healthy
 from tests.live.program import Program
 from tests.live.waiting import eventually
-from tests.live.wire import encrypted, in_a_tunnel, on_the_wire
+from tests.live.wire import all_reach_all, encrypted, in_a_tunnel, on_the_wire
 from tests.previews import ProgramError
 from workspace.outputs import Outputs
 
@@ -30,16 +30,6 @@ def _original(program: Program) -> Iterator[None]:
     """The tracked config again at the end, whatever has become of the tests."""
     yield
     program.up(seconds=180)
-
-
-def all_reach_all(guest: dict[str, Guest]) -> None:
-    for one, other in itertools.permutations(guest.values(), 2):
-
-        def reaches(one: Guest = one, other: Guest = other) -> None:
-            assert "2 received" in one.try_run(f"ping -c 2 -i 0.2 -W 2 {other.address}").text
-
-        # Felix has the endpoints of new containers a moment later.
-        eventually(reaches, seconds=20)
 
 
 @pytest.mark.timeout(300)

@@ -1,13 +1,26 @@
-"""What the wire between two hosts carries while their containers talk."""
+"""Whether containers reach each other, and what the wire between their hosts carries meanwhile."""
 
 import re
+from itertools import permutations
 from pathlib import Path
 
 from bench.guests import Guest
 from components.hosts import remote
+from tests.live.waiting import eventually
 from workspace.outputs import Outputs
 
 WIRE = Path(__file__).with_name("wire.sh").read_text()
+
+
+def all_reach_all(guest: dict[str, Guest]) -> None:
+    """Fail where a guest gets no answers from another."""
+    for one, other in permutations(guest.values(), 2):
+
+        def reaches(one: Guest = one, other: Guest = other) -> None:
+            assert "2 received" in one.try_run(f"ping -c 2 -i 0.2 -W 2 {other.address}").text
+
+        # Felix has the endpoints of new containers a moment later.
+        eventually(reaches, seconds=20)
 
 
 def on_the_wire(outputs: Outputs, one: Guest, other: Guest) -> str:
