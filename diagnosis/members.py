@@ -1,8 +1,8 @@
 """Why an etcd member is not healthy: a sentence with the next step, from what its host says.
 
-The order of the causes is that of their certainty: a full disk and lost data explain everything, the log says
-which trouble lasts, who is stopped answers nobody, and a refused certificate, a clock or a slow disk may be a
-consequence.
+The order of the causes is that of their certainty. A full disk and lost data explain everything. The log
+names trouble that lasts. A process that is stopped does not answer. A refused certificate, a clock or a slow
+disk may be a consequence.
 """
 
 import json
