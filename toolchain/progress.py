@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from toolchain import cache
@@ -79,32 +79,18 @@ class Step:
         name = f"{self.name.replace(' ', '-')}-{os.getpid()}.log"
         log = cache.root() / "logs" / name
         log.parent.mkdir(parents=True, exist_ok=True)
-        # In a session of its own, so that an interrupt ends all of its processes.
-        with (
-            log.open("w") as output,
-            subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            ) as process,
-        ):
-            end = _End(process)
-            try:
-                self._watch(end, log, limit_s)
-            except BaseException:
-                end.force()
-                raise
-            finally:
-                self.processor_s += end.processor_s
-        if process.returncode:
+        child = _Child(command, log, cwd, env)
+        try:
+            self._watch(child, log, limit_s)
+        except BaseException:
+            child.force()
+            raise
+        finally:
+            self.processor_s += child.processor_s
+        if child.code:
             lines = _lines(log) or [""]
             tail = "\n".join(f"  | {line}" for line in lines[-TAIL:])
-            code = process.returncode
-            ended = f"did not end within {limit_s:.0f} s" if end.forced else f"ended with {code}"
+            ended = f"did not end within {limit_s:.0f} s" if child.forced else f"ended with {child.code}"
             message = (
                 f"{what}: {Path(command[0]).name} {ended}\n{tail}\n"
                 f"The whole log: {log}\nNext: remove the cause and run `make setup` again; the rest is kept."
@@ -112,14 +98,14 @@ class Step:
             raise CommandError(message, lines[-1].strip())
         log.unlink()
 
-    def _watch(self, end: "_End", log: Path, limit_s: float) -> None:
+    def _watch(self, child: "_Child", log: Path, limit_s: float) -> None:
         start, printed_at = time.monotonic(), 0.0
-        while not end.wait(POLL_S):
+        while not child.wait(POLL_S):
             if STOP.is_set():
                 raise StoppedError(f"{self.name} was stopped")
             passed = time.monotonic() - start
             if passed >= limit_s:
-                end.force()
+                child.force()
                 return
             if passed - printed_at >= PROGRESS_S:
                 printed_at = passed
@@ -127,33 +113,69 @@ class Step:
                 print(f"{self._position} {passed:4.0f} s  {last[:90]}", flush=True)
 
 
-class _End:
-    """Waits for a process, and records the processor time of it and its children."""
+class _Child:
+    """A process whose output goes to a log; it records the processor time of it and its children."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, cwd: Path | None, env: Mapping[str, str] | None
+    ) -> None:
         self.processor_s = 0.0
+        self.code = 0
+        """Its exit code; negative after a signal."""
         self.forced = False
-        self._process = process
-        self._ended = threading.Event()
-        # Popen.wait does not return the resource usage.
-        threading.Thread(target=self._reap, daemon=True).start()
+        self._error: OSError | None = None
+        self._pid = 0
+        self._started, self._ended = threading.Event(), threading.Event()
+        # A signal interrupts the main thread alone. Started there, a process whose start is interrupted would
+        # run on, and nothing would know its ID.
+        threading.Thread(target=self._run, args=(command, log, cwd, env), daemon=True).start()
 
-    def _reap(self) -> None:
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.processor_s = usage.ru_utime + usage.ru_stime
+    def _run(
+        self, command: Sequence[str | Path], log: Path, cwd: Path | None, env: Mapping[str, str] | None
+    ) -> None:
+        try:
+            with log.open("w") as output:
+                # In a session of its own, so that an interrupt ends all of its processes.
+                process = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            self._pid = process.pid
+            self._started.set()
+            # Popen.wait does not return the resource usage.
+            _, status, usage = os.wait4(process.pid, 0)
+            self.code = process.returncode = os.waitstatus_to_exitcode(status)
+            self.processor_s = usage.ru_utime + usage.ru_stime
+        except OSError as error:
+            self._error = error
+            self._started.set()
         self._ended.set()
 
     def wait(self, seconds: float) -> bool:
-        """Return whether it ends within these seconds."""
-        return self._ended.wait(seconds)
+        """Return whether it ends within these seconds.
+
+        Raises:
+            OSError: It could not be started.
+        """
+        ended = self._ended.wait(seconds)
+        if self._error:
+            raise self._error
+        return ended
 
     def force(self) -> None:
         """Kill it and its children."""
         self.forced = True
+        self._started.wait()
+        if self._error:
+            return
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+                os.killpg(self._pid, number)
             if self.wait(5):
                 return
 

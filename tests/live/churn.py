@@ -32,6 +32,10 @@ KNOWN_ERRORS = {
     "the driver was restarted in the middle": re.compile(
         r"Docker repeated it without its content: run the command again"
     ),
+    # Docker gives a call 30 s. It repeats one whose driver was killed, and reports the last attempt.
+    "the driver was killed at the end of Docker's time": re.compile(
+        r"/run/docker/plugins/calico(-ipam)?\.sock: connect: (connection refused|no such file or directory)"
+    ),
     "the address is taken": re.compile(r"--ip [\d.]+: taken (by|on) "),
 }
 

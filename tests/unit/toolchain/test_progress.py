@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,30 @@ def test_run_interrupted_kills_the_commands_children(step: Step, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         step.run("building", "sh", "-c", f"sleep 60 & echo $! > {child}; wait")
     assert ends(int(child.read_text()))
+
+
+def test_run_interrupted_while_its_command_starts_kills_it(
+    step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    child = tmp_path / "child"
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - as Popen
+            super().__init__(*args, **settings)
+            child.write_text(str(self.pid))
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        step.run("building", "sleep", "60")
+    assert ends(int(child.read_text()))
+
+
+def test_run_of_an_absent_command_is_an_error(step: Step) -> None:
+    with pytest.raises(FileNotFoundError, match="absent-command"):
+        step.run("building", "absent-command")
 
 
 def ends(process: int) -> bool:
