@@ -8,6 +8,7 @@ import (
 
 	"github.com/pulumi/pulumi-terraform-bridge/v3/pkg/tfbridge"
 	"github.com/pulumi/pulumi-terraform-bridge/v3/pkg/tfbridge/tokens"
+	shim "github.com/pulumi/pulumi-terraform-bridge/v3/pkg/tfshim"
 	shimv2 "github.com/pulumi/pulumi-terraform-bridge/v3/pkg/tfshim/sdk-v2"
 	"github.com/terraform-providers/terraform-provider-docker/internal/provider"
 )
@@ -53,5 +54,29 @@ func Provider() tfbridge.ProviderInfo {
 	}
 	info.MustComputeTokens(tokens.SingleModule("docker_", "index", tokens.MakeStandard("docker")))
 	info.SetAutonaming(255, "-")
+	nameProperties(info)
 	return info
+}
+
+// nameProperties gives each property of a resource the name that the bridge would compute. The bridge looks up a
+// property by its name for each value that it compares, and computes the names of all properties each time otherwise,
+// which takes half of the time of a preview of a container.
+func nameProperties(info tfbridge.ProviderInfo) {
+	for key, resource := range info.Resources {
+		schema := info.P.ResourcesMap().Get(key).Schema()
+		if resource.Fields == nil {
+			resource.Fields = map[string]*tfbridge.SchemaInfo{}
+		}
+		schema.Range(func(name string, _ shim.Schema) bool {
+			field := resource.Fields[name]
+			if field == nil {
+				field = &tfbridge.SchemaInfo{}
+				resource.Fields[name] = field
+			}
+			if field.Name == "" {
+				field.Name = tfbridge.TerraformToPulumiNameV2(name, schema, resource.Fields)
+			}
+			return true
+		})
+	}
 }
