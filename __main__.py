@@ -16,8 +16,8 @@ from components.hosts.component import Hosts
 from components.notebooks.component import Notebooks
 from components.notebooks.config import ORIGINAL
 from components.services.box_access import BoxAccess
+from components.services.health import services_ready
 from components.services.proxy import HttpProxy
-from components.services.service import services_ready
 from components.services.ssh_box import SshBox
 from components.shared.secrets import CertificateAuthority
 from config import model as sections
@@ -79,7 +79,7 @@ ssh_boxes = [
         name.lower(),
         box,
         hosts.members[box.host],
-        network=network.networks[box.host].name,
+        network=network.networks[box.host].docker_name,
         policy_name=name,
     )
     for name, box in sections.ssh_boxes(config).items()

@@ -26,13 +26,8 @@ REMOVE = {
 
 
 CONTAINER = "docker:index/container:Container"
-ON_HOSTS = {
-    CONTAINER: ["rm", "--force"],
-    "docker:index/network:Network": ["network", "rm"],
-    "pulumi-python:dynamic/calico-lab:NotebookContainer": ["rm", "--force"],
-}
-"""The resources on hosts that cannot be created twice under one name, or of which `destroy` would not know;
-volumes and scripts can be created twice."""
+ON_HOSTS = [f"pulumi-python:dynamic/calico-lab:{name}" for name in ("DockerObject", "NotebookContainer")]
+"""The types of what is on hosts, and unknown to `destroy` after a killed run."""
 
 
 class ForeignLabError(RuntimeError):
@@ -95,26 +90,20 @@ def not_in_state(state: Mapping[str, Any], found: Iterable[Leftover]) -> list[Le
 
 def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
     """What a killed run may have created on hosts, from the state's pending operations."""
-    deployment = state.get("deployment", {})
-    hosts = {
-        resource["urn"]: resource["inputs"]["host"]
-        for resource in deployment.get("resources") or []
-        if resource["type"] == "pulumi:providers:docker" and "host" in resource.get("inputs", {})
-    }
-    started = [
-        operation["resource"]
-        for operation in deployment.get("pending_operations") or []
-        if operation["type"] == "creating" and operation["resource"]["type"] in ON_HOSTS
-    ]
     found = []
-    for resource in started:
+    for operation in state.get("deployment", {}).get("pending_operations") or []:
+        resource = operation["resource"]
         inputs = resource["inputs"]
-        provider = resource.get("provider", "").rpartition("::")[0]
-        # A notebook has no provider of its host, but an ssh command, whose last word is the URL.
-        host = inputs["ssh"].split()[-1] if "ssh" in inputs else hosts.get(provider)
-        if host:
-            name = inputs.get("container") or inputs["name"]
-            found.append(Unfinished(host, name, [*ON_HOSTS[resource["type"]], name]))
+        # A volume may hold data, and can be created again.
+        if (
+            operation["type"] == "creating"
+            and resource["type"] in ON_HOSTS
+            and inputs.get("kind") != "volume"
+        ):
+            name = inputs.get("docker_name") or inputs["container"]
+            remove = ["network", "rm"] if inputs.get("kind") == "network" else ["rm", "--force"]
+            # The last word of an ssh command is the URL.
+            found.append(Unfinished(inputs["ssh"].split()[-1], name, [*remove, name]))
     return found
 
 

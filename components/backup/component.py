@@ -58,15 +58,13 @@ SERVER_PACKAGES = ["restic-rest-server|restic-rest-server"]
 MASKED_UNITS = ["restic-rest-server.service"]
 SECONDS_UNTIL_READY = 60
 _SCRIPTS = Path(__file__).with_name("scripts")
-RESTORE = _SCRIPTS / "restore.sh"
-"""Restores a notebook's work into a volume; its comment says how."""
 
 
 class Backup(ComponentResource):
     """Backups of the notebooks' work of some hosts."""
 
     repositories: Output[dict[str, dict[str, str]]]
-    """What `RESTORE` reads as JSON from standard input (secret): the repository by source host."""
+    """What `rendering.RESTORE` reads as JSON from standard input (secret): the repository by source host."""
     ready: Gate
     """Done when each host can open its repository."""
 

@@ -5,11 +5,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.backup.config import BackupConfig, KeepConfig
 from components.shared.flows import HostFlow
 
+if TYPE_CHECKING:
+    from components.backup.config import BackupConfig, KeepConfig
+
 _UNITS = Path(__file__).with_name("units")
+RESTORE = Path(__file__).with_name("scripts") / "restore.sh"
+"""Restores a notebook's work into a volume; its comment says how."""
 FOLDER = "/etc/calico-lab/backup"
 REPOSITORY_FILE = f"{FOLDER}/repository.json"
 """The host's own repository, with its password; in the format that `restore` reads."""
@@ -29,12 +34,12 @@ SERVER_UNITS = (
 )
 
 
-def backup_host_of(config: BackupConfig, host: str) -> str:
+def backup_host_of(config: "BackupConfig", host: str) -> str:
     """Returns the backup host of a host: the first one that is not itself."""
     return next(backup_host for backup_host in config.hosts if backup_host != host)
 
 
-def required_flows(config: BackupConfig, hosts: Sequence[str]) -> Iterator[HostFlow]:
+def required_flows(config: "BackupConfig", hosts: Sequence[str]) -> Iterator[HostFlow]:
     """The connections that backups need: from every host, because a notebook is restored on any of them.
 
     Args:
@@ -48,7 +53,7 @@ def required_flows(config: BackupConfig, hosts: Sequence[str]) -> Iterator[HostF
 
 
 def render_repositories(
-    config: BackupConfig, addresses: Mapping[str, str], passwords: Mapping[str, str], authority: str
+    config: "BackupConfig", addresses: Mapping[str, str], passwords: Mapping[str, str], authority: str
 ) -> dict[str, dict[str, str]]:
     """Returns what `calico-lab-backup restore` reads: what opens the repository of each source host.
 
@@ -87,12 +92,12 @@ def render_passwords(passwords: Mapping[str, str]) -> str:
     return json.dumps(dict(passwords), indent=2)
 
 
-def keep_options(keep: KeepConfig) -> str:
+def keep_options(keep: "KeepConfig") -> str:
     """Returns the options of restic-forget(1)."""
     return " ".join(f"--keep-{period} {count}" for period, count in keep.model_dump().items() if count)
 
 
-def render_server(config: BackupConfig, address: str) -> str:
+def render_server(config: "BackupConfig", address: str) -> str:
     """Render the environment of the server's units."""
     return f"""\
 LISTEN={address}:{config.port}
@@ -100,7 +105,7 @@ KEEP={keep_options(config.keep)}
 """
 
 
-def render_timer(config: BackupConfig) -> str:
+def render_timer(config: "BackupConfig") -> str:
     """Render the timer of a host's backups.
 
     It counts from the boot and from the last run, so a host that was down is backed up soon after its boot.

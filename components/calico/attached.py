@@ -6,13 +6,16 @@ are checked at the preview, by `components.calico.settings`.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import ResourceOptions, dynamic
 
-from components.hosts.host import Host, after_hosts, ssh_commands
+from components.hosts.host import after_hosts, ssh_commands
 from components.hosts.remote import HostError, ask, messages_without_traceback
 from components.shared.provider import StoringProvider
+
+if TYPE_CHECKING:
+    from components.hosts.host import Host
 
 SECONDS = 30
 """How long a host may take to answer."""
@@ -42,7 +45,7 @@ class Attached(dynamic.Resource, module="calico-lab", name="Attached"):
     """What runs on the network, asked before the network is deleted."""
 
     def __init__(
-        self, name: str, network: str, hosts: Sequence[Host], opts: ResourceOptions | None = None
+        self, name: str, network: str, hosts: Sequence["Host"], opts: ResourceOptions | None = None
     ) -> None:
         """Ask at deletion.
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pulumi_docker as docker
 from pulumi import ComponentResource, Output, Resource, ResourceOptions, RunError
 from pulumi_command import remote
 
@@ -46,6 +45,7 @@ from components.calico.rendering import (
 from components.calico.settings import NetworkSettings
 from components.etcd.component import EtcdCluster
 from components.etcd.rendering import etcdctl, render_client
+from components.hosts.docker_object import DockerObject
 from components.hosts.files import digest
 from components.hosts.host import Host, digest_of
 from components.hosts.sent_file import SentFile
@@ -70,9 +70,6 @@ UNITS = [
     "calico-lab-bird.service",
     "calico-lab-docker-driver.service",
 ]
-OPTION_MTU = "com.docker.network.driver.mtu"
-POOL_LABEL = "calico-lab.pool"
-"""Label of the Docker network: a change replaces the network and its containers."""
 _SCRIPTS = Path(__file__).with_name("scripts")
 _UNITS = Path(__file__).with_name("units")
 
@@ -105,10 +102,8 @@ class CalicoNetwork(ComponentResource):
     """The network's name, once it exists on every host."""
     cidr: Output[str]
     """The network's addresses."""
-    networks: dict[str, docker.Network]
+    networks: dict[str, DockerObject]
     """The Docker network by host."""
-    network_ids: Output[dict[str, str]]
-    """Docker's ID of the network by host."""
     output: Output[dict[str, Any]]
     """The stack's output `network`: name, cidr, dataplane and the hosts that are route reflectors."""
     policies: list[Resource]
@@ -175,8 +170,9 @@ class CalicoNetwork(ComponentResource):
             self._policy(policy, document, members[0], [datastore, *known])
             for policy, document in documents.items()
         ]
-        self.network_ids = Output.all(**{host: network.id for host, network in self.networks.items()})
-        self.name = self.network_ids.apply(lambda _: config.name)
+        self.name = Output.all(*[network.id for network in self.networks.values()]).apply(
+            lambda _: config.name
+        )
         self.cidr = Output.from_input(str(config.cidr))
         self.output = Output.all(
             name=self.name,
@@ -184,7 +180,7 @@ class CalicoNetwork(ComponentResource):
             dataplane=config.dataplane,
             routeReflectors=list(config.route_reflectors),
         )
-        self.register_outputs({"name": self.name, "cidr": self.cidr, "networkIds": self.network_ids})
+        self.register_outputs({"name": self.name, "cidr": self.cidr})
 
     def _install(self, host: Host, archive: Resource, settings: Resource) -> _Installed:
         """Install programs, credentials and settings on a host; nothing runs yet."""
@@ -321,28 +317,26 @@ class CalicoNetwork(ComponentResource):
             opts=ResourceOptions(parent=self, depends_on=list(started.values())),
         )
 
-    def _network(self, host: Host, gate: Resource, datastore: remote.Command) -> docker.Network:
+    def _network(self, host: Host, gate: Resource, datastore: remote.Command) -> DockerObject:
         """Create the Docker network on a host, because the driver has local scope.
 
         When the pool is replaced, no container may keep an address of the former one. So the network depends
         on an output of the datastore that only a new pool changes. Pulumi then deletes the containers first,
         the network next and the pool last, and creates them in the opposite order.
         """
-        return docker.Network(
+        return DockerObject(
             f"{host.name}-{self._config.name}",
-            name=self._config.name,
-            driver="calico",
-            ipam_driver="calico-ipam",
-            ipam_configs=[docker.NetworkIpamConfigArgs(subnet=str(self._config.cidr))],
-            options={OPTION_MTU: str(self._config.mtu)} if self._config.mtu else None,
-            labels=[
-                docker.NetworkLabelArgs(
-                    label=POOL_LABEL, value=datastore.id.apply(lambda _: self._config.pool)
-                )
-            ],
-            opts=host.docker_options(
-                ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True)
-            ),
+            host,
+            "network",
+            self._config.name,
+            _SCRIPTS / "network.sh",
+            variables={
+                "POOL": self._config.pool,
+                "CIDR": str(self._config.cidr),
+                "MTU": str(self._config.mtu or ""),
+            },
+            replaced_by=[datastore.id.apply(lambda _: self._config.pool), self._config.mtu or ""],
+            opts=ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True),
         )
 
     def _hosts(

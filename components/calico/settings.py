@@ -16,15 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import ResourceOptions, dynamic
 
-from components.calico.config import CalicoConfig
-from components.hosts.host import Host, after_hosts
+from components.hosts.host import after_hosts
 from components.hosts.remote import HostError, messages_without_traceback, run
 from components.hosts.ssh import write_access
 from components.shared.provider import differ, is_known, tell
+
+if TYPE_CHECKING:
+    from components.calico.config import CalicoConfig
+    from components.hosts.host import Host
 
 _SCRIPT = Path(__file__).with_name("scripts") / "check-settings.sh"
 _CANNOT = 3
@@ -108,7 +111,7 @@ class Refusal:
         return f"network: {self.why}. Nothing was changed"
 
 
-def described(config: CalicoConfig, hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def described(config: "CalicoConfig", hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The settings of a network, as properties of the resource.
 
     Args:
@@ -298,8 +301,8 @@ class NetworkSettings(dynamic.Resource, module="calico-lab", name="NetworkSettin
     def __init__(
         self,
         name: str,
-        config: CalicoConfig,
-        hosts: Sequence[Host],
+        config: "CalicoConfig",
+        hosts: Sequence["Host"],
         opts: ResourceOptions | None = None,
     ) -> None:
         """Store the settings.

@@ -14,7 +14,6 @@ its data joins again, and the lab never removes the data of so many members that
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pulumi
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
@@ -22,7 +21,7 @@ from pulumi_command import remote
 
 from components.etcd import snapshots
 from components.etcd.config import EtcdConfig
-from components.etcd.convergence import Convergence, Lab, NotJoinedError
+from components.etcd.gate import MembersProvider
 from components.etcd.membership import Membership
 from components.etcd.rendering import (
     AUTHORITY_FILE,
@@ -42,8 +41,7 @@ from components.etcd.rendering import (
 from components.etcd.restore import Clients, Restore
 from components.hosts.files import digest
 from components.hosts.host import Host, digest_of
-from components.hosts.remote import HostError
-from components.readiness.gate import Check, Gate, GateProvider, explained, wait
+from components.readiness.gate import Check, Gate
 from components.shared.secrets import Certificate, CertificateAuthority
 
 PACKAGES = ["etcd-server", "etcd-client"]
@@ -53,36 +51,8 @@ MEMBER, SNAPSHOTS = "etcd", "etcd-snapshots"
 SECONDS_UNTIL_HEALTHY = 60
 _SCRIPTS = Path(__file__).with_name("scripts")
 _UNITS = Path(__file__).with_name("units")
-ROUNDS = 10
-"""How often unhealthy members are waited for before the next step."""
-
-
-class _MembersProvider(GateProvider):
-    """Brings the cluster to the members of the config, and waits until all of them are healthy."""
-
-    def wait(self, props: Mapping[str, Any]) -> dict[str, Any]:
-        settings = props["settings"]
-        lab = Lab(
-            {host: props["ssh"][host] for host in settings["asked"]},
-            settings["members"],
-            settings["peer_urls"],
-            int(settings["client_port"]),
-            settings["token"],
-            settings["identity"],
-        )
-        checks = {check["host"]: check for check in props["checks"]}
-        for _ in range(ROUNDS):
-            try:
-                unhealthy = Convergence(lab).run()
-            except NotJoinedError as error:
-                raise HostError(explained([(str(error), checks[error.host])], props)) from None
-            if not unhealthy:
-                return wait(props)
-            wait({**props, "checks": [checks[host] for host in unhealthy]})
-        raise HostError(
-            f"etcd: members that were healthy a moment ago are not: {', '.join(unhealthy)}; next: see "
-            "'journalctl -u calico-lab-etcd' there, then run 'pulumi up' again, which goes on from here"
-        )
+# The provider's name in the state of labs that an earlier program has made.
+_MembersProvider = MembersProvider
 
 
 class EtcdCluster(ComponentResource):
@@ -260,7 +230,7 @@ class EtcdCluster(ComponentResource):
                 membership.serial,
                 *(restore.restored for restore in restores),
             ],
-            provider=_MembersProvider(),
+            provider=MembersProvider(),
             others=[host for host in asked if host.name not in self.members],
             settings={
                 "members": {host.name: peer_url(self._config, host.address) for host in hosts},

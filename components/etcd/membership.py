@@ -19,17 +19,19 @@ Before a refusal the hosts are asked.
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pulumi import Output, ResourceOptions, dynamic
 
-from components.etcd.config import EtcdConfig
 from components.etcd.convergence import Lab, Report, cluster_of, has_data
 from components.etcd.planning import BlockedError, Step, plan, quorum
 from components.hosts.remote import PROJECT
 from components.hosts.ssh import access_folder
 from components.shared.provider import StoringProvider, is_known, tell
+
+if TYPE_CHECKING:
+    from components.etcd.config import EtcdConfig
 
 LOOK_SECONDS = 15
 """Time limit for a host that may not answer."""
@@ -268,7 +270,7 @@ class Membership(dynamic.Resource, module="calico-lab", name="Membership"):
     def __init__(
         self,
         name: str,
-        config: EtcdConfig,
+        config: "EtcdConfig",
         members: Mapping[str, str],
         hosts: Mapping[str, str],
         opts: ResourceOptions | None = None,

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.etcd.config import EtcdConfig
 from components.shared.flows import HostFlow
+
+if TYPE_CHECKING:
+    from components.etcd.config import EtcdConfig
 
 _SCRIPTS = Path(__file__).with_name("scripts")
 METRICS_PORT = 2381
@@ -20,7 +23,7 @@ UNIT = "calico-lab-etcd.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
 
-def required_flows(config: EtcdConfig, clients: Sequence[str]) -> Iterator[HostFlow]:
+def required_flows(config: "EtcdConfig", clients: Sequence[str]) -> Iterator[HostFlow]:
     """The connections between hosts that the cluster lives by.
 
     Args:
@@ -36,17 +39,17 @@ def required_flows(config: EtcdConfig, clients: Sequence[str]) -> Iterator[HostF
         yield HostFlow("etcd's peers", origin, member, "tcp", config.peer_port)
 
 
-def peer_url(config: EtcdConfig, address: str) -> str:
+def peer_url(config: "EtcdConfig", address: str) -> str:
     """Where the member at an address answers its peers."""
     return f"https://{address}:{config.peer_port}"
 
 
-def client_url(config: EtcdConfig, address: str) -> str:
+def client_url(config: "EtcdConfig", address: str) -> str:
     """Where the member at an address answers clients."""
     return f"https://{address}:{config.client_port}"
 
 
-def render_settings(config: EtcdConfig, member: str, address: str) -> str:
+def render_settings(config: "EtcdConfig", member: str, address: str) -> str:
     """Render a member's settings, a variable per option of its command line (etcd's "Configuration options").
 
     The members of the bootstrap are not among them, because etcd reads these at a member's first start only,

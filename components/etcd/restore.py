@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
-from components.etcd.config import EtcdConfig
 from components.etcd.rendering import client_url, peer_url
-from components.hosts.host import Host, ssh_commands
+from components.hosts.host import ssh_commands
 from components.hosts.remote import PROJECT, Answer, HostError, ask, messages_without_traceback, transfer
 from components.shared.provider import differ, is_known, tell
+
+if TYPE_CHECKING:
+    from components.etcd.config import EtcdConfig
+    from components.hosts.host import Host
 
 _SCRIPT = Path(__file__).with_name("scripts") / "restore.sh"
 STEP_SECONDS = 120
@@ -324,8 +327,8 @@ class Restore(dynamic.Resource, module="calico-lab", name="EtcdRestore"):
     def __init__(
         self,
         name: str,
-        config: EtcdConfig,
-        hosts: Mapping[str, Host],
+        config: "EtcdConfig",
+        hosts: Mapping[str, "Host"],
         clients: Clients,
         opts: ResourceOptions,
     ) -> None:

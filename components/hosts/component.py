@@ -3,7 +3,7 @@
 `provider: docker` creates the hosts as systemd containers on the controller's Docker engine, with fixed
 addresses, and optionally a visitor: a plain host on the same network that has no component of the lab.
 `provider: existing` takes hosts that the operator has. For the other components both are a `Host`: an SSH
-connection with a pinned host key, and a Docker provider over the same SSH.
+connection with a pinned host key.
 
 Owes: resources on a host wait until it answers SSH, is a supported release and runs Docker. An unreachable
 host is an error after a bounded wait. Deletion leaves an existing host as it was before. A replaced host
@@ -99,7 +99,7 @@ class Hosts(ComponentResource):
 
     def _make(self, config: DockerHosts) -> tuple[list[Endpoint], dict[str, HostContainer], Login]:
         """Create the host containers on the controller's Docker engine."""
-        controller = DockerProvider("controller", opts=self._child)
+        controller = DockerProvider("controller")
         on_controller = ResourceOptions(parent=self, provider=controller)
         operator = SshKey("operator", opts=self._child)
         secret = Token("host-keys", opts=self._child).value
@@ -191,19 +191,4 @@ class Hosts(ComponentResource):
             variables={"LOGIN": endpoint.user},
             opts=ResourceOptions(parent=self, depends_on=[prepared]),
         )
-        provider = DockerProvider(
-            f"{endpoint.alias}-docker",
-            # Unknown until there is SSH access, because a preview of a lab that does not exist must not try
-            # to reach it. It does not wait for the engine, because Pulumi cannot preview replacements of
-            # resources whose provider is unknown, and fails.
-            host=access.config.apply(lambda _: endpoint.url),
-            ssh_opts=access.config.apply(lambda path: ["-F", path]),
-            disable_docker_daemon_check=True,
-            # An update would delete on the new host what is on the former one.
-            opts=ResourceOptions(
-                parent=self,
-                depends_on=[access, engine],
-                replacement_trigger=None if container else endpoint.address,
-            ),
-        )
-        return replace(reachable, ready=[prepared, access, engine], docker=provider)
+        return replace(reachable, ready=[prepared, access, engine])

@@ -1,4 +1,4 @@
-"""A host of the lab: how resources run scripts and install components on it, and reach its Docker engine."""
+"""A host of the lab: how resources run scripts and install components on it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any
 
 from pulumi import CustomResource, Input, Output, Resource, ResourceOptions
 from pulumi_command import remote
-from pulumi_docker import Provider as DockerProvider
 
 from components.hosts.files import digest, render
 from components.hosts.remote import as_root, with_variables
@@ -34,7 +33,6 @@ class Host:
     skipped. None for a host that existed before the lab."""
     network: CustomResource | None = None
     """The Docker network of the host containers, which is deleted only with all of them; else None."""
-    docker: DockerProvider | None = None
     replacement_digest: str = ""
     """Hash of all inputs that replace the host container; known at preview. Empty without a container."""
     lost: bool = False
@@ -95,11 +93,6 @@ class Host:
             ),
             opts,
         )
-
-    def docker_options(self, opts: ResourceOptions | None = None) -> ResourceOptions:
-        """Options for a Docker resource on this host; a replaced host does not have it."""
-        made = ResourceOptions(provider=self.docker, replacement_trigger=self.replaced_with)
-        return ResourceOptions.merge(self.options(made), opts)
 
     def run(
         self,

@@ -7,13 +7,16 @@ the file for each of them, in each preview.
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import ResourceOptions, dynamic
 
-from components.hosts.host import Host, after_hosts, ssh_commands
+from components.hosts.host import after_hosts, ssh_commands
 from components.hosts.remote import HostError, messages_without_traceback, send
 from components.shared.provider import differ
+
+if TYPE_CHECKING:
+    from components.hosts.host import Host
 
 SECONDS = 900
 """Time limit for each host."""
@@ -65,7 +68,7 @@ class SentFile(dynamic.Resource, module="calico-lab", name="SentFile"):
         self,
         name: str,
         source: Path,
-        hosts: Sequence[Host],
+        hosts: Sequence["Host"],
         *,
         digest: str,
         target: str,

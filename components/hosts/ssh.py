@@ -1,6 +1,6 @@
 """SSH access to hosts: an ssh_config(5), known_hosts and the generated key, in the state folder.
 
-The `ssh` client, the Docker provider and `lab` use these files. They are written from the stack's state, so a
+The `ssh` client and `lab` use these files. They are written from the stack's state, so a
 checkout on another controller gets them with the next `pulumi up`. The operator's own key is used where it
 is.
 
@@ -273,6 +273,6 @@ class SshAccess(dynamic.Resource, module="calico-lab", name="SshAccess"):
         secret = ResourceOptions(additional_secret_outputs=["private_key"])
         super().__init__(_SshAccessProvider(), name, props, ResourceOptions.merge(opts, secret))
         # Not an output of the provider, because that would be unknown in the preview of an update, and so
-        # would the Docker providers.
+        # would every ssh command.
         folder = access_folder()
         self.config = self.id.apply(lambda _: f"{folder}/config")

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-import pulumi_docker as docker
 from pulumi import ComponentResource, Input, Output, Resource, ResourceOptions
 
 from components.backup.component import Backup
+from components.calico.isolation import STUDENT
+from components.hosts.docker_object import DockerObject
 from components.hosts.host import Host, after_hosts
 from components.notebooks.config import NOTEBOOK_PORT, ORIGINAL, Notebook, NotebooksConfig
 from components.notebooks.container import NotebookContainer
@@ -48,7 +49,7 @@ class Notebooks(ComponentResource):
         notebooks: Mapping[str, Notebook],
         hosts: Mapping[str, Host],
         *,
-        networks: Mapping[str, docker.Network],
+        networks: Mapping[str, DockerObject],
         lab: Mapping[str, Any],
         backup: Backup | None = None,
         after: Sequence[Resource] = (),
@@ -141,9 +142,10 @@ class Notebooks(ComponentResource):
             notebook.service,
             common,
             notebook,
+            role=STUDENT if notebook.student else "",
             host_container=self._of(notebook, {host.name: _container_id(host) for host in hosts}),
             image=self._of(notebook, self._images),
-            network=self._of(notebook, {host.name: self._networks[host.name].name for host in hosts}),
+            network=self._of(notebook, {host.name: self._networks[host.name].docker_name for host in hosts}),
             token=work.token,
             left_behind=work.left_behind,
             backed_up=self._backup is not None,

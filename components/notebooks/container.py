@@ -9,14 +9,12 @@ When it moves, the former container and its files are removed after it answers.
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
-from components.calico.isolation import STUDENT
 from components.hosts.files import digest
 from components.hosts.remote import messages_without_traceback
-from components.notebooks.config import Notebook
 from components.notebooks.step import (
     COPY_SECONDS,
     KEEP_DATA,
@@ -28,8 +26,11 @@ from components.notebooks.step import (
     attempt,
     step,
 )
-from components.services.service import READY_SCRIPT
+from components.services.health import READY_SCRIPT
 from components.shared.provider import differ, tell
+
+if TYPE_CHECKING:
+    from components.notebooks.config import Notebook
 
 START, STOP, INSPECT = (SCRIPTS / f"{name}.sh" for name in ("start", "stop", "inspect"))
 READY_SECONDS = 120
@@ -147,8 +148,9 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
         self,
         name: str,
         common: Mapping[str, Input[Any]],
-        notebook: Notebook,
+        notebook: "Notebook",
         *,
+        role: str,
         host_container: Input[str],
         image: Input[str],
         network: Input[str],
@@ -166,6 +168,7 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             name: The resource's name.
             common: What both resources of a notebook have (`component.py`).
             notebook: The notebook.
+            role: Its role in network policies; empty for none.
             host_container: The ID of its host's container; empty for an existing host.
             image: The image's ID on that host.
             network: The Docker network's name on that host.
@@ -188,7 +191,7 @@ class NotebookContainer(dynamic.Resource, module="calico-lab", name="NotebookCon
             "pids": notebook.pids,
             "enabled": notebook.enabled,
             "service": notebook.service,
-            "role": STUDENT if notebook.student else "",
+            "role": role,
             "url_path": notebook.path,
             "cull_seconds": cull_seconds,
             "repositories": repositories,

@@ -5,14 +5,17 @@ longer be used. A new one goes to the host with the most memory that no notebook
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import Output, ResourceOptions, dynamic
 
-from components.hosts.host import Host, after_hosts, ssh_commands
+from components.hosts.host import after_hosts, ssh_commands
 from components.hosts.remote import ask
 from components.notebooks.step import SCRIPTS
 from components.shared.provider import StoringProvider, is_known
+
+if TYPE_CHECKING:
+    from components.hosts.host import Host
 
 ASK_SECONDS = 10
 """How long a host may take to say how much memory it has."""
@@ -86,7 +89,7 @@ class Placement(dynamic.Resource, module="calico-lab", name="NotebookPlacement")
         name: str,
         wanted: Mapping[str, int],
         named: Mapping[str, str],
-        hosts: Sequence[Host],
+        hosts: Sequence["Host"],
         opts: ResourceOptions | None = None,
     ) -> None:
         """Choose the hosts.

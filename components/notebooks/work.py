@@ -13,7 +13,7 @@ from typing import Any
 
 from pulumi import Input, Output, ResourceOptions, dynamic
 
-from components.backup.component import RESTORE
+from components.backup.rendering import RESTORE
 from components.hosts.remote import HostError, messages_without_traceback, run, transfer
 from components.notebooks.step import (
     COPY_SECONDS,

@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import Input, ResourceOptions, dynamic
 
-from components.hosts.host import Host, after_hosts, ssh_commands
+from components.hosts.host import after_hosts, ssh_commands
 from components.hosts.remote import HostError, messages_without_traceback, run
 from components.shared.provider import differ
-from diagnosis.obstacle import SshHost, obstacle
+
+if TYPE_CHECKING:
+    from components.hosts.host import Host
+    from diagnosis.obstacle import SshHost
 
 # How long a script may print after its own time is over.
 GRACE_SECONDS = 60
@@ -27,10 +30,10 @@ COMPARED = ("script", "checks", "port", "seconds", "triggers")
 class Check:
     """The condition on one host."""
 
-    host: Host
+    host: "Host"
     variables: Mapping[str, str]
     """Exported to the script; never secret."""
-    peers: Sequence[Host] = ()
+    peers: Sequence["Host"] = ()
     """The hosts that it needs, and that need it."""
 
 
@@ -44,8 +47,11 @@ def _ask(check: Mapping[str, Any], props: Mapping[str, Any]) -> str | None:
     return answer.error if answer.reached else f"{host}: {answer.error}"
 
 
-def _connections(check: Mapping[str, Any], props: Mapping[str, Any]) -> list[tuple[SshHost, SshHost]]:
+def _connections(check: Mapping[str, Any], props: Mapping[str, Any]) -> list[tuple["SshHost", "SshHost"]]:
     """The connections between a host and its peers, in both directions."""
+    # Here, because most runs have no gate that fails, and the import takes longer than all gates.
+    from diagnosis.obstacle import SshHost  # noqa: PLC0415
+
     hosts = {check["host"]: check["address"], **check["peers"]}
     host, *peers = (SshHost(name, address, props["ssh"][name]) for name, address in hosts.items())
     return [pair for peer in peers for pair in ((host, peer), (peer, host))]
@@ -67,6 +73,8 @@ def wait(props: Mapping[str, Any]) -> dict[str, Any]:
 
 def explained(failed: Sequence[tuple[str, Mapping[str, Any]]], props: Mapping[str, Any]) -> str:
     """What the checks that failed say, each with the rules that stop the host's connections."""
+    from diagnosis.obstacle import obstacle  # noqa: PLC0415 - as in _connections
+
     # Two hosts that are peers have the same connections, and a trace of one takes seconds.
     connections = {pair for _, check in failed for pair in _connections(check, props)}
     with ThreadPoolExecutor(max_workers=max(1, len(connections))) as pool:
@@ -123,7 +131,7 @@ class Gate(dynamic.Resource, module="calico-lab", name="Gate"):
         port: int = 0,
         variables: Mapping[str, str] | None = None,
         provider: GateProvider | None = None,
-        others: Sequence[Host] = (),
+        others: Sequence["Host"] = (),
         settings: Mapping[str, Input[object]] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:

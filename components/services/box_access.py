@@ -8,14 +8,16 @@ hosts' ssh_config(5) includes that of the boxes.
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import Output, ResourceOptions, dynamic
 
 from components.hosts.remote import PROJECT
 from components.hosts.ssh import access_folder, are_written, boxes_config, write_files
-from components.services.ssh_box import SshBox
 from components.shared.provider import differ
+
+if TYPE_CHECKING:
+    from components.services.ssh_box import SshBox
 
 USER = "admin"
 """The user of every box."""
@@ -73,7 +75,7 @@ class BoxAccess(dynamic.Resource, module="calico-lab", name="BoxAccess"):
     output: Output[dict[str, dict[str, str]]]
     """The stack's output `sshBoxes`: address, host key and ssh command by box."""
 
-    def __init__(self, name: str, boxes: Sequence[SshBox], opts: ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, boxes: Sequence["SshBox"], opts: ResourceOptions | None = None) -> None:
         """Write the files.
 
         Args:

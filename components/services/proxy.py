@@ -105,7 +105,6 @@ class HttpProxy(ComponentResource):
                 **({} if config.https == "none" else {"PROXY_HTTP_PORT": str(config.http_port)}),
                 **({"PROXY_METRICS_PORT": str(config.metrics_port)} if config.metrics_port else {}),
             },
-            network_mode="host",
             read_only=True,
         )
         self.url = f"{config.scheme}://{config.name or host.address}:{config.port}"

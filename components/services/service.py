@@ -8,32 +8,21 @@ of the image can read, and neither in the environment nor in arguments.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
-import pulumi
-import pulumi_docker as docker
 from pulumi import Input, Output, Resource, ResourceOptions
 
-from components.calico.policy_rendering import SERVICE_LABEL
+from components.hosts.docker_object import DockerObject
 from components.hosts.host import Host
-from components.readiness.gate import Check, Gate
+from components.readiness.gate import Check
 from components.services.config import ServiceConfig
 from components.services.image import service_image
 from components.services.placement import Placement
 
 FILES = "/run/secrets"
 """The folder of a service's files in its container."""
-SECONDS_ALLOWED = 60
-STACK_LABEL = "calico-lab.stack"
-ENDPOINT_LABEL = f"org.projectcalico.label.{SERVICE_LABEL}"
-"""Becomes a label of the service's workload endpoint, for network policies."""
-HOST_LABEL = "calico-lab.host"
-"""Replaces a container that moves to another host, because a change of the provider alone does not."""
-FILES_LABEL = "calico-lab.files"
-"""Changes with the contents of the service's files."""
 _SCRIPTS = Path(__file__).with_name("scripts")
-READY_SCRIPT = _SCRIPTS / "ready.sh"
-"""Waits until a container passes the health check of its image."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,9 @@ class ServiceVolume:
 class Service:
     """One container, and the files and the volume that it uses."""
 
-    container: docker.Container
+    container: DockerObject
+    address: Output[str]
+    """Where it listens on its network; empty on the host's own."""
     check: Check
     """What `services_ready` waits for."""
 
@@ -85,8 +76,8 @@ class Service:
         volume: ServiceVolume | None = None,
         environment: Mapping[str, str] | None = None,
         capabilities: Sequence[str] = (),
-        networks: Sequence[docker.ContainerNetworksAdvancedArgs] | None = None,
-        network_mode: str | None = None,
+        network: Input[str] | None = None,
+        address: IPv4Address | None = None,
         policy_name: str | None = None,
         read_only: bool = False,
     ) -> None:
@@ -104,8 +95,8 @@ class Service:
             volume: The folder that is kept when the container is replaced.
             environment: Its settings; never secret.
             capabilities: Its Linux capabilities; all others are dropped.
-            networks: Its Docker networks.
-            network_mode: `host`, for a service without a network of its own.
+            network: Its Docker network on that host; None for the host's own.
+            address: Its address on that network; None for a free one, which it keeps as long as it is there.
             policy_name: Its name in network policies; None if it is not on the lab's network.
             read_only: Whether its root file system is read only.
         """
@@ -122,50 +113,40 @@ class Service:
             owner=f"{user}:{user}",
             opts=ResourceOptions(parent=parent),
         )
-        self.container = docker.Container(
+        kept = self._keep(volume) if volume else None
+        mounts = [
+            *(_bind(self._path(file), f"{FILES}/{file.name}") for file in files),
+            *(_bind(self._folder(folder), folder.path) for folder in folders),
+        ]
+        if volume and kept:
+            mounts.append(f"type=volume,source={self._volume_name(volume)},target={volume.path}")
+        self.container = DockerObject(
             name,
-            name=self._container_name,
-            hostname=name,
-            image=service_image(image, host, ResourceOptions(parent=parent)),
-            # An init process reaps orphans and forwards signals.
-            init=True,
-            envs=[f"{key}={value}" for key, value in (environment or {}).items()],
-            networks_advanced=networks,
-            network_mode=network_mode,
-            mounts=[
-                *(self._bind(self._path(file), f"{FILES}/{file.name}") for file in files),
-                *(self._bind(self._folder(folder), folder.path) for folder in folders),
-                *([self._volume_mount(volume)] if volume else []),
-            ],
-            read_only=read_only,
-            memory=config.memory,
-            # By default Docker adds as much swap, which the provider would report as drift.
-            memory_swap=config.memory,
-            cpus=str(config.cpus),
-            capabilities=docker.ContainerCapabilitiesArgs(
-                drops=["ALL"], adds=[f"CAP_{capability}" for capability in capabilities]
-            ),
-            # It stops programs with file capabilities, such as ping.
-            security_opts=None if capabilities else ["no-new-privileges"],
-            log_driver="json-file",
-            log_opts={"max-size": "10m", "max-file": "2"},
-            restart="unless-stopped",
-            destroy_grace_seconds=5,
-            labels=[
-                docker.ContainerLabelArgs(label=STACK_LABEL, value=pulumi.get_stack()),
-                docker.ContainerLabelArgs(label=HOST_LABEL, value=host.name),
-                docker.ContainerLabelArgs(label=FILES_LABEL, value=_digest(files)),
-                *(
-                    [docker.ContainerLabelArgs(label=ENDPOINT_LABEL, value=policy_name)]
-                    if policy_name
-                    else []
-                ),
-            ],
+            host,
+            "container",
+            self._container_name,
+            _SCRIPTS / "container.sh",
+            variables={
+                "IMAGE": service_image(image, host, ResourceOptions(parent=parent)),
+                "NETWORK": network or "host",
+                "ADDRESS": str(address or ""),
+                "MOUNTS": "\n".join(mounts),
+                "ENVIRONMENT": "\n".join(f"{key}={value}" for key, value in (environment or {}).items()),
+                "CAPABILITIES": " ".join(capabilities),
+                "READ_ONLY": "yes" if read_only else "",
+                "MEMORY": str(config.memory),
+                "CPUS": str(config.cpus),
+                "SERVICE": policy_name or "",
+                "FILES": _digest(files),
+            },
+            # Docker removes a network only after its containers.
+            replaced_by=[network] if network else [],
             # Name and address are fixed, so the former container has to be deleted first.
-            opts=host.docker_options(
-                ResourceOptions(parent=parent, depends_on=[placed], delete_before_replace=True)
+            opts=ResourceOptions(
+                parent=parent, depends_on=[placed, *([kept] if kept else [])], delete_before_replace=True
             ),
         )
+        self.address = self.container.made.apply(lambda made: made.partition(" ")[2])
         self.check = Check(host, {"CONTAINER": self._container_name})
 
     @property
@@ -178,21 +159,24 @@ class Service:
     def _folder(self, folder: ServiceFolder) -> str:
         return f"/etc/calico-lab/{self._name}-{folder.name}"
 
-    @staticmethod
-    def _bind(source: str, target: str) -> docker.ContainerMountArgs:
-        return docker.ContainerMountArgs(type="bind", source=source, target=target, read_only=True)
+    def _volume_name(self, volume: ServiceVolume) -> str:
+        return f"{self._container_name}-{volume.name}"
 
-    def _volume_mount(self, volume: ServiceVolume) -> docker.ContainerMountArgs:
+    def _keep(self, volume: ServiceVolume) -> Resource:
         child = ResourceOptions(parent=self._parent)
         Placement(f"{self._name}-place", self._container_name, self._host.location, volume.path, opts=child)
-        moved = ResourceOptions(replacement_trigger=self._host.location)
-        made = docker.Volume(
+        return DockerObject(
             f"{self._name}-{volume.name}",
-            name=f"{self._container_name}-{volume.name}",
-            labels=[docker.VolumeLabelArgs(label=STACK_LABEL, value=pulumi.get_stack())],
-            opts=self._host.docker_options(ResourceOptions.merge(child, moved)),
+            self._host,
+            "volume",
+            self._volume_name(volume),
+            _SCRIPTS / "volume.sh",
+            opts=child,
         )
-        return docker.ContainerMountArgs(type="volume", source=made.name, target=volume.path)
+
+
+def _bind(source: str, target: str) -> str:
+    return f"type=bind,source={source},target={target},readonly"
 
 
 def _digest(files: Sequence[ServiceFile]) -> Output[str]:
@@ -203,23 +187,4 @@ def _digest(files: Sequence[ServiceFile]) -> Output[str]:
     contents = Output.all(*[file.content for file in files])
     return Output.unsecret(
         contents.apply(lambda texts: hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16])
-    )
-
-
-def services_ready(name: str, services: Sequence[Service], opts: ResourceOptions | None = None) -> Gate:
-    """Wait until the containers of some services pass their health checks.
-
-    Args:
-        name: The resource's name.
-        services: The services.
-        opts: More resource options.
-    """
-    containers = [service.container for service in services]
-    return Gate(
-        name,
-        READY_SCRIPT,
-        [service.check for service in services],
-        seconds=SECONDS_ALLOWED,
-        triggers=[container.id for container in containers],
-        opts=ResourceOptions.merge(ResourceOptions(depends_on=containers), opts),
     )

@@ -4,7 +4,6 @@ Owes: its host key is known before the first connection; both keys are made for 
 are secrets.
 """
 
-import pulumi_docker as docker
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from components.hosts.host import Host
@@ -77,15 +76,11 @@ class SshBox(ComponentResource):
             ],
             volume=ServiceVolume("home", "/home/admin"),
             capabilities=CAPABILITIES,
-            networks=[
-                docker.ContainerNetworksAdvancedArgs(
-                    name=network, ipv4_address=str(config.address) if config.address else None
-                )
-            ],
+            network=network,
+            address=config.address,
             policy_name=policy_name,
         )
-        given = self.service.container.network_datas.apply(lambda attached: str(attached[0].ip_address))
-        self.address = Output.from_input(str(config.address)) if config.address else given
+        self.address = Output.from_input(str(config.address)) if config.address else self.service.address
         self.private_key = user_key.private_key
         self.host_key = host_key.public_key
         self.register_outputs(

@@ -72,6 +72,18 @@ def test_ssh_box_refuses_another_key(program: Program) -> None:
     assert "Permission denied (publickey)" in stranger.stderr
 
 
+def test_refresh_makes_again_what_somebody_has_removed(program: Program, outputs: Outputs) -> None:
+    box = json.loads(program.pulumi("stack", "output", "sshBoxes", "--json"))["sshbox"]
+    assert ssh_to_box(box["command"] + " touch kept;").returncode == 0
+    assert remote.run(outputs.ssh["a0"], "docker container rm --force calico-lab-sshbox").status == 0
+    program.pulumi("up", "--refresh", "--yes", "--skip-preview")
+    session = ssh_to_box(box["command"] + " ls;")
+    assert session.returncode == 0, session.stderr
+    # Its home outlives it.
+    assert session.stdout.splitlines()[:2] == ["kept", "admin"]
+    program.pulumi("preview", "--expect-no-changes")
+
+
 def test_proxy_api_is_local(outputs: Outputs) -> None:
     proxy = urlsplit(outputs.proxy_url)
     host = next(host for host, address in outputs.hosts.items() if address == proxy.hostname)

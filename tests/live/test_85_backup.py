@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.backup.component import RESTORE
-from components.backup.rendering import REPOSITORY_FILE
+from components.backup.rendering import REPOSITORY_FILE, RESTORE
 from components.hosts import remote
 from components.shared.secrets import make_authority
 from tests.live.program import Program

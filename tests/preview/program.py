@@ -108,8 +108,8 @@ class _Created(mocks.Mocks):
             }
         elif args.typ.endswith(":SshAccess"):
             samples = {"config": ".state/ssh/lab/config"}
-        elif args.typ.endswith(":Container"):
-            samples = {"networkDatas": [{"ipAddress": "192.168.0.101"}]}
+        elif args.typ.endswith(":DockerObject"):
+            samples = {"made": "1a2b 192.168.0.101"}
         elif args.typ.endswith("local:Command"):
             samples = {"stdout": f"sha256:{args.name}", "stderr": ""}
         elif "command:" in args.typ:

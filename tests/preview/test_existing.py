@@ -43,12 +43,11 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 def on(program: Program, host: str) -> dict[str, Registered]:
-    """What is on a host: it is reached there, or by the Docker provider of the host."""
+    """What is on a host."""
     return {
         resource.urn: resource
         for resource in program.resources
-        if f"::{host}-docker::" in resource.provider
-        or resource.name == f"{host}-docker"
+        if (resource.type.endswith(":DockerObject") and resource.inputs["host"] == host)
         or (
             resource.name.startswith(f"{host}-")
             and ("command:" in resource.type or resource.type.endswith(":HostFirewall"))
@@ -92,8 +91,8 @@ def test_existing_host_is_reached_by_address(make: Make) -> None:
     program = make()
     assert program.named("b-firewall").inputs["url"] == "ssh://root@10.0.0.2:22"
     assert program.named("b-notebook-image").inputs["environment"]["DESTINATION"] == "ssh://root@10.0.0.2:22"
-    [provider] = [r for r in program.of_type("providers:docker") if r.name == "b-docker"]
-    assert provider.inputs["host"] == "ssh://root@10.0.0.2:22"
+    assert program.named("b-netv").inputs["ssh"].endswith(" ssh://root@10.0.0.2:22")
+    assert program.of_type("providers:docker") == []
     reached = [resource for resource in program.resources if ".state/ssh/" in resource.plain()]
     assert reached
     for resource in reached:
@@ -102,7 +101,7 @@ def test_existing_host_is_reached_by_address(make: Make) -> None:
 
 def test_lost_host_resources_are_retained(make: Make) -> None:
     program = make(lost=True)
-    assert {r.name for r in on(program, "b").values() if not r.retained} == {"b-docker"}
+    assert all(resource.retained for resource in on(program, "b").values())
     assert not any(resource.retained for resource in on(program, "a").values())
 
 

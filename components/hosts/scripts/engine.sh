@@ -34,8 +34,8 @@ if [ "$settings" -ef "$own" ] && [ "$(cat "$settings")" = "$content" ] &&
     systemctl reload docker.service
 fi
 if [ "$LOGIN" != root ] && ! id -nG "$LOGIN" | grep -qw docker; then
-    # The Docker provider connects as this user, who has full sudo rights anyway. It is recorded first, so that after an
-    # interruption it is done again, or undone without effect.
+    # Images are loaded as this user, who has full sudo rights anyway. It is recorded first, so that after an interruption
+    # it is done again, or undone without effect.
     touch /var/lib/calico-lab/docker-group
     usermod --append --groups docker "$LOGIN"
 fi

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.backup.component import RESTORE
-from components.backup.rendering import REPOSITORY_FILE
+from components.backup.rendering import REPOSITORY_FILE, RESTORE
 from tests.unit.pretend_host import PretendHost
 
 PROGRAM = RESTORE.with_name("calico-lab-backup")

@@ -89,9 +89,9 @@ def test_the_docker_network_waits_for_the_gate(lab: Program) -> None:
     for host in HOSTS:
         network = lab.named(f"{host}-netv")
         assert lab.named("calico-ready").urn in network.dependencies
-        assert network.inputs["driver"] == "calico"
-        assert network.inputs["ipamDriver"] == "calico-ipam"
-        assert f"::{host}-docker::" in network.provider
+        assert (network.inputs["kind"], network.inputs["docker_name"]) == ("network", "netv")
+        assert network.inputs["variables"]["CIDR"] == "192.168.0.0/16"
+        assert network.inputs["host"] == host
 
 
 def test_a_key_travels_by_stdin_as_a_secret_and_is_for_root_alone(lab: Program) -> None:
@@ -179,10 +179,10 @@ def test_network_is_replaced_before_its_pool(lab: Program) -> None:
     for host in HOSTS:
         network = lab.named(f"{host}-netv")
         assert lab.named("calico-datastore").urn in network.dependencies
-        assert network.inputs["labels"] == [
-            {"label": "calico-lab.pool", "value": "netv: 192.168.0.0/16 in blocks of /26"}
-        ]
-        assert moved.named(f"{host}-netv").inputs["labels"] != network.inputs["labels"]
+        pool = "netv: 192.168.0.0/16 in blocks of /26"
+        assert network.inputs["replaced_by"] == [host, pool, ""]
+        assert network.inputs["variables"]["POOL"] == pool
+        assert moved.named(f"{host}-netv").inputs["replaced_by"] != network.inputs["replaced_by"]
     assert not changed(lab, with_network(encapsulation="vxlan"), "a0-netv")
 
 
@@ -195,9 +195,10 @@ def test_nothing_of_the_network_is_touched_before_its_settings_are_checked(lab: 
 
 
 def test_an_mtu_is_an_option_of_the_network(lab: Program) -> None:
-    assert "options" not in lab.named("a0-netv").inputs
+    assert lab.named("a0-netv").inputs["variables"]["MTU"] == ""
     narrow = with_network(mtu=1400).named("a0-netv").inputs
-    assert narrow["options"] == {"com.docker.network.driver.mtu": "1400"}
+    assert narrow["variables"]["MTU"] == "1400"
+    assert narrow["replaced_by"] != lab.named("a0-netv").inputs["replaced_by"]
 
 
 def checks(program: Program) -> dict[str, Any]:
@@ -233,10 +234,9 @@ def test_containers_on_the_network_are_asked_for_before_it_is_deleted(lab: Progr
 def test_services_have_reserved_addresses_and_a_name_for_policies(lab: Program) -> None:
     datastore = lab.named("calico-datastore").inputs["stdin"]
     assert "  reservedCIDRs:\n  - 192.168.0.100/32\n  - 192.168.0.101/32\n" in datastore
-    labels = {one["label"]: one["value"] for one in lab.named("sshbox").inputs["labels"]}
-    assert labels["org.projectcalico.label.calico-lab.service"] == "sshBox"
+    assert lab.named("sshbox").inputs["variables"]["SERVICE"] == "sshBox"
     assert lab.named("notebook").inputs["service"] == "notebook"
-    assert "projectcalico" not in str(lab.named("proxy").inputs["labels"])
+    assert lab.named("proxy").inputs["variables"]["SERVICE"] == ""
 
 
 def test_a_network_policy_is_one_resource_and_gone_with_its_switch(lab: Program) -> None:

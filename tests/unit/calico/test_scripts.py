@@ -676,3 +676,40 @@ def test_a_network_is_not_taken_from_under_containers_of_others(
     if refused:
         assert f"a1: containers that are not the lab's run on netv: {refused}." in done.stderr
         assert f"docker rm --force {refused})" in done.stderr
+
+
+# ---- the Docker network
+
+
+POOL = "netv: 192.168.0.0/16 in blocks of /26"
+NETWORK = {"HOST": "a0", "NAME": "netv", "STACK": "lab", "POOL": POOL, "CIDR": "192.168.0.0/16", "MTU": ""}
+CREATE = (
+    "docker network create --driver calico --ipam-driver calico-ipam --subnet 192.168.0.0/16 {}"
+    f"--label calico-lab.pool={POOL} --label calico-lab.stack=lab netv"
+)
+
+
+@pytest.mark.parametrize(("mtu", "option"), [("", ""), ("1400", "--opt com.docker.network.driver.mtu=1400 ")])
+def test_network_is_created(host: PretendHost, mtu: str, option: str) -> None:
+    host.program("docker")
+    done = host.run(HERE / "network.sh", {**NETWORK, "MTU": mtu})
+    assert done.returncode == 0, done.stderr
+    assert host.calls[-1] == CREATE.format(option)
+
+
+def test_network_of_the_same_pool_is_kept(host: PretendHost) -> None:
+    host.program(
+        "docker", f'case "$*" in *" ls "*) echo 1a2b ;; *inspect*) echo "{POOL}" ;; *) exit 1 ;; esac'
+    )
+    done = host.run(HERE / "network.sh", NETWORK)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_network_of_another_kind_is_refused(host: PretendHost) -> None:
+    host.program("docker", 'case "$*" in *" ls "*) echo 1a2b ;; *inspect*) echo ;; *) exit 1 ;; esac')
+    done = host.run(HERE / "network.sh", NETWORK)
+    assert done.returncode == 1
+    assert (
+        "another network is called netv; if it is not needed, run on a0: docker network rm netv"
+        in done.stderr
+    )

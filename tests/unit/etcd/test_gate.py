@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from components.etcd import component
+from components.etcd import gate
 from components.etcd.convergence import Lab, NotJoinedError
 from components.hosts.remote import HostError
 
@@ -33,7 +33,7 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append([check["host"] for check in props["checks"]])
         return props
 
-    monkeypatch.setattr(component, "wait", wait)
+    monkeypatch.setattr(gate, "wait", wait)
     return seen
 
 
@@ -52,7 +52,7 @@ def converging(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, ...] | Exce
                 raise answer
             return answer
 
-    monkeypatch.setattr(component, "Convergence", Convergence)
+    monkeypatch.setattr(gate, "Convergence", Convergence)
     return labs
 
 
@@ -60,7 +60,7 @@ def test_gate_waits_for_all_when_the_steps_are_taken(
     monkeypatch: pytest.MonkeyPatch, waited: list[list[str]]
 ) -> None:
     labs = converging(monkeypatch, ())
-    component._MembersProvider().wait(PROPS)
+    gate.MembersProvider().wait(PROPS)
     [lab] = labs
     assert waited == [["a0", "a1"]]
     assert lab.client_port == 2379
@@ -71,21 +71,21 @@ def test_gate_waits_for_an_unhealthy_member_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, waited: list[list[str]]
 ) -> None:
     converging(monkeypatch, ("a1",), ())
-    component._MembersProvider().wait(PROPS)
+    gate.MembersProvider().wait(PROPS)
     assert waited == [["a1"], ["a0", "a1"]]
 
 
 def test_gate_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, waited: list[list[str]]) -> None:
     converging(monkeypatch, ("a1",))
     with pytest.raises(HostError, match="members that were healthy a moment ago are not: a1"):
-        component._MembersProvider().wait(PROPS)
-    assert waited == [["a1"]] * component.ROUNDS
+        gate.MembersProvider().wait(PROPS)
+    assert waited == [["a1"]] * gate.ROUNDS
 
 
 def test_gate_names_what_stops_a_member_that_does_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
     converging(monkeypatch, NotJoinedError("a1", "a1: etcd: the member has not joined"))
     monkeypatch.setattr(
-        component, "explained", lambda failed, _: f"{failed[0][0]}\na rule on {failed[0][1]['host']}"
+        gate, "explained", lambda failed, _: f"{failed[0][0]}\na rule on {failed[0][1]['host']}"
     )
     with pytest.raises(HostError, match="a1: etcd: the member has not joined\na rule on a1"):
-        component._MembersProvider().wait(PROPS)
+        gate.MembersProvider().wait(PROPS)

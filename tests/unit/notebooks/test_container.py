@@ -8,7 +8,7 @@ import pytest
 from components.hosts.remote import Answer
 from components.notebooks import container, step
 from components.notebooks.container import _ContainerProvider
-from components.services.service import READY_SCRIPT
+from components.services.health import READY_SCRIPT
 from tests.unit.pretend_host import PretendHost
 
 HERE: dict[str, Any] = {

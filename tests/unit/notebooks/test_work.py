@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.backup.component import RESTORE
+from components.backup.rendering import RESTORE
 from components.hosts.remote import Answer, HostError
 from components.notebooks import step, work
 from components.notebooks.work import _WorkProvider

@@ -13,9 +13,9 @@ from pulumi_command import remote
 
 from components.hosts.host import Host
 from components.services.config import ProxyConfig, SshBoxConfig
+from components.services.health import services_ready
 from components.services.image import PROXIES, REGISTRIES, service_image
 from components.services.proxy import HttpProxy, Route
-from components.services.service import services_ready
 from components.services.ssh_box import SshBox
 from components.shared.secrets import CertificateAuthority, issue_certificate, make_authority
 
@@ -44,8 +44,8 @@ class Engine(mocks.Mocks):
             known = {"private_key": f"secret-{args.name}", "public_key": f"ssh-ed25519 {args.name}"}
         elif args.typ.endswith((":CertificateAuthority", ":Certificate")):
             known = {"certificate": f"public-{args.name}", "private_key": f"secret-{args.name}"}
-        elif args.typ.endswith(":Container"):
-            known = {"networkDatas": [{"ipAddress": "192.168.7.7"}]}
+        elif args.typ.endswith(":DockerObject"):
+            known = {"made": f"{args.name}-made 192.168.7.7"}
         elif args.typ.endswith(":Command"):
             known = {"stdout": ARRIVED}
         return f"{args.name}-id", {**args.inputs, **known}
@@ -124,7 +124,8 @@ def test_the_ssh_box_takes_a_free_address_when_it_has_none(
     box: Run,
 ) -> None:
     asked, outputs = box
-    assert asked["sshbox"]["networksAdvanced"] == [{"name": "netv"}]
+    assert asked["sshbox"]["variables"]["NETWORK"] == "netv"
+    assert asked["sshbox"]["variables"]["ADDRESS"] == ""
     assert outputs == {
         "address": "192.168.7.7",
         "key": "secret-sshbox-admin-key",
@@ -137,14 +138,20 @@ def test_the_proxy_listens_at_its_hosts_address(
 ) -> None:
     asked, outputs = proxy
     assert outputs["url"] == "http://10.0.0.2:9000"
-    assert asked["proxy"]["networkMode"] == "host"
-    assert asked["proxy"]["envs"] == [
+    assert asked["proxy"]["variables"]["NETWORK"] == "host"
+    assert asked["proxy"]["variables"]["READ_ONLY"] == "yes"
+    assert asked["proxy"]["variables"]["ENVIRONMENT"].splitlines() == [
         "PROXY_ADDRESS=10.0.0.2",
         "PROXY_PORT=9000",
         "PROXY_API_PORT=9001",
         "PROXY_HTTPS=none",
     ]
     assert outputs["authority"] == ""
+
+
+def settings_of(asked: dict[str, dict[str, Any]]) -> set[str]:
+    """The environment of a proxy."""
+    return set(asked["proxy"]["variables"]["ENVIRONMENT"].splitlines())
 
 
 def routes_of(run: Run) -> dict[str, Any]:
@@ -205,12 +212,8 @@ def test_a_change_of_the_notebooks_or_the_certificate_does_not_replace_the_proxy
     assert one["proxy"] == two["proxy"]
     assert one["a2-proxy"] != two["a2-proxy"]
     for folder in ("routes", "tls"):
-        assert {
-            "type": "bind",
-            "source": f"/etc/calico-lab/proxy-{folder}",
-            "target": f"/run/{folder}",
-            "readOnly": True,
-        } in one["proxy"]["mounts"]
+        mount = f"type=bind,source=/etc/calico-lab/proxy-{folder},target=/run/{folder},readonly"
+        assert mount in one["proxy"]["variables"]["MOUNTS"].splitlines()
 
 
 def test_the_proxy_with_a_certificate_of_the_lab() -> None:
@@ -219,8 +222,7 @@ def test_the_proxy_with_a_certificate_of_the_lab() -> None:
     assert asked["proxy-certificate"]["usages"] == ["server"]
     assert outputs["url"] == "https://lab.example.org:8888"
     assert outputs["authority"] == "public-authority"
-    assert "PROXY_HTTPS=lab" in asked["proxy"]["envs"]
-    assert "PROXY_HTTP_PORT=8081" in asked["proxy"]["envs"]
+    assert {"PROXY_HTTPS=lab", "PROXY_HTTP_PORT=8081"} <= settings_of(asked)
     pem = "==> /etc/calico-lab/proxy-tls/tls.pem\nsecret-proxy-certificate\npublic-proxy-certificate\n"
     assert pem in str(asked["a2-proxy"]["stdin"])
     assert "secret-" not in asked["a2-proxy"]["create"]
@@ -235,7 +237,7 @@ def test_the_proxy_with_a_certificate_of_the_operator(tmp_path: Path) -> None:
     assert "proxy-certificate" not in asked
     assert outputs["url"] == "https://10.0.0.2:8888"
     assert outputs["authority"] == certificate
-    assert "PROXY_METRICS_PORT=9002" in asked["proxy"]["envs"]
+    assert "PROXY_METRICS_PORT=9002" in settings_of(asked)
     placed = asked["a2-proxy"]
     assert key.strip() in placed["stdin"]["value"]
     assert SECRET in placed["stdin"].values()
@@ -275,33 +277,25 @@ def test_secrets_of_a_service_are_in_files_and_nowhere_else(  # noqa: PLR0917 - 
     assert f"OWNER={owner}\n" in placed["create"]
     assert f"COMPONENT={name}\n" in placed["delete"]
     for file in (*secrets, *files):
-        assert {
-            "type": "bind",
-            "source": f"{folder}/{file}",
-            "target": f"/run/secrets/{file}",
-            "readOnly": True,
-        } in asked[name]["mounts"]
+        mount = f"type=bind,source={folder}/{file},target=/run/secrets/{file},readonly"
+        assert mount in asked[name]["variables"]["MOUNTS"].splitlines()
     assert "secret-" not in json.dumps(asked[name])
 
 
 @pytest.mark.parametrize(("service", "name"), [("box", "sshbox"), ("proxy", "proxy")])
-def test_a_container_is_bounded_and_comes_back(
+def test_a_container_has_its_image_and_limits(
     service: str, name: str, request: pytest.FixtureRequest
 ) -> None:
     asked, _ = request.getfixturevalue(service)
     container = asked[name]
-    assert container["name"] == f"calico-lab-{name}"
-    assert container["image"] == ARRIVED
-    assert container["memory"] == container["memorySwap"] > 0
-    assert float(container["cpus"]) > 0
-    assert container["restart"] == "unless-stopped"
-    assert container["capabilities"]["drops"] == ["ALL"]
-    assert container["logOpts"] == {"max-size": "10m", "max-file": "2"}
-    assert "privileged" not in container
+    assert (container["kind"], container["docker_name"]) == ("container", f"calico-lab-{name}")
+    assert container["variables"]["IMAGE"] == ARRIVED
+    assert int(container["variables"]["MEMORY"]) > 0
+    assert float(container["variables"]["CPUS"]) > 0
 
 
 def test_a_new_key_makes_a_new_container() -> None:
-    labels = []
+    files = []
     for name in ("one", "two"):
 
         def program(name: str = name) -> dict[str, Any]:
@@ -311,9 +305,9 @@ def test_a_new_key_makes_a_new_container() -> None:
             return {}
 
         asked, _ = run(program)
-        labels.append({label["label"]: label["value"] for label in asked[name]["labels"]})
-    assert labels[0]["calico-lab.stack"] == labels[1]["calico-lab.stack"] == "lab"
-    assert labels[0]["calico-lab.files"] != labels[1]["calico-lab.files"]
+        assert asked[name]["variables"]["STACK"] == "lab"
+        files.append(asked[name]["variables"]["FILES"])
+    assert files[0] != files[1]
 
 
 @pytest.mark.parametrize("service", ["box", "proxy"])
@@ -321,9 +315,9 @@ def test_services_are_checked_again_when_a_container_is_replaced(
     service: str, request: pytest.FixtureRequest
 ) -> None:
     asked, _ = request.getfixturevalue(service)
-    [container] = [name for name, inputs in asked.items() if "mounts" in inputs]
+    [container] = [name for name, inputs in asked.items() if inputs.get("kind") == "container"]
     gate = asked["ready"]
-    assert gate["triggers"] == [f"{container}-id"]
+    assert gate["triggers"] == [f"{container}-made 192.168.7.7"]
     assert [check["variables"] for check in gate["checks"]] == [{"CONTAINER": f"calico-lab-{container}"}]
 
 

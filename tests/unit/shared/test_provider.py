@@ -20,6 +20,7 @@ from components.calico.attached import _AttachedProvider
 from components.calico.settings import _NetworkSettingsProvider
 from components.etcd.membership import _MembershipProvider
 from components.firewall.host_firewall import HostFirewallProvider
+from components.hosts.docker_object import DockerObjectProvider
 from components.hosts.ssh import _SshAccessProvider
 from components.notebooks.container import _ContainerProvider
 from components.notebooks.work import _WorkProvider
@@ -95,6 +96,13 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
         },
     ),
     "notebook-container": (_ContainerProvider(), {"network": "netv", "image": "i", "memory": 512.0}),
+    "docker-object": (
+        DockerObjectProvider(),
+        {
+            **{"kind": "network", "docker_name": "netv", "host": "a0", "ssh": "ssh a0", "script": ""},
+            **{"host_container": "id", "variables": {"CIDR": "10.0.0.0/16"}, "replaced_by": ["a0", "pool"]},
+        },
+    ),
     "placement": (_PlacementProvider(), {"container": "notebook", "host": "a1", "folder": "/work"}),
     "certificate": (
         _CertificateProvider(),

@@ -89,55 +89,31 @@ def test_gone_in_an_empty_state_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     assert gone({}) == []
 
 
-def pending(kind: str, operation: str, provider: str = "a1-docker") -> dict[str, Any]:
-    urn = f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{provider}"
-    return {
-        "type": operation,
-        "resource": {"urn": "x", "type": kind, "provider": f"{urn}::id", "inputs": {"name": "calico-lab-x"}},
-    }
+OBJECT, NOTEBOOK = leftovers.ON_HOSTS
+NAMED = {"docker_name": "calico-lab-x", "ssh": "ssh -F config ssh://root@10.0.0.2:22"}
 
 
 @pytest.mark.parametrize(
-    ("operation", "found"),
+    ("operation", "kind", "inputs", "removal"),
     [
-        (
-            pending("docker:index/container:Container", "creating"),
-            [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
-        ),
-        (
-            pending("docker:index/network:Network", "creating"),
-            [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["network", "rm", "calico-lab-x"])],
-        ),
-        (
-            {
-                "type": "creating",
-                "resource": {
-                    "urn": "x",
-                    "type": "pulumi-python:dynamic/calico-lab:NotebookContainer",
-                    "inputs": {"container": "calico-lab-x", "ssh": "ssh -F config ssh://root@10.0.0.2:22"},
-                },
-            },
-            [Unfinished("ssh://root@10.0.0.2:22", "calico-lab-x", ["rm", "--force", "calico-lab-x"])],
-        ),
+        ("creating", OBJECT, {**NAMED, "kind": "container"}, ["rm", "--force"]),
+        ("creating", OBJECT, {**NAMED, "kind": "network"}, ["network", "rm"]),
+        ("creating", NOTEBOOK, {"container": "calico-lab-x", "ssh": NAMED["ssh"]}, ["rm", "--force"]),
         # It may hold data, and can be created again.
-        (pending("docker:index/volume:Volume", "creating"), []),
-        (pending("docker:index/container:Container", "deleting"), []),
-        (pending("command:remote:Command", "creating"), []),
+        ("creating", OBJECT, {**NAMED, "kind": "volume"}, None),
+        ("deleting", OBJECT, {**NAMED, "kind": "container"}, None),
+        ("creating", "command:remote:Command", {}, None),
         # On the controller, where labels mark them.
-        (pending("docker:index/container:Container", "creating", "controller"), []),
+        ("creating", "docker:index/container:Container", {"name": "calico-lab-x"}, None),
     ],
 )
-def test_unfinished_of_a_pending_operation(operation: dict[str, Any], found: list[Unfinished]) -> None:
-    providers = [
-        {
-            "urn": f"urn:pulumi:lab::calico-lab::pulumi:providers:docker::{name}",
-            "type": "pulumi:providers:docker",
-            "inputs": inputs,
-        }
-        for name, inputs in (("a1-docker", {"host": "ssh://root@10.0.0.2:22"}), ("controller", {}))
-    ]
-    state = {"deployment": {"resources": providers, "pending_operations": [operation]}}
-    assert unfinished(state) == found
+def test_unfinished_of_a_pending_operation(
+    operation: str, kind: str, inputs: dict[str, str], removal: list[str] | None
+) -> None:
+    pending = {"type": operation, "resource": {"urn": "x", "type": kind, "inputs": inputs}}
+    found = unfinished({"deployment": {"pending_operations": [pending]}})
+    name = "calico-lab-x"
+    assert found == ([Unfinished("ssh://root@10.0.0.2:22", name, [*removal, name])] if removal else [])
 
 
 def test_unfinished_without_pending_operations() -> None:

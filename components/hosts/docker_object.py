@@ -1,0 +1,143 @@
+"""DockerObject: a network, a volume or a container on the Docker engine of a host, made by a script over SSH.
+
+It is not a resource of Pulumi's Docker provider. That is a process for each host in each preview, and waits a
+minute for the engine of a host that is gone.
+
+Owes: `pulumi refresh` notices one that is gone, and a container that does not run; the next `up` makes it
+again. The deletion of one that is gone is no error.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pulumi
+from pulumi import Input, Output, ResourceOptions, dynamic
+
+from components.hosts.remote import Answer, HostError, messages_without_traceback, run
+from components.shared.provider import differ
+
+if TYPE_CHECKING:
+    from components.hosts.host import Host
+
+Kind = Literal["network", "volume", "container"]
+STEP_SECONDS = 120
+"""Time limit of one script, on two slow processors that start the whole lab."""
+COMPARED = (
+    *("kind", "docker_name", "script", "variables", "replaced_by", "host_container"),
+    # A removal goes by the stored command.
+    "ssh",
+)
+_SCRIPTS = Path(__file__).with_name("scripts")
+_LOOK, _REMOVE = (_SCRIPTS / f"{name}-docker-object.sh" for name in ("look-for", "remove"))
+
+
+def _ask(props: Mapping[str, Any], script: str, variables: Mapping[str, Any]) -> Answer:
+    return run(
+        props["ssh"],
+        script,
+        {
+            **{name: str(value) for name, value in variables.items()},
+            **{"HOST": props["host"], "KIND": props["kind"], "NAME": props["docker_name"]},
+        },
+        STEP_SECONDS,
+    )
+
+
+def _done(props: Mapping[str, Any], what: str, answer: Answer) -> str:
+    """What a script has printed.
+
+    Raises:
+        HostError: It has failed.
+    """
+    if answer.status:
+        raise HostError(
+            f"{props['host']}: the {props['kind']} {props['docker_name']} could not be {what}: "
+            f"{answer.error or answer.text}; then run pulumi again"
+        )
+    return answer.text.strip()
+
+
+def _make(props: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the script; return the resource's properties."""
+    made = _done(props, "made", _ask(props, props["script"], props["variables"]))
+    return {**props, "made": made}
+
+
+class DockerObjectProvider(dynamic.ResourceProvider):
+    """Makes, looks for and removes an object of a host's engine."""
+
+    def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
+        """Run the script."""
+        with messages_without_traceback():
+            return dynamic.CreateResult(props["docker_name"], _make(props))
+
+    def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
+        """Compare what the object is made of."""
+        return dynamic.DiffResult(
+            changes=differ(COMPARED, olds, news),
+            replaces=["replaced_by"] if differ(["replaced_by"], olds, news) else [],
+        )
+
+    def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
+        """Run the script again."""
+        with messages_without_traceback():
+            return dynamic.UpdateResult(_make(news))
+
+    def read(self, id_: str, props: Mapping[str, Any]) -> dynamic.ReadResult:
+        """Look for it; a host that does not answer has not lost it."""
+        there = _ask(props, _LOOK.read_text(), {})
+        gone = there.status == 0 and there.text.strip() == "gone"
+        return dynamic.ReadResult("", {}) if gone else dynamic.ReadResult(id_, dict(props))
+
+    def delete(self, _id: str, props: Mapping[str, Any]) -> None:
+        """Remove it."""
+        with messages_without_traceback():
+            _done(props, "removed", _ask(props, _REMOVE.read_text(), {}))
+
+
+class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
+    """An object of a host's engine."""
+
+    docker_name: Output[str]
+    """Its name, known when it is there."""
+    made: Output[str]
+    """What the script has printed."""
+
+    def __init__(
+        self,
+        name: str,
+        host: "Host",
+        kind: Kind,
+        docker_name: str,
+        script: Path,
+        *,
+        variables: Mapping[str, Input[object]] | None = None,
+        replaced_by: Sequence[Input[object]] = (),
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Make the object.
+
+        Args:
+            name: The resource's name.
+            host: The host.
+            kind: What it is.
+            docker_name: What Docker calls it.
+            script: An idempotent bash script; it gets `HOST`, `NAME` and `STACK`, and runs again when it or
+                its variables change. It keeps an object that is as described.
+            variables: Exported to the script; never secret.
+            replaced_by: Values whose change replaces the object. A move to another host does too.
+            opts: More resource options, usually the parent.
+        """
+        props = {
+            "kind": kind,
+            "docker_name": docker_name,
+            "host": host.name,
+            "ssh": host.ssh,
+            "host_container": host.container.id if host.container else "",
+            "script": script.read_text(),
+            "variables": {"STACK": pulumi.get_stack(), **(variables or {})},
+            "replaced_by": [host.location, *replaced_by],
+            "made": None,
+        }
+        super().__init__(DockerObjectProvider(), name, props, host.options(opts))
