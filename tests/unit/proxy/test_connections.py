@@ -18,8 +18,8 @@ from tests.unit.proxy.test_routes import route, upgrade
 
 NOTEBOOKS = 12
 ROUNDS = 3
-REQUESTS = 900
-WEBSOCKETS = 100
+REQUESTS = 3400
+WEBSOCKETS = 340
 AT_ONCE = 40
 MEMORY = 24
 """MiB by which the collector of Node may be behind."""
