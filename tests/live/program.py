@@ -111,5 +111,10 @@ class Program:
         return state
 
 
+def kill_session(leader: "subprocess.Popen[Any]") -> None:
+    """Kill a command that leads a session, with the plugins, which have process groups of their own."""
+    subprocess.run(["pkill", "--signal", "KILL", "--session", str(leader.pid)], check=True)
+
+
 def _config_file(config: Path | None) -> tuple[str, ...]:
     return ("--config-file", str(config)) if config else ()

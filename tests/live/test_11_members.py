@@ -4,8 +4,6 @@ Each change is a change of the config. A member that stays is not restarted, and
 lost.
 """
 
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from components.hosts import remote
 from tests.live import etcd_client
 from tests.live.etcd_client import Credentials, Writer
 from tests.live.look import CONTAINERS, everywhere, healthy
-from tests.live.program import QUIET, Program
+from tests.live.program import QUIET, Program, kill_session
 from tests.live.test_10_etcd import credentials
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
@@ -116,7 +114,7 @@ def killed_when(program: Program, says: str) -> None:
     ) as up:
         assert up.stdout
         seen = any(says in line for line in up.stdout)
-        os.killpg(up.pid, signal.SIGKILL)
+        kill_session(up)
     assert seen
     program.pulumi("cancel", "--yes")
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import requests
 
 from components.hosts import remote
 from tests.live.look import healthy
-from tests.live.program import QUIET, Program
+from tests.live.program import QUIET, Program, kill_session
 from tests.live.waiting import eventually
 from tests.previews import ProgramError
 from workspace import outputs as stack
@@ -241,7 +240,7 @@ def test_class_move_interrupted(classroom: Classroom, program: Program) -> None:
             seen = remote.run(outputs.ssh[other], arrives)
             if not seen.status and int(seen.text or 0) > 20:
                 break
-        os.killpg(up.pid, signal.SIGKILL)
+        kill_session(up)
     subprocess.run(["pulumi", "cancel", "--yes", "--stack", program.stack], cwd=PROJECT, check=False)
     outputs = classroom.up("alice", "bob", "carol", f"dave,{other}")
     assert outputs.notebooks["dave"]["host"] == other
