@@ -81,6 +81,7 @@ class Step:
         log.parent.mkdir(parents=True, exist_ok=True)
         child = _Child(command, log, cwd, env)
         try:
+            child.start()
             self._watch(child, log, limit_s)
         except BaseException:
             child.force()
@@ -123,38 +124,42 @@ class _Child:
         self.code = 0
         """Its exit code; negative after a signal."""
         self.forced = False
-        self._error: OSError | None = None
+        self._command, self._log, self._cwd, self._env = command, log, cwd, env
         self._pid = 0
-        self._started, self._ended = threading.Event(), threading.Event()
-        # A signal interrupts the main thread alone. Started there, a process whose start is interrupted would
-        # run on, and nothing would know its ID.
-        threading.Thread(target=self._run, args=(command, log, cwd, env), daemon=True).start()
+        self._error: BaseException | None = None
+        self._starting, self._ended = threading.Lock(), threading.Event()
 
-    def _run(
-        self, command: Sequence[str | Path], log: Path, cwd: Path | None, env: Mapping[str, str] | None
-    ) -> None:
+    def start(self) -> None:
+        """Start it in a thread, because a signal interrupts the main thread alone.
+
+        A process whose start is interrupted there would run on, and nothing would know its ID.
+        """
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
         try:
-            with log.open("w") as output:
+            with self._log.open("w") as output, self._starting:
+                if self.forced:
+                    return
                 # In a session of its own, so that an interrupt ends all of its processes.
                 process = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env=env,
+                    self._command,
+                    cwd=self._cwd,
+                    env=self._env,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
                 )
-            self._pid = process.pid
-            self._started.set()
+                self._pid = process.pid
             # Popen.wait does not return the resource usage.
             _, status, usage = os.wait4(process.pid, 0)
             self.code = process.returncode = os.waitstatus_to_exitcode(status)
             self.processor_s = usage.ru_utime + usage.ru_stime
-        except OSError as error:
+        except BaseException as error:
             self._error = error
-            self._started.set()
-        self._ended.set()
+        finally:
+            self._ended.set()
 
     def wait(self, seconds: float) -> bool:
         """Return whether it ends within these seconds.
@@ -168,15 +173,15 @@ class _Child:
         return ended
 
     def force(self) -> None:
-        """Kill it and its children."""
-        self.forced = True
-        self._started.wait()
-        if self._error:
+        """Kill it and its children; one that has not started yet does not start."""
+        with self._starting:
+            self.forced = True
+        if not self._pid:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, number)
-            if self.wait(5):
+            if self._ended.wait(5):
                 return
 
 

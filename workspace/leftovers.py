@@ -93,7 +93,7 @@ def unfinished(state: Mapping[str, Any]) -> list[Unfinished]:
     found = []
     for operation in state.get("deployment", {}).get("pending_operations") or []:
         resource = operation["resource"]
-        inputs = resource["inputs"]
+        inputs = resource.get("inputs", {})
         # A volume may hold data, and can be created again.
         if (
             operation["type"] == "creating"

@@ -335,7 +335,7 @@ class CalicoNetwork(ComponentResource):
                 "CIDR": str(self._config.cidr),
                 "MTU": str(self._config.mtu or ""),
             },
-            replaced_by=[datastore.id.apply(lambda _: self._config.pool), self._config.mtu or ""],
+            replaced_by=[datastore.id.apply(lambda _: self._config.pool)],
             opts=ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True),
         )
 

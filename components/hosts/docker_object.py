@@ -4,7 +4,8 @@ It is not a resource of Pulumi's Docker provider. That is a process for each hos
 minute for the engine of a host that is gone.
 
 Owes: `pulumi refresh` notices one that is gone, and a container that does not run; the next `up` makes it
-again. The deletion of one that is gone is no error.
+again. The deletion of one that is gone is no error. A change of what it is made of replaces it, and does not
+update it: if the new one cannot be made, the state has none, and the next `up` makes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 Kind = Literal["network", "volume", "container"]
 STEP_SECONDS = 120
 """Time limit of one script, on two slow processors that start the whole lab."""
-COMPARED = (
-    *("kind", "docker_name", "script", "variables", "replaced_by", "host_container"),
+REPLACING = ("kind", "docker_name", "variables", "replaced_by")
+UPDATING = (
+    *("script", "limits", "host_container"),
     # A removal goes by the stored command.
     "ssh",
 )
@@ -60,7 +62,8 @@ def _done(props: Mapping[str, Any], what: str, answer: Answer) -> str:
 
 def _make(props: Mapping[str, Any]) -> dict[str, Any]:
     """Run the script; return the resource's properties."""
-    made = _done(props, "made", _ask(props, props["script"], props["variables"]))
+    variables = {**props["variables"], **props["limits"]}
+    made = _done(props, "made", _ask(props, props["script"], variables))
     return {**props, "made": made}
 
 
@@ -70,14 +73,19 @@ class DockerObjectProvider(dynamic.ResourceProvider):
     def create(self, props: Mapping[str, Any]) -> dynamic.CreateResult:
         """Run the script."""
         with messages_without_traceback():
-            return dynamic.CreateResult(props["docker_name"], _make(props))
+            try:
+                return dynamic.CreateResult(props["docker_name"], _make(props))
+            except HostError:
+                # Docker keeps a container that it could not start, and Pulumi forgets the resource. A network
+                # or a volume that is in the way may be somebody else's.
+                if props["kind"] == "container":
+                    _ask(props, _REMOVE.read_text(), {})
+                raise
 
     def diff(self, _id: str, olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.DiffResult:
         """Compare what the object is made of."""
-        return dynamic.DiffResult(
-            changes=differ(COMPARED, olds, news),
-            replaces=["replaced_by"] if differ(["replaced_by"], olds, news) else [],
-        )
+        replaces = [key for key in REPLACING if differ([key], olds, news)]
+        return dynamic.DiffResult(changes=bool(replaces) or differ(UPDATING, olds, news), replaces=replaces)
 
     def update(self, _id: str, _olds: Mapping[str, Any], news: Mapping[str, Any]) -> dynamic.UpdateResult:
         """Run the script again."""
@@ -113,6 +121,7 @@ class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
         script: Path,
         *,
         variables: Mapping[str, Input[object]] | None = None,
+        limits: Mapping[str, str] | None = None,
         replaced_by: Sequence[Input[object]] = (),
         opts: ResourceOptions | None = None,
     ) -> None:
@@ -123,10 +132,11 @@ class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
             host: The host.
             kind: What it is.
             docker_name: What Docker calls it.
-            script: An idempotent bash script; it gets `HOST`, `NAME` and `STACK`, and runs again when it or
-                its variables change. It keeps an object that is as described.
-            variables: Exported to the script; never secret.
-            replaced_by: Values whose change replaces the object. A move to another host does too.
+            script: An idempotent bash script; it gets `HOST`, `NAME` and `STACK`, and keeps an object that is
+                as described.
+            variables: Exported to the script; never secret. A change replaces the object.
+            limits: More variables, whose change runs the script again.
+            replaced_by: More values whose change replaces the object. A move to another host does too.
             opts: More resource options, usually the parent.
         """
         props = {
@@ -137,6 +147,7 @@ class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
             "host_container": host.container.id if host.container else "",
             "script": script.read_text(),
             "variables": {"STACK": pulumi.get_stack(), **(variables or {})},
+            "limits": dict(limits or {}),
             "replaced_by": [host.location, *replaced_by],
             "made": None,
         }

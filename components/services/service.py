@@ -134,11 +134,10 @@ class Service:
                 "ENVIRONMENT": "\n".join(f"{key}={value}" for key, value in (environment or {}).items()),
                 "CAPABILITIES": " ".join(capabilities),
                 "READ_ONLY": "yes" if read_only else "",
-                "MEMORY": str(config.memory),
-                "CPUS": str(config.cpus),
                 "SERVICE": policy_name or "",
                 "FILES": _digest(files),
             },
+            limits={"MEMORY": str(config.memory), "CPUS": str(config.cpus)},
             # Docker removes a network only after its containers.
             replaced_by=[network] if network else [],
             # Name and address are fixed, so the former container has to be deleted first.

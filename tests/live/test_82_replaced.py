@@ -13,7 +13,7 @@ from tests.live.waiting import eventually
 from tests.previews import ProgramError
 from workspace.outputs import Outputs
 
-NOTEBOOK = "calico-lab-notebook"
+NOTEBOOK, BOX = "calico-lab-notebook", "calico-lab-sshbox"
 SAVED = "/home/notebook/work/kept-by-a-live-test"
 HELD = "docker ps --all --format '{{.Names}}'; docker volume ls --quiet; ls /etc/calico-lab"
 MACHINES = {"a0": "02:42:ac:10:06:2c", "a1": "02:42:ac:10:06:da"}
@@ -37,10 +37,12 @@ def in_the_notebook(outputs: Outputs, host: str, command: str) -> remote.Answer:
 
 @pytest.mark.timeout(300)
 def test_moved_service_leaves_nothing(outputs: Outputs, program: Program, tmp_path: Path, back: None) -> None:
+    """A notebook, which takes its work along, and an SSH box with a fixed address, which does not."""
     assert in_the_notebook(outputs, "a1", f"touch {SAVED}").status == 0
-    config = program.changed_config(tmp_path, {"notebook.host": "a2"})
-    assert f"{NOTEBOOK} moves from a1 to a2" in preview(program, config)
-    before = everywhere(outputs, CONTAINERS)
+    config = program.changed_config(tmp_path, {"notebook.host": "a2", "sshBox.host": "a1"})
+    shown = preview(program, config)
+    assert f"{NOTEBOOK} moves from a1 to a2" in shown
+    assert f"{BOX} moves from a0 to a1, and begins there with an empty /home/admin" in shown
     program.up(config)
     healthy(program)
     assert in_the_notebook(outputs, "a2", f"rm {SAVED}").status == 0, "the saved work moves along"
@@ -48,7 +50,9 @@ def test_moved_service_leaves_nothing(outputs: Outputs, program: Program, tmp_pa
     own = {NOTEBOOK, f"{NOTEBOOK}-work", "notebooks"}
     assert own & held["a1"] == set()
     assert own <= held["a2"]
-    assert everywhere(outputs, CONTAINERS)["a0"] == before["a0"]
+    own = {BOX, f"{BOX}-home", "sshbox"}
+    assert own & held["a0"] == set()
+    assert own <= held["a1"]
 
 
 @pytest.mark.timeout(400)

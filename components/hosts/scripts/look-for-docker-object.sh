@@ -3,11 +3,12 @@
 set -eu
 format=true
 [ "$KIND" != container ] || format='{{.State.Running}}'
-if said=$(docker "$KIND" inspect --format "$format" "$NAME" 2>&1); then
-    [ "$said" = true ] || echo gone
+if there=$(docker "$KIND" inspect --format "$format" "$NAME" 2>/dev/null); then
+    [ "$there" = true ] || echo gone
     exit 0
 fi
+said=$(docker "$KIND" inspect "$NAME" 2>&1 >/dev/null) && exit 0
 case "$said" in
-*"o such "* | *"not found"*) echo gone ;;
+*"o such $KIND"* | *"$KIND $NAME not found"*) echo gone ;;
 *) echo "$said" >&2 && exit 1 ;;
 esac

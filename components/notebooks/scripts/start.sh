@@ -64,4 +64,4 @@ else
     [ -n "$ADDRESS" ] || ADDRESS=$(docker container run --rm --network "$NETWORK" --entrypoint hostname "$IMAGE" -i)
     docker container run --detach --label "calico-lab.digest=$digest" --ip "$ADDRESS" "${limits[@]}" "${asked[@]}" >/dev/null
 fi
-docker container inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$CONTAINER"
+docker container inspect --format '{{range .NetworkSettings.Networks}}{{with .IPAMConfig}}{{.IPv4Address}}{{end}}{{end}}' "$CONTAINER"

@@ -24,6 +24,7 @@ running=$(docker container inspect --format '{{index .Config.Labels "calico-lab.
 if [ "$running" = "$digest" ] && docker container start "$NAME" >/dev/null; then
     docker container update "${limits[@]}" "$NAME" >/dev/null
 else
+    docker container stop "$NAME" >/dev/null 2>&1 || true
     docker container rm --force "$NAME" >/dev/null 2>&1 || true
     # Docker gives a container without an address of its own another one at each start. So a container that ends at
     # once is given one, which is then this one's.
@@ -33,4 +34,4 @@ else
     [ -z "$ADDRESS" ] || address=(--ip "$ADDRESS")
     docker container run --detach --label "calico-lab.digest=$digest" "${address[@]}" "${limits[@]}" "${asked[@]}" >/dev/null
 fi
-docker container inspect --format '{{.Id}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$NAME"
+docker container inspect --format '{{.Id}} {{range .NetworkSettings.Networks}}{{with .IPAMConfig}}{{.IPv4Address}}{{end}}{{end}}' "$NAME"

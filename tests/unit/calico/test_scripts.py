@@ -697,16 +697,29 @@ def test_network_is_created(host: PretendHost, mtu: str, option: str) -> None:
     assert host.calls[-1] == CREATE.format(option)
 
 
-def test_network_of_the_same_pool_is_kept(host: PretendHost) -> None:
-    host.program(
-        "docker", f'case "$*" in *" ls "*) echo 1a2b ;; *inspect*) echo "{POOL}" ;; *) exit 1 ;; esac'
-    )
+def with_network_of(host: PretendHost, described: str) -> None:
+    """Let the host have the network, of a stack, with an MTU, of a pool."""
+    body = f'case "$*" in *" ls "*) echo 1a2b ;; *inspect*) echo "{described}" ;; esac'
+    host.program("docker", body)
+
+
+def test_network_as_described_is_kept(host: PretendHost) -> None:
+    with_network_of(host, f"lab  {POOL}")
     done = host.run(HERE / "network.sh", NETWORK)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not [call for call in host.calls if "network rm" in call or "create" in call]
 
 
-def test_network_of_another_kind_is_refused(host: PretendHost) -> None:
-    host.program("docker", 'case "$*" in *" ls "*) echo 1a2b ;; *inspect*) echo ;; *) exit 1 ;; esac')
+@pytest.mark.parametrize("described", [f"lab 1400 {POOL}", "lab  netv: 10.0.0.0/16 in blocks of /26"])
+def test_network_that_an_interrupted_run_has_left_is_created_again(host: PretendHost, described: str) -> None:
+    with_network_of(host, described)
+    assert host.run(HERE / "network.sh", NETWORK).returncode == 0
+    assert host.calls[-2:] == ["docker network rm netv", CREATE.format("")]
+
+
+@pytest.mark.parametrize("described", ["  ", f"other  {POOL}"])
+def test_network_of_others_is_refused(host: PretendHost, described: str) -> None:
+    with_network_of(host, described)
     done = host.run(HERE / "network.sh", NETWORK)
     assert done.returncode == 1
     assert (

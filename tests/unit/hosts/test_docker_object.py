@@ -18,6 +18,7 @@ PROPS: dict[str, Any] = {
     "host_container": "1a2b",
     "script": "make it",
     "variables": {"CIDR": "10.0.0.0/16", "NUMBER": 7},
+    "limits": {"MEMORY": "64"},
     "replaced_by": ["a0", "pool"],
     "made": None,
 }
@@ -41,8 +42,8 @@ def test_docker_object_is_made_with_its_variables(monkeypatch: pytest.MonkeyPatc
     asked = answers(monkeypatch, Answer(0, "said\n", ""))
     created = PROVIDER.create(PROPS)
     assert (created.id, created.outs) == ("netv", {**PROPS, "made": "said"})
-    variables = {"CIDR": "10.0.0.0/16", "NUMBER": "7", "HOST": "a0", "KIND": "network", "NAME": "netv"}
-    assert asked == [("make it", variables)]
+    variables = {"CIDR": "10.0.0.0/16", "NUMBER": "7", "MEMORY": "64"}
+    assert asked == [("make it", {**variables, "HOST": "a0", "KIND": "network", "NAME": "netv"})]
 
 
 def test_docker_object_that_cannot_be_made_names_host_and_object(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,12 +52,23 @@ def test_docker_object_that_cannot_be_made_names_host_and_object(monkeypatch: py
         PROVIDER.create(PROPS)
 
 
+@pytest.mark.parametrize(("kind", "removed"), [("container", True), ("network", False), ("volume", False)])
+def test_docker_object_that_cannot_be_made_leaves_no_container(
+    kind: str, removed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answers(monkeypatch, Answer(124, "", "no answer within 120 s"))
+    with pytest.raises(HostError, match="no answer within 120 s"):
+        PROVIDER.create({**PROPS, "kind": kind})
+    assert (asked[-1][0] == REMOVE.read_text()) is removed
+
+
 @pytest.mark.parametrize(
     ("change", "changes", "replaces"),
     [
         ({}, False, []),
         ({"made": "other"}, False, []),
-        ({"variables": {"CIDR": "10.1.0.0/16"}}, True, []),
+        ({"limits": {"MEMORY": "128"}}, True, []),
+        ({"variables": {"CIDR": "10.1.0.0/16"}}, True, ["variables"]),
         # A host container that is another one, and another way to the same host.
         ({"host_container": "3c4d"}, True, []),
         ({"ssh": "ssh -p 2222 a0"}, True, []),
@@ -96,7 +108,12 @@ NO_SUCH = {
     "network": "Error response from daemon: network x not found",
     "volume": "Error: No such volume: x",
 }
-DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
+FAILURES = [
+    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+    "failed to connect to the docker API at unix:///var/run/docker.sock: connect: no such file or directory",
+    'Error response from daemon: failed deleting Network: plugin "calico" not found',
+    "bash: docker: command not found",
+]
 
 
 @pytest.mark.parametrize("kind", NO_SUCH)
@@ -110,10 +127,17 @@ def test_docker_object_scripts(kind: str, script: Path, tmp_path: Path) -> None:
     host.program("docker", f"echo '{NO_SUCH[kind]}' >&2; exit 1")
     done = host.run(script, variables)
     assert (done.returncode, done.stdout) == (0, "gone\n" if script == LOOK else "")
-    host.program("docker", f"echo '{DOWN}' >&2; exit 1")
-    done = host.run(script, variables)
-    assert done.returncode == 1
-    assert DOWN in done.stderr
+    for failure in FAILURES:
+        host.program("docker", f"echo '{failure}' >&2; exit 1")
+        done = host.run(script, variables)
+        assert done.returncode == 1
+        assert failure in done.stderr
+
+
+def test_docker_object_with_a_warning_is_there(tmp_path: Path) -> None:
+    host = PretendHost(tmp_path)
+    host.program("docker", "echo WARNING >&2; echo true")
+    assert host.run(LOOK, {"HOST": "a0", "KIND": "volume", "NAME": "x"}).stdout == ""
 
 
 def test_docker_object_container_that_does_not_run_is_gone(tmp_path: Path) -> None:
@@ -126,4 +150,4 @@ def test_docker_object_running_container_is_removed(tmp_path: Path) -> None:
     host = PretendHost(tmp_path)
     host.program("docker")
     assert host.run(REMOVE, {"HOST": "a0", "KIND": "container", "NAME": "x"}).returncode == 0
-    assert host.calls == ["docker container rm --force x"]
+    assert host.calls == ["docker container stop x", "docker container rm --force x"]

@@ -290,8 +290,8 @@ def test_a_container_has_its_image_and_limits(
     container = asked[name]
     assert (container["kind"], container["docker_name"]) == ("container", f"calico-lab-{name}")
     assert container["variables"]["IMAGE"] == ARRIVED
-    assert int(container["variables"]["MEMORY"]) > 0
-    assert float(container["variables"]["CPUS"]) > 0
+    assert int(container["limits"]["MEMORY"]) > 0
+    assert float(container["limits"]["CPUS"]) > 0
 
 
 def test_a_new_key_makes_a_new_container() -> None:

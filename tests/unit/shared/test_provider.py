@@ -100,7 +100,12 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
         DockerObjectProvider(),
         {
             **{"kind": "network", "docker_name": "netv", "host": "a0", "ssh": "ssh a0", "script": ""},
-            **{"host_container": "id", "variables": {"CIDR": "10.0.0.0/16"}, "replaced_by": ["a0", "pool"]},
+            **{
+                "host_container": "id",
+                "variables": {"CIDR": "10.0.0.0/16"},
+                "limits": {},
+                "replaced_by": ["a0", "pool"],
+            },
         },
     ),
     "placement": (_PlacementProvider(), {"container": "notebook", "host": "a1", "folder": "/work"}),

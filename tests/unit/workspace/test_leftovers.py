@@ -116,6 +116,11 @@ def test_unfinished_of_a_pending_operation(
     assert found == ([Unfinished("ssh://root@10.0.0.2:22", name, [*removal, name])] if removal else [])
 
 
+def test_unfinished_of_a_component_that_has_no_inputs() -> None:
+    pending = {"type": "creating", "resource": {"urn": "x", "type": "calico-lab:index:Hosts"}}
+    assert unfinished({"deployment": {"pending_operations": [pending]}}) == []
+
+
 def test_unfinished_without_pending_operations() -> None:
     assert unfinished(STATE) == []
     assert unfinished({}) == []
