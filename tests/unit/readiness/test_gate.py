@@ -7,6 +7,7 @@ import pytest
 
 from components.hosts.remote import Answer, HostError
 from components.readiness import gate
+from diagnosis import obstacle as obstacles
 from diagnosis.obstacle import SshHost
 
 HOSTS = {"a0": "172.16.6.44", "a1": "172.16.6.218", "a2": "172.16.6.231"}
@@ -45,7 +46,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Pairs:
         pairs.append((source, target, port))
         return "a0 stops it" if (source.host, target.host) == ("a1", "a0") else None
 
-    monkeypatch.setattr(gate, "obstacle", obstacle)
+    monkeypatch.setattr(obstacles, "obstacle", obstacle)
     return pairs
 
 
