@@ -59,8 +59,8 @@ func Provider() tfbridge.ProviderInfo {
 }
 
 // nameProperties gives each property of a resource the name that the bridge would compute. The bridge looks up a
-// property by its name for each value that it compares, and computes the names of all properties each time otherwise,
-// which takes half of the time of a preview of a container.
+// property by its name for each value that it compares. Without given names it computes those of all properties each
+// time, which takes half of the time of a preview of a container.
 func nameProperties(info tfbridge.ProviderInfo) {
 	for key, resource := range info.Resources {
 		schema := info.P.ResourcesMap().Get(key).Schema()
