@@ -331,11 +331,10 @@ class CalicoNetwork(ComponentResource):
             self._config.name,
             _SCRIPTS / "network.sh",
             variables={
-                "POOL": self._config.pool,
+                "POOL": datastore.id.apply(lambda _: self._config.pool),
                 "CIDR": str(self._config.cidr),
                 "MTU": str(self._config.mtu or ""),
             },
-            replaced_by=[datastore.id.apply(lambda _: self._config.pool)],
             opts=ResourceOptions(parent=self, depends_on=[gate], delete_before_replace=True),
         )
 

@@ -8,7 +8,7 @@ again. The deletion of one that is gone is no error. A change of what it is made
 update it: if the new one cannot be made, the state has none, and the next `up` makes it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Kind = Literal["network", "volume", "container"]
 STEP_SECONDS = 120
 """Time limit of one script, on two slow processors that start the whole lab."""
-REPLACING = ("kind", "docker_name", "variables", "replaced_by")
+REPLACING = ("kind", "docker_name", "variables", "location")
 UPDATING = (
     *("script", "limits", "host_container"),
     # A removal goes by the stored command.
@@ -122,7 +122,6 @@ class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
         *,
         variables: Mapping[str, Input[object]] | None = None,
         limits: Mapping[str, str] | None = None,
-        replaced_by: Sequence[Input[object]] = (),
         opts: ResourceOptions | None = None,
     ) -> None:
         """Make the object.
@@ -134,9 +133,9 @@ class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
             docker_name: What Docker calls it.
             script: An idempotent bash script; it gets `HOST`, `NAME` and `STACK`, and keeps an object that is
                 as described.
-            variables: Exported to the script; never secret. A change replaces the object.
+            variables: Exported to the script; never secret. A change replaces the object, as does a move to
+                another host, and the replacement of a resource that one of them comes from.
             limits: More variables, whose change runs the script again.
-            replaced_by: More values whose change replaces the object. A move to another host does too.
             opts: More resource options, usually the parent.
         """
         props = {
@@ -148,7 +147,7 @@ class DockerObject(dynamic.Resource, module="calico-lab", name="DockerObject"):
             "script": script.read_text(),
             "variables": {"STACK": pulumi.get_stack(), **(variables or {})},
             "limits": dict(limits or {}),
-            "replaced_by": [host.location, *replaced_by],
+            "location": host.location,
             "made": None,
         }
         super().__init__(DockerObjectProvider(), name, props, host.options(opts))

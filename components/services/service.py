@@ -113,13 +113,12 @@ class Service:
             owner=f"{user}:{user}",
             opts=ResourceOptions(parent=parent),
         )
-        kept = self._keep(volume) if volume else None
+        kept = [self._keep(volume)] if volume else []
         mounts = [
             *(_bind(self._path(file), f"{FILES}/{file.name}") for file in files),
             *(_bind(self._folder(folder), folder.path) for folder in folders),
+            *([f"type=volume,source={self._volume_name(volume)},target={volume.path}"] if volume else []),
         ]
-        if volume and kept:
-            mounts.append(f"type=volume,source={self._volume_name(volume)},target={volume.path}")
         self.container = DockerObject(
             name,
             host,
@@ -138,12 +137,9 @@ class Service:
                 "FILES": _digest(files),
             },
             limits={"MEMORY": str(config.memory), "CPUS": str(config.cpus)},
-            # Docker removes a network only after its containers.
-            replaced_by=[network] if network else [],
-            # Name and address are fixed, so the former container has to be deleted first.
-            opts=ResourceOptions(
-                parent=parent, depends_on=[placed, *([kept] if kept else [])], delete_before_replace=True
-            ),
+            # The former container has to be deleted first: name and address are fixed, and Docker removes a
+            # network only after its containers.
+            opts=ResourceOptions(parent=parent, depends_on=[placed, *kept], delete_before_replace=True),
         )
         self.address = self.container.made.apply(lambda made: made.partition(" ")[2])
         self.check = Check(host, {"CONTAINER": self._container_name})

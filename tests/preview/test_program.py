@@ -119,7 +119,7 @@ def test_a_service_that_moves_is_another_container(lab: Program, section: str, n
     before = lab.named(name)
     after = run(with_change(f"{section}.host", "a1")).named(name)
     assert before.inputs["host"] != after.inputs["host"]
-    assert before.inputs["replaced_by"] != after.inputs["replaced_by"]
+    assert before.inputs["location"] != after.inputs["location"]
 
 
 def test_a_notebook_that_moves_is_updated_with_its_work(lab: Program) -> None:
@@ -153,8 +153,8 @@ def test_another_ssh_box_takes_the_config_alone(lab: Program) -> None:
 def test_a_volume_that_moves_is_another_one(lab: Program) -> None:
     before = lab.named("sshbox-home")
     after = run(with_change("sshBox.host", "a2")).named("sshbox-home")
-    assert before.inputs["replaced_by"] == ["a0"]
-    assert after.inputs["replaced_by"] == ["a2"]
+    assert before.inputs["location"] == "a0"
+    assert after.inputs["location"] == "a2"
 
 
 @pytest.mark.parametrize("case", sorted(CASES.glob("*.json")), ids=lambda path: path.stem)

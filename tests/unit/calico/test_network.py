@@ -180,9 +180,9 @@ def test_network_is_replaced_before_its_pool(lab: Program) -> None:
         network = lab.named(f"{host}-netv")
         assert lab.named("calico-datastore").urn in network.dependencies
         pool = "netv: 192.168.0.0/16 in blocks of /26"
-        assert network.inputs["replaced_by"] == [host, pool]
+        assert network.inputs["location"] == host
         assert network.inputs["variables"]["POOL"] == pool
-        assert moved.named(f"{host}-netv").inputs["replaced_by"] != network.inputs["replaced_by"]
+        assert moved.named(f"{host}-netv").inputs["variables"]["POOL"] != pool
     assert not changed(lab, with_network(encapsulation="vxlan"), "a0-netv")
 
 

@@ -19,7 +19,7 @@ PROPS: dict[str, Any] = {
     "script": "make it",
     "variables": {"CIDR": "10.0.0.0/16", "NUMBER": 7},
     "limits": {"MEMORY": "64"},
-    "replaced_by": ["a0", "pool"],
+    "location": "a0",
     "made": None,
 }
 PROVIDER = DockerObjectProvider()
@@ -73,7 +73,7 @@ def test_docker_object_that_cannot_be_made_leaves_no_container(
         ({"host_container": "3c4d"}, True, []),
         ({"ssh": "ssh -p 2222 a0"}, True, []),
         ({"script": "make it well"}, True, []),
-        ({"replaced_by": ["a1", "pool"]}, True, ["replaced_by"]),
+        ({"location": "a1"}, True, ["location"]),
     ],
 )
 def test_docker_object_diff(change: dict[str, Any], changes: bool, replaces: list[str]) -> None:

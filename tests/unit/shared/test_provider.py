@@ -104,7 +104,7 @@ PROVIDERS: dict[str, tuple[dynamic.ResourceProvider, dict[str, Any]]] = {
                 "host_container": "id",
                 "variables": {"CIDR": "10.0.0.0/16"},
                 "limits": {},
-                "replaced_by": ["a0", "pool"],
+                "location": "a0",
             },
         },
     ),
